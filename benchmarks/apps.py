@@ -1,0 +1,75 @@
+"""The ASGI applications that every server serves, as plain as an application can be."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+GREETING = b"Hello, world!"
+PIECE = bytes(range(256)) * 256  # 64 KiB
+PIECES = 64  # of them: 4 MiB in all
+EVENTS = [b"data: event %d\n\n" % number for number in range(100)]
+
+
+async def hello(scope: Message, receive: Receive, send: Send) -> None:
+    """Give one short body of known length."""
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    await send(start(b"text/plain", len(GREETING)))
+    await send({"type": "http.response.body", "body": GREETING})
+
+
+async def echo(scope: Message, receive: Receive, send: Send) -> None:
+    """Read the whole body, then send it back."""
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    parts: list[bytes] = []
+    more = True
+    while more:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    body = b"".join(parts)
+    await send(start(b"application/octet-stream", len(body)))
+    await send({"type": "http.response.body", "body": body})
+
+
+async def stream(scope: Message, receive: Receive, send: Send) -> None:
+    """Send a long body in large pieces, its length not announced."""
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    await send(start(b"application/octet-stream"))
+    for _ in range(PIECES):
+        await send({"type": "http.response.body", "body": PIECE, "more_body": True})
+    await send({"type": "http.response.body"})
+
+
+async def events(scope: Message, receive: Receive, send: Send) -> None:
+    """Send a hundred server-sent events, each one on its own."""
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    await send(start(b"text/event-stream"))
+    for event in EVENTS:
+        await send({"type": "http.response.body", "body": event, "more_body": True})
+    await send({"type": "http.response.body"})
+
+
+def start(content_type: bytes, length: int | None = None) -> Message:
+    """Return the message that starts a response; without a length the server must frame it."""
+    headers = [(b"content-type", content_type)]
+    if length is not None:
+        headers.append((b"content-length", b"%d" % length))
+    return {"type": "http.response.start", "status": 200, "headers": headers}
+
+
+async def lifespan(receive: Receive, send: Send) -> None:
+    """Agree to start up and to shut down."""
+    while True:
+        event = (await receive())["type"]
+        await send({"type": f"{event}.complete"})
+        if event == "lifespan.shutdown":
+            return

@@ -1,0 +1,1 @@
+"""Small applications, one idea each, to read and to run with tinyasgi."""

@@ -1,0 +1,180 @@
+"""What the connections of one event loop share, and their one coarse clock."""
+
+import asyncio
+import contextvars
+import logging
+import math
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from . import __version__, parsers
+from .config import Config
+from .encoder import default_field
+from .exchange import Exchange
+from .parsers import BadRequest
+from .typing import App
+
+__all__ = ["Context", "Swept"]
+
+logger = logging.getLogger("tinyasgi.server")
+
+#: Most log lines a second about the faults of peers.
+NOTES = 20
+
+
+class Swept(Protocol):
+    """A connection as its context sees it."""
+
+    def sweep(self, ticks: int) -> None:
+        """Gives up what has waited for too long."""
+        ...
+
+    def stop(self) -> None:
+        """Closes at once when idle, else when the running exchange is complete."""
+        ...
+
+    def close(self) -> None:
+        """Closes at once, whatever is running."""
+        ...
+
+
+class Context:
+    """One app on one event loop.
+
+    The clock counts seconds in `ticks` while there are connections and stands still otherwise: an
+    idle server does not wake up. A tick that comes late because the loop was held up counts once,
+    so no peer is given up for what the server itself has kept waiting.
+    """
+
+    def __init__(self, app: App, config: Config, loop: asyncio.AbstractEventLoop) -> None:
+        self.app = app
+        self.config = config
+        self.loop = loop
+        self.parser = parsers.choose(config.http)
+        #: Each request runs in a copy of it; taken anew once lifespan startup is complete.
+        self.variables = contextvars.copy_context()
+        #: What lifespan startup left behind; each request gets a copy.
+        self.state: dict[str, Any] = {}
+        self.connections: set[Swept] = set()
+        self.running: set[Exchange] = set()
+        self.stopping = False
+        #: Exchanges that may run at once.
+        self.concurrency = config.limit_concurrency or math.inf
+        #: Exchanges until the server stops by itself; negative when it does not.
+        self._left = config.limit_max_requests + random.randint(0, config.limit_max_requests_jitter)
+        self._left = self._left if config.limit_max_requests else -1
+        #: Writes the access line of an exchange that is over; None when nobody reads it.
+        self.access: Callable[[Exchange], None] | None = None
+        #: Called when the server is to stop, with the exception that makes it, if one does.
+        self.on_stop: Callable[[BaseException | None], None] = lambda error: None
+        #: Called when a connection or an exchange is gone.
+        self.on_gone: Callable[[], None] = lambda: None
+        self.ticks = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._notes = 0
+        #: Response fields that are added unless the app sets them, as `encoder` wants them.
+        self.defaults: dict[bytes, bytes] = {}
+        if config.server_header:
+            self._set_default(b"server", f"tinyasgi/{__version__}".encode())
+        self._set_date()
+        for name, value in config.header:
+            self._set_default(name.encode("ascii"), value.encode("latin-1"))
+
+    # Exchanges.
+
+    def start(self, exchange: Exchange) -> None:
+        """Runs the app for an exchange, in a task of its own."""
+        self.running.add(exchange)
+        if self.access is not None:
+            exchange.started = time.perf_counter()
+        exchange.task = self.loop.create_task(self._run(exchange), context=self.variables.copy())
+        self._left -= 1
+        if not self._left:
+            logger.info("stopping after %d requests", self.config.limit_max_requests)
+            self.on_stop(None)
+
+    async def _run(self, exchange: Exchange) -> None:
+        error: BaseException | None = None
+        try:
+            await self.app(exchange.scope, exchange.receive, exchange.send)
+        except BaseException as raised:
+            error = raised
+        if error is not None or exchange.incomplete:
+            self._report(exchange, exchange.ended(error))
+            error = None
+        self.running.discard(exchange)
+        if self.stopping:
+            self.on_gone()
+
+    def _report(self, exchange: Exchange, error: BaseException | None) -> None:
+        if error is None:
+            return
+        scope = exchange.scope
+        logger.error("%s %r: the app failed", scope["method"], scope["path"], exc_info=error)
+        if not isinstance(error, Exception | asyncio.CancelledError):
+            self.on_stop(error)
+
+    # Connections and the clock.
+
+    def refused(self, client: tuple[str, int] | None, refused: BadRequest) -> None:
+        """Logs what was answered to a bad request, and to whom."""
+        self.note(client, f"{refused.status} {refused.reason}")
+
+    def note(self, client: tuple[str, int] | None, fault: str) -> None:
+        """Logs a peer's fault; a flood of them gives no more than NOTES lines a second."""
+        self._notes += 1
+        if self._notes <= NOTES:
+            peer = f"{client[0]}:{client[1]}" if client else "a local peer"
+            logger.warning("%s: %s", peer, fault)
+
+    def opened(self, connection: Swept) -> None:
+        """A connection has begun."""
+        self.connections.add(connection)
+        if self._timer is None:
+            self._set_date()
+            self._timer = self.loop.call_later(1.0, self._tick)
+
+    def closed(self, connection: Swept) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        self.on_gone()
+
+    def _tick(self) -> None:
+        self.ticks += 1
+        self._timer = None
+        if self._notes > NOTES:
+            logger.warning("%d more faults of peers in the last second", self._notes - NOTES)
+        self._notes = 0
+        if self.connections:
+            self._set_date()
+            self._timer = self.loop.call_later(1.0, self._tick)
+            # Twice around the loop: what peers have sent by now is read before they are judged.
+            self.loop.call_soon(self.loop.call_soon, self._sweep)
+
+    def _sweep(self) -> None:
+        for connection in list(self.connections):
+            connection.sweep(self.ticks)
+
+    # Default fields.
+
+    def _set_default(self, name: bytes, value: bytes) -> None:
+        field, line = default_field(name, value)
+        self.defaults[field] = line
+
+    def _set_date(self) -> None:
+        if self.config.date_header:
+            self._set_default(b"date", _imf_fixdate(time.time()))
+
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def _imf_fixdate(seconds: float) -> bytes:
+    """RFC 9110 §5.6.7. Not by `email.utils`, whose import costs 10 ms and 2 MiB."""
+    t = time.gmtime(seconds)
+    day, month = _DAYS[t.tm_wday], _MONTHS[t.tm_mon - 1]
+    clock = f"{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02}"
+    return f"{day}, {t.tm_mday:02} {month} {t.tm_year} {clock} GMT".encode()

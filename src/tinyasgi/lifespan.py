@@ -1,0 +1,112 @@
+"""Startup and shutdown of one app (ASGI lifespan specification 2.0)."""
+
+import asyncio
+import contextvars
+import logging
+from typing import Any
+
+from .typing import App, Message
+
+__all__ = ["Lifespan", "LifespanFailed"]
+
+logger = logging.getLogger("tinyasgi.server")
+
+
+class LifespanFailed(Exception):
+    """The app failed in its startup or shutdown; the message is what is known of it."""
+
+
+class Lifespan:
+    """The one lifespan task of an app.
+
+    mode: `on`; `off`; or `auto`, where an app that raises or returns before it has called
+    `receive()` is taken for one without lifespan. What it raises later is a failure.
+    """
+
+    def __init__(self, app: App, mode: str) -> None:
+        self._app = app
+        self._mode = mode
+        self.state: dict[str, Any] = {}
+        #: The context as the app leaves it when startup is complete: requests run in copies of it.
+        self.variables = contextvars.copy_context()
+        self._messages: asyncio.Queue[Message] = asyncio.Queue()
+        self._received = False
+        self._event = ""
+        self._answer: asyncio.Future[None]
+        self._task: asyncio.Task[None] | None = None
+
+    async def startup(self) -> None:
+        """Returns when the app is ready, or without lifespan. Raises LifespanFailed."""
+        if self._mode != "off":
+            answer = self._ask("startup")
+            self._task = asyncio.create_task(self._run())
+            await answer
+
+    async def shutdown(self) -> None:
+        """Returns when the app has shut down. Raises LifespanFailed."""
+        if self._task is not None and not self._task.done():
+            await self._ask("shutdown")
+            await self._task
+
+    async def cancel(self) -> None:
+        """Gives up an app that does not answer."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=1)
+
+    def _ask(self, event: str) -> asyncio.Future[None]:
+        self._event = event
+        self._answer = asyncio.get_running_loop().create_future()
+        self._messages.put_nowait({"type": f"lifespan.{event}"})
+        return self._answer
+
+    async def _run(self) -> None:
+        scope = {
+            "type": "lifespan",
+            "asgi": {"version": "3.0", "spec_version": "2.0"},
+            "state": self.state,
+        }
+        error: BaseException | None = None
+        try:
+            await self._app(scope, self._receive, self._send)
+        except BaseException as raised:
+            error = raised
+        if self._answer.done():
+            failed = not self._answer.cancelled() and self._answer.exception()
+            if isinstance(error, Exception) and not failed:
+                logger.error("the app failed after lifespan.%s", self._event, exc_info=error)
+        elif self._mode == "auto" and not self._received and not _is_final(error):
+            logger.warning("the app is served without lifespan: %s", _summary(error))
+            self._answer.set_result(None)
+        elif error is None:
+            self._answer.set_exception(LifespanFailed(f"the app returned in {self._event}"))
+        elif _is_final(error):
+            self._answer.set_exception(error)
+        else:
+            logger.error("the app failed in lifespan.%s", self._event, exc_info=error)
+            self._answer.set_exception(LifespanFailed(_summary(error)))
+
+    async def _receive(self) -> Message:
+        self._received = True
+        return await self._messages.get()
+
+    async def _send(self, message: Message) -> None:
+        kind = message["type"]
+        if self._answer.done() or not kind.startswith(f"lifespan.{self._event}."):
+            raise RuntimeError(f"{kind!r} can't be sent after lifespan.{self._event}")
+        if kind.endswith(".complete"):
+            self.variables = contextvars.copy_context()
+            self._answer.set_result(None)
+        elif kind.endswith(".failed"):
+            self._answer.set_exception(LifespanFailed(message.get("message", "")))
+        else:
+            raise RuntimeError(f"{kind!r} is not a message of lifespan")
+
+
+def _is_final(error: BaseException | None) -> bool:
+    """SystemExit and the like, which are for the process and not for the server."""
+    return error is not None and not isinstance(error, Exception)
+
+
+def _summary(error: BaseException | None) -> str:
+    return f"{type(error).__name__}: {error}" if error is not None else "it returned at once"

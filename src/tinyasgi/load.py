@@ -1,0 +1,101 @@
+"""`"module:attribute"` → an ASGI 3 application."""
+
+import difflib
+import importlib
+import inspect
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from .typing import App, Receive, Scope, Send
+
+__all__ = ["LoadError", "as_asgi3", "created", "load"]
+
+
+class LoadError(Exception):
+    """An app that can't be served; the message is one line for the user."""
+
+
+def load(target: str, app_dir: str) -> Any:
+    """The object that `module:attribute` names; the attribute may be dotted, `app` by default.
+
+    Raises LoadError, and whatever the module itself raises while it is imported.
+    """
+    module_name, _, path = target.partition(":")
+    if not all(name.isidentifier() for name in module_name.split(".")):
+        raise LoadError(f"{target!r} is not of the form module:attribute")
+    if app_dir not in sys.path:
+        sys.path.insert(0, app_dir)
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # A missing module that the app's own module wants keeps its traceback.
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise LoadError(
+            f"there is no module {error.name!r} (looked in {app_dir!r} first)"
+        ) from None
+    for name in (path or "app").split("."):
+        if not hasattr(found, name):
+            near = difflib.get_close_matches(name, [n for n in dir(found) if n[0] != "_"], 3, 0.5)
+            hint = f"; near names: {', '.join(near)}" if near else ""
+            raise LoadError(f"{module_name!r} has no attribute {name!r}{hint}")
+        found = getattr(found, name)
+    if not callable(found):
+        raise LoadError(f"{target!r} is of type {type(found).__name__!r}, which can't be called")
+    return found
+
+
+@asynccontextmanager
+async def created(factory: Callable[[], Any]) -> AsyncIterator[Any]:
+    """The app that a factory makes: a function, a coroutine function or an async context manager.
+
+    What follows the `yield` of a context manager runs when the server has stopped.
+    """
+    made = factory()
+    if isinstance(made, AbstractAsyncContextManager) and not _takes(made, 3):
+        async with made as app:
+            yield app
+    else:
+        yield await made if inspect.isawaitable(made) else made
+
+
+def as_asgi3(app: Any, interface: str = "auto") -> App:
+    """The app with the signature of ASGI 3, whichever version it has. Raises LoadError.
+
+    interface: `asgi3`, `asgi2`, or `auto` to tell by the arguments that it takes.
+    """
+    if interface == "auto":
+        interface = _interface(app)
+    if interface == "asgi3":
+        return app  # type: ignore[no-any-return]
+
+    async def asgi3(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope)(receive, send)
+
+    return asgi3
+
+
+def _interface(app: Any) -> str:
+    if not callable(app):
+        raise LoadError(f"the app is of type {type(app).__name__!r}, which can't be called")
+    if _takes(app, 3):
+        return "asgi3"
+    if _takes(app, 1):
+        return "asgi2"
+    if _takes(app, 2):
+        raise LoadError("the app takes two arguments, as WSGI apps do: wrap it in an adapter")
+    if _takes(app, 0):
+        raise LoadError("the app takes no arguments: if it is a factory, say --factory")
+    raise LoadError("the app takes neither scope, receive, send (ASGI 3) nor scope (ASGI 2)")
+
+
+def _takes(function: Any, count: int) -> bool:
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:  # compiled, without a signature
+        return count == 3
+    return True

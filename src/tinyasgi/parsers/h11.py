@@ -1,0 +1,36 @@
+"""Fields by h11, pure Python: slower, and there wherever Python is."""
+
+import re
+
+import h11
+
+from ..typing import Fields
+from . import START_LINE, malformed
+
+__all__ = ["H11Parser"]
+
+# What h11 lets pass: a bare CR or LF, folded lines, control bytes (RFC 9112 §2.2, §5.2, RFC 9110
+# §5.5).
+_TOLERATED = re.compile(rb"\r(?!\n)|(?<!\r)\n|\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+class H11Parser:
+    """A fresh `h11.Connection` parses each head."""
+
+    def fields(self, head: bytes, start: int) -> Fields:
+        section = head[start:]
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head) + 1)
+        # An "x" before each name keeps h11 from judging Host and the framing fields: that is for
+        # `rules`, alike for every parser.
+        lines = section[:-2].splitlines(keepends=True)
+        connection.receive_data(START_LINE + b"".join([b"x" + line for line in lines]) + b"\r\n")
+        try:
+            request = connection.next_event()
+        except h11.RemoteProtocolError:
+            raise malformed(section) from None
+        if not isinstance(request, h11.Request) or _TOLERATED.search(section, 0, -2):
+            raise malformed(section)
+        fields = [(bytes(name[1:]), bytes(value)) for name, value in request.headers]
+        if any(not name for name, _ in fields):
+            raise malformed(section)
+        return fields

@@ -1,0 +1,257 @@
+"""`Server`: one app on one event loop: start, serve, drain, stop."""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from . import listen, load, log
+from .config import Config
+from .context import Context
+from .exchange import Exchange
+from .http1 import LINGER, HTTP1Connection
+from .lifespan import Lifespan
+from .typing import App
+
+__all__ = ["Server", "serve"]
+
+logger = logging.getLogger("tinyasgi.server")
+
+#: Seconds for what is cut short to come to its end.
+LAST = 1.0
+
+
+class Server:
+    """An app served in the running event loop.
+
+        async with Server(app, port=0) as server:
+            print(server.url)
+
+    On entry it is ready, on exit it has stopped as `config` says. app: an ASGI application of
+    version 3 or 2. options: fields of `Config`. sockets: bound sockets to listen on instead of
+    the configured address; they are closed at the end. access: called with each exchange that is
+    over; by default it becomes a log record if `tinyasgi.access` is enabled for INFO.
+
+    It touches nothing but its loop: no signals, no logging set-up, no exit. Raises OptionError
+    and LoadError when made; ListenError, LifespanFailed and OSError on entry; on exit
+    LifespanFailed, and SystemExit or KeyboardInterrupt when an app has raised it.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        config: Config | None = None,
+        *,
+        sockets: Sequence[socket.socket] = (),
+        access: Callable[[Exchange], None] | None = None,
+        **options: Any,
+    ) -> None:
+        self.config = (config or Config()).replace(**options)
+        self._app: App = load.as_asgi3(app, self.config.interface)
+        self._tls = listen.tls_context(self.config)
+        self._sockets = list(sockets)
+        if access is None and log.wants_records(self.config):
+            access = log.record_access
+        self._access = access
+        self._listeners: list[asyncio.AbstractServer | asyncio.Task[None]] = []
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._lifespan = Lifespan(self._app, self.config.lifespan)
+        self._stop = asyncio.Event()
+        self._gone = asyncio.Event()
+        self._hurry = False
+        self._timeout: asyncio.Timeout | None = None
+        self._error: BaseException | None = None
+        self.addresses: list[str] = []
+        """Where the server listens, each a URL or `unix:PATH`."""
+        self.port = 0
+        """The TCP port, the real one where 0 was asked for."""
+
+    @property
+    def parser(self) -> str:
+        """The name of the HTTP parser in use."""
+        return type(self._context.parser).__module__.rpartition(".")[2]
+
+    @property
+    def url(self) -> str:
+        """The first of the addresses."""
+        return self.addresses[0]
+
+    async def __aenter__(self) -> "Server":
+        loop = asyncio.get_running_loop()
+        self._sockets = self._sockets or listen.bind(self.config)
+        self.addresses = [listen.address(sock, self._tls is not None) for sock in self._sockets]
+        if self._sockets[0].family != socket.AF_UNIX:
+            self.port = self._sockets[0].getsockname()[1]
+        self._context = context = Context(self._app, self.config, loop)
+        context.on_stop = self._fail
+        context.on_gone = self._gone.set
+        context.access = self._access
+        try:
+            await self._lifespan.startup()
+            context.variables = self._lifespan.variables
+            context.state = self._lifespan.state
+            for sock in self._sockets:
+                await self._listen(sock)
+        except BaseException:
+            await self._lifespan.cancel()
+            self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._drain()
+            timeout = self.config.timeout_graceful_shutdown
+            if not await self._within(timeout, self._lifespan.shutdown()):
+                logger.error("lifespan shutdown did not end in time")
+                await self._lifespan.cancel()
+        finally:
+            self._close()
+        if self._error is not None:
+            raise self._error
+
+    async def stopped(self) -> None:
+        """Waits until the server is to stop; leaving the context then stops it."""
+        await self._stop.wait()
+
+    def stop(self) -> None:
+        """Makes `stopped` return."""
+        self._stop.set()
+
+    def quit(self) -> None:
+        """Like `stop`, and cuts short what a stop would wait for."""
+        self._hurry = True
+        self._stop.set()
+        if self._timeout is not None:
+            self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    def _fail(self, error: BaseException | None) -> None:
+        self._error = error
+        self._stop.set()
+
+    # Accepting.
+
+    async def _listen(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        factory = partial(HTTP1Connection, self._context)
+        backlog = self.config.backlog
+        sock.setblocking(False)
+        if self._tls is not None or self.config.limit_connections:
+            sock.listen(backlog)
+            self._listeners.append(loop.create_task(self._accept(sock, factory)))
+        elif sock.family == socket.AF_UNIX:
+            self._listeners.append(
+                await loop.create_unix_server(factory, sock=sock, backlog=backlog)
+            )
+        else:
+            self._listeners.append(await loop.create_server(factory, sock=sock, backlog=backlog))
+
+    async def _accept(self, sock: socket.socket, factory: Callable[[], HTTP1Connection]) -> None:
+        """Accepts one by one: for a limit that holds, and to see TLS handshakes that fail."""
+        loop = asyncio.get_running_loop()
+        limit = self.config.limit_connections
+        while True:
+            try:
+                accepted, peer = await loop.sock_accept(sock)
+            except OSError as error:  # out of file descriptors, for one
+                logger.error("can't accept a connection: %s", error)
+                await asyncio.sleep(1)
+                continue
+            while limit and len(self._context.connections) + len(self._handshakes) >= limit:
+                self._gone.clear()
+                await self._gone.wait()
+            task = loop.create_task(self._shake_hands(accepted, peer, factory))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    async def _shake_hands(
+        self, accepted: socket.socket, peer: Any, factory: Callable[[], HTTP1Connection]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        tls: dict[str, Any] = {}
+        if self._tls is not None:
+            tls = {"ssl": self._tls, "ssl_shutdown_timeout": LINGER}
+            tls["ssl_handshake_timeout"] = self.config.timeout_head or None
+        try:
+            await loop.connect_accepted_socket(factory, accepted, **tls)
+        except ssl.SSLError as error:
+            reason = error.reason or str(error)
+            if reason == "HTTP_REQUEST":
+                reason = "a request without TLS on a port with TLS"
+            self._context.note(peer, f"no TLS handshake: {reason}")
+            accepted.close()
+        except OSError:
+            accepted.close()
+
+    # Stopping.
+
+    async def _drain(self) -> None:
+        """Ends all connections and exchanges; when it returns, none is left but for a log line."""
+        context = self._context
+        await _let_loop_read()
+        for listener in self._listeners:
+            if isinstance(listener, asyncio.Task):
+                listener.cancel()
+            else:
+                listener.close()
+        context.stopping = True
+        await _let_loop_read()
+        for connection in list(context.connections):
+            connection.stop()
+        if await self._within(self.config.timeout_graceful_shutdown, self._until_gone()):
+            return
+        for exchange in list(context.running):
+            exchange.cancel()
+        if not await self._within(LAST, self._until_gone()):
+            for connection in list(context.connections):
+                connection.close()
+            if context.running:
+                logger.error("%d requests did not end when cancelled", len(context.running))
+
+    async def _until_gone(self) -> None:
+        while self._context.connections or self._context.running:
+            self._gone.clear()
+            await self._gone.wait()
+
+    async def _within(self, seconds: float, work: Coroutine[Any, Any, None]) -> bool:
+        """Whether work ends in time; `quit` makes the time short."""
+        try:
+            async with asyncio.timeout(LAST if self._hurry else seconds) as self._timeout:
+                await work
+        except TimeoutError:
+            return False
+        finally:
+            self._timeout = None
+        return True
+
+    def _close(self) -> None:
+        for listener in self._listeners:
+            listener.cancel() if isinstance(listener, asyncio.Task) else listener.close()
+        for sock in self._sockets:
+            sock.close()
+        if self.config.uds is not None:
+            listen.release(self.config.uds)
+
+
+async def _let_loop_read() -> None:
+    """Twice around the event loop: what has arrived by now is read."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+async def serve(app: Any, config: Config | None = None, **options: Any) -> None:
+    """Serves an app in the running loop until the task is cancelled or the server stops.
+
+    Arguments and errors as for `Server`.
+    """
+    async with Server(app, config, **options) as server:
+        await server.stopped()

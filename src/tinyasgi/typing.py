@@ -1,0 +1,15 @@
+"""The types of an ASGI application, as the ASGI specification names them (version 3.0)."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+__all__ = ["App", "Fields", "Message", "Receive", "Scope", "Send"]
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+#: A field section (RFC 9110 §5): names lower-case, in the order received, repeats kept.
+Fields: TypeAlias = list[tuple[bytes, bytes]]
