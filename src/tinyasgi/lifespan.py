@@ -92,6 +92,8 @@ class Lifespan:
 
     async def _send(self, message: Message) -> None:
         kind = message["type"]
+        if not kind.startswith("lifespan."):
+            self._received = False  # an app that answers with HTTP knows nothing of lifespan
         if self._answer.done() or not kind.startswith(f"lifespan.{self._event}."):
             raise RuntimeError(f"{kind!r} can't be sent after lifespan.{self._event}")
         if kind.endswith(".complete"):
