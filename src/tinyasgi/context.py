@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from . import __version__, parsers
+from . import __version__, parsers, rules
+from .cache import Cache
 from .config import Config
-from .encoder import default_field
-from .exchange import Exchange
+from .encoder import Defaults
+from .exchange import COMPLETE, Exchange
 from .parsers import BadRequest
+from .rules import RequestLine
 from .typing import App
 
 __all__ = ["Context", "Swept"]
@@ -74,13 +76,9 @@ class Context:
         self.ticks = 0
         self._timer: asyncio.TimerHandle | None = None
         self._notes = 0
-        #: Response fields that are added unless the app sets them, as `encoder` wants them.
-        self.defaults: dict[bytes, bytes] = {}
-        if config.server_header:
-            self._set_default(b"server", f"tinyasgi/{__version__}".encode())
-        self._set_date()
-        for name, value in config.header:
-            self._set_default(name.encode("ascii"), value.encode("latin-1"))
+        self.defaults = self._make_defaults()
+        #: What is known of request lines; few, for a client may make them long.
+        self.request_lines = Cache(self._judge_line, 128)
 
     # Exchanges.
 
@@ -89,21 +87,26 @@ class Context:
         self.running.add(exchange)
         if self.access is not None:
             exchange.started = time.perf_counter()
-        exchange.task = self.loop.create_task(self._run(exchange), context=self.variables.copy())
+        # Not by `loop.create_task`: that goes a longer way to the same end.
+        exchange.task = asyncio.Task(
+            self._run(exchange),
+            loop=self.loop,
+            name=exchange.line.name,
+            context=self.variables.copy(),
+        )
         self._left -= 1
         if not self._left:
             logger.info("stopping after %d requests", self.config.limit_max_requests)
             self.on_stop(None)
 
     async def _run(self, exchange: Exchange) -> None:
-        error: BaseException | None = None
         try:
             await self.app(exchange.scope, exchange.receive, exchange.send)
-        except BaseException as raised:
-            error = raised
-        if error is not None or exchange.incomplete:
+        except BaseException as error:
             self._report(exchange, exchange.ended(error))
-            error = None
+        else:
+            if exchange.phase < COMPLETE:
+                self._report(exchange, exchange.ended(None))
         self.running.discard(exchange)
         if self.stopping:
             self.on_gone()
@@ -133,7 +136,7 @@ class Context:
         """A connection has begun."""
         self.connections.add(connection)
         if self._timer is None:
-            self._set_date()
+            self.defaults = self._make_defaults()
             self._timer = self.loop.call_later(1.0, self._tick)
 
     def closed(self, connection: Swept) -> None:
@@ -148,7 +151,7 @@ class Context:
             logger.warning("%d more faults of peers in the last second", self._notes - NOTES)
         self._notes = 0
         if self.connections:
-            self._set_date()
+            self.defaults = self._make_defaults()
             self._timer = self.loop.call_later(1.0, self._tick)
             # Twice around the loop: what peers have sent by now is read before they are judged.
             self.loop.call_soon(self.loop.call_soon, self._sweep)
@@ -157,15 +160,21 @@ class Context:
         for connection in list(self.connections):
             connection.sweep(self.ticks)
 
-    # Default fields.
+    # What requests and responses have in common.
 
-    def _set_default(self, name: bytes, value: bytes) -> None:
-        field, line = default_field(name, value)
-        self.defaults[field] = line
+    def _judge_line(self, line: bytes) -> RequestLine:
+        return rules.request_line(line, self.config.root_path)
 
-    def _set_date(self) -> None:
+    def _make_defaults(self) -> Defaults:
+        """The fields that responses get unless the app sets them."""
+        fields = {}
+        if self.config.server_header:
+            fields[b"server"] = f"tinyasgi/{__version__}".encode()
         if self.config.date_header:
-            self._set_default(b"date", _imf_fixdate(time.time()))
+            fields[b"date"] = _imf_fixdate(time.time())
+        for name, value in self.config.header:
+            fields[name.lower().encode("ascii")] = value.encode("latin-1")
+        return Defaults(fields)
 
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")

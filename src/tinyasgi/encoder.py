@@ -1,12 +1,15 @@
 """Responses: values → bytes. The only code that writes HTTP/1.1 (RFC 9110, RFC 9112)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TypeAlias
 
+from .cache import Cache
 from .parsers import TOKEN
+from .rules import RequestLine
 
-__all__ = ["CONTINUE", "NONE", "Framing", "default_field", "encode_body", "encode_head"]
+__all__ = ["CONTINUE", "NONE", "Defaults", "Framing", "encode_body", "encode_head"]
 __all__ += ["encode_refusal"]
 
 #: How the end of a response body is known (RFC 9112 §6.3): the number of bytes still to come, or
@@ -25,105 +28,116 @@ _STATUS_LINES = {
     for status in HTTPStatus
     if status >= 200
 }
+_BODILESS = frozenset({204, 304})
 
 
-class _Names(dict[bytes, bytes]):
-    """Field name → lower-case, with its colon: each name is checked once."""
+class Defaults:
+    """Fields that a response gets unless the app sets them. fields: values by lower-case name."""
 
-    def __missing__(self, name: bytes) -> bytes:
-        if not isinstance(name, bytes):
-            raise TypeError(f"the name of a response field must be bytes, not {name!r}")
+    def __init__(self, fields: dict[bytes, bytes]) -> None:
+        self.names = frozenset(fields)
+        self._lines = {name: b"\r\n%b: %b" % (name, value) for name, value in fields.items()}
+        self.lines = b"".join(self._lines.values())
+
+    def without(self, names: frozenset[bytes]) -> bytes:
+        """The lines of the fields that are not named."""
+        return b"".join([line for name, line in self._lines.items() if name not in names])
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """The fields of an app's response, as far as the app decides: checked and rendered."""
+
+    lines: bytes
+    names: frozenset[bytes]
+    length: int | None
+    """What its content-length says, which `lines` leave out."""
+    close: bool
+    """It has `connection: close`."""
+
+
+def _render(fields: tuple[tuple[bytes, bytes], ...]) -> _Section:
+    """Raises TypeError or ValueError. A transfer-encoding is dropped: framing is the server's."""
+    lines = []
+    names = set()
+    length = None
+    close = False
+    for name, value in fields:
+        if not isinstance(name, bytes) or not isinstance(value, bytes):
+            raise TypeError(f"a response field must be a pair of bytes, not {name!r}, {value!r}")
         if not TOKEN.fullmatch(name):
             raise ValueError(f"the name of a response field must be a token, not {name!r}")
+        if b"\r" in value or b"\n" in value or b"\0" in value:
+            raise ValueError(f"CR, LF or NUL in the response field {name!r}: {value!r}")
         lower = name.lower()
-        if lower != name:
-            return self[lower]
-        rendered = name + b": "
-        if len(self) < 1000:
-            self[name] = rendered
-        return rendered
+        if lower == b"content-length":
+            if not value.isdigit() or length not in (None, int(value)):
+                raise ValueError(f"an invalid content-length in a response: {value!r}")
+            length = int(value)
+        elif lower == b"connection" and b"close" in value.lower().replace(b" ", b"").split(b","):
+            close = True
+        elif lower != b"transfer-encoding":
+            names.add(lower)
+            lines.append(b"\r\n%b: %b" % (lower, value))
+    return _Section(b"".join(lines), frozenset(names), length, close)
 
 
-_NAMES = _Names()
-_CONNECTION = _NAMES[b"connection"]
-_CONTENT_LENGTH = _NAMES[b"content-length"]
-_TRANSFER_ENCODING = _NAMES[b"transfer-encoding"]
-
-
-def default_field(name: bytes, value: bytes) -> tuple[bytes, bytes]:
-    """A field for the `defaults` of `encode_head`."""
-    return _NAMES[name], _NAMES[name] + value + b"\r\n"
+#: The responses of an app are much alike.
+_sections = Cache(_render, 512)
 
 
 def encode_head(
     status: int,
     fields: Iterable[tuple[bytes, bytes]],
-    defaults: Mapping[bytes, bytes],
-    method: str,
-    version: str,
+    defaults: Defaults,
+    line: RequestLine,
     persistent: bool,
     length: int | None,
 ) -> tuple[bytes, Framing, bool]:
     """The head of a final response, the framing it announces, and whether the connection persists.
 
-    fields: the app's; its transfer-encoding is dropped, framing being the server's. defaults:
-    fields (`default_field`) that are added unless the app set them. method, version: of the
-    request. persistent: whether server and client would go on. length: of the whole body in
-    bytes, None while more of it is to come. Raises TypeError or ValueError for what can't be sent.
+    fields: the app's. line: of the request. persistent: whether server and client would go on.
+    length: of the whole body in bytes, None while more of it is to come. Raises TypeError or
+    ValueError for what can't be sent.
     """
-    lines = [_STATUS_LINES.get(status) or _status_line(status)]
-    announced = None
-    replaced = None
-    for name, value in fields:
-        field = _NAMES[name]
-        if field is _CONTENT_LENGTH:
-            announced = _content_length(value, announced)
-            continue
-        if field is _TRANSFER_ENCODING:
-            continue
-        if field is _CONNECTION and b"close" in value.lower().replace(b" ", b"").split(b","):
-            persistent = False
-            continue
-        if field in defaults:
-            replaced = {field} if replaced is None else replaced | {field}
-        try:
-            lines.append(field + value)
-        except TypeError:
-            raise TypeError(f"the value of {name!r} must be bytes, not {value!r}") from None
-    # What would end a line early is counted on the whole: cheaper than a look at each value.
-    head = b"\r\n".join(lines)
-    ends = len(lines) - 1
-    if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
-        raise ValueError(f"CR, LF or NUL in a response field: {lines[1:]!r}")
-    if replaced is None:
-        ending = b"".join(defaults.values())
-    else:
-        ending = b"".join([line for field, line in defaults.items() if field not in replaced])
-
-    bodiless = method == "HEAD" or status == 304
+    head = _STATUS_LINES.get(status) or _status_line(status)
+    try:
+        section = _sections[tuple(fields)]
+    except TypeError:  # pairs that are lists
+        section = _sections[tuple((name, value) for name, value in fields)]
+    names = section.names
+    default = defaults.lines if names.isdisjoint(defaults.names) else defaults.without(names)
+    announced = section.length
     framing: Framing
-    if status == 204:
-        framing = NONE  # and RFC 9110 §8.6 forbids a content-length
-    elif announced is not None or (length is not None and (length or not bodiless)):
-        if announced is None:
-            announced = length or 0
-        elif length is not None and length != announced and not bodiless:
-            raise ValueError(f"a body of {length} bytes, but content-length says {announced}")
-        ending += b"content-length: %d\r\n" % announced
-        framing = NONE if bodiless else announced
-    elif bodiless:
+    ending = b"\r\n\r\n"
+    if line.method == "HEAD" or status in _BODILESS:
         framing = NONE
-    elif version == "1.1":
-        ending += b"transfer-encoding: chunked\r\n"
+        if status == 204:  # RFC 9110 §8.6 forbids a content-length
+            announced = None
+        elif announced is None:
+            announced = length or None
+    elif length is not None:
+        if announced is None:
+            announced = length
+        elif announced != length:
+            raise ValueError(f"a body of {length} bytes, but content-length says {announced}")
+        framing = length
+    elif announced is not None:
+        framing = announced
+    elif line.version == "1.1":
+        ending = b"\r\ntransfer-encoding: chunked\r\n\r\n"
         framing = CHUNKED
     else:
         framing = CLOSE_DELIMITED
         persistent = False
-    if not persistent:
-        ending += b"connection: close\r\n"
-    elif version == "1.0":
-        ending += b"connection: keep-alive\r\n"
-    return b"%b\r\n%b\r\n" % (head, ending), framing, persistent
+    if announced is not None:
+        ending = b"\r\ncontent-length: %d\r\n\r\n" % announced
+    if section.close or not persistent:
+        persistent = False
+        default += b"\r\nconnection: close"
+    elif line.version == "1.0":
+        default += b"\r\nconnection: keep-alive"
+    return b"".join((head, section.lines, default, ending)), framing, persistent
 
 
 def _status_line(status: int) -> bytes:
@@ -132,42 +146,33 @@ def _status_line(status: int) -> bytes:
     return b"HTTP/1.1 %d " % status
 
 
-def _content_length(value: bytes, announced: int | None) -> int:
-    if not value.isdigit() or announced not in (None, int(value)):
-        raise ValueError(f"an invalid content-length in a response: {value!r}")
-    return int(value)
-
-
 def encode_body(framing: Framing, body: bytes, more_body: bool) -> tuple[bytes, Framing]:
     """A piece of a response body in its framing, and the framing of the rest.
 
     Raises ValueError when the body turns out longer or shorter than was announced.
     """
-    if framing == CHUNKED:
-        if not body:
-            return (b"" if more_body else b"0\r\n\r\n"), framing
-        ending = b"\r\n" if more_body else b"\r\n0\r\n\r\n"
-        return b"%x\r\n%b%b" % (len(body), body, ending), framing
-    if framing == CLOSE_DELIMITED:
+    if framing >= 0:
+        framing -= len(body)
+        if framing < 0:
+            raise ValueError(f"a body {-framing} bytes longer than its content-length")
+        if framing and not more_body:
+            raise ValueError(f"a body {framing} bytes shorter than its content-length")
         return body, framing
-    if framing == NONE:
-        return b"", framing
-    framing -= len(body)
-    if framing < 0:
-        raise ValueError(f"a body {-framing} bytes longer than its content-length")
-    if framing and not more_body:
-        raise ValueError(f"a body {framing} bytes shorter than its content-length")
-    return body, framing
+    if framing == CHUNKED:
+        last = b"" if more_body else b"0\r\n\r\n"
+        return (b"%x\r\n%b\r\n%b" % (len(body), body, last) if body else last), framing
+    return (body if framing == CLOSE_DELIMITED else b""), framing
 
 
-def encode_refusal(status: int, reason: str, defaults: Mapping[bytes, bytes], method: str) -> bytes:
+def encode_refusal(status: int, reason: str, defaults: Defaults, method: str) -> bytes:
     """A whole response by the server itself, after which the connection closes.
 
-    reason: the body. method: of the request, as far as it is known.
+    reason: for the body. method: of the request, as far as it is known.
     """
     body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
     fields = [(b"content-type", b"text/plain; charset=utf-8")]
     if status == 503:
         fields.append((b"retry-after", b"1"))  # seconds (RFC 9110 §10.2.3)
-    head, framing, _ = encode_head(status, fields, defaults, method, "1.1", False, len(body))
+    line = RequestLine(method, b"", "1.1", None, {}, "")
+    head, framing, _ = encode_head(status, fields, defaults, line, False, len(body))
     return head + encode_body(framing, body, False)[0]

@@ -4,9 +4,25 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
 
+from .rules import RequestLine
 from .typing import Message, Scope
 
-__all__ = ["ClientDisconnected", "Connection", "Exchange", "Phase"]
+__all__ = ["COMPLETE", "LOST", "STARTED", "STREAMING", "WAITING", "ClientDisconnected"]
+__all__ += ["Connection", "Exchange"]
+
+# Where an exchange stands: plain numbers, for they are compared at every message.
+WAITING: Final = 0  # the app has sent nothing yet
+STARTED: Final = 1  # http.response.start is kept until the first body comes
+STREAMING: Final = 2  # the head has been written, more body is to come
+COMPLETE: Final = 3  # the response has been written to its end
+LOST: Final = 4  # the response can't be written any more
+
+# How far the request body has come.
+ARRIVING: Final = 0
+ARRIVED: Final = 1
+TAKEN: Final = 2  # by the app, to its end
+
+_PHASES = ("at the start", "after http.response.start", "within the body", "after the end")
 
 
 class ClientDisconnected(OSError):
@@ -14,19 +30,6 @@ class ClientDisconnected(OSError):
 
     An app may let it pass: the server takes it for the normal end of an exchange.
     """
-
-
-class Phase:
-    """Where an exchange stands: plain numbers, for they are compared at every message."""
-
-    WAITING: Final = 0  # the app has sent nothing yet
-    STARTED: Final = 1  # http.response.start is kept until the first body comes
-    STREAMING: Final = 2  # the head has been written, more body is to come
-    COMPLETE: Final = 3  # the response has been written to its end
-    LOST: Final = 4  # the response can't be written any more
-
-
-_PHASES = ("at the start", "after http.response.start", "within the body", "after the end")
 
 
 class Connection(Protocol):
@@ -45,7 +48,6 @@ class Connection(Protocol):
     def write_head(
         self,
         exchange: "Exchange",
-        status: int,
         fields: Iterable[tuple[bytes, bytes]],
         body: bytes,
         more_body: bool,
@@ -58,7 +60,7 @@ class Connection(Protocol):
         ...
 
     def abort(self, exchange: "Exchange") -> None:
-        """Ends a response that stays incomplete, so that the client sees that it is."""
+        """Ends a response that stays incomplete: the client gets a 500, or sees the break."""
         ...
 
     def want_body(self, exchange: "Exchange") -> None:
@@ -69,30 +71,25 @@ class Connection(Protocol):
 class Exchange:
     """The two awaitables that an app is called with, and the phase that they move along.
 
-    It may outlive its response and its connection: `connection` is there up to the phases
-    COMPLETE and LOST.
+    It may outlive its response and its connection: `connection` is there until the phase is
+    COMPLETE or LOST.
     """
 
     __slots__ = (
-        "_arrived",
         "_body",
         "_fields",
-        "_taken",
+        "_input",
         "_waiters",
-        "cancelled",
         "connection",
         "framing",
-        "method",
+        "line",
         "persistent",
         "phase",
         "scope",
         "sent",
         "started",
         "status",
-        "target",
         "task",
-        "version",
-        "wants_continue",
     )
 
     connection: Connection
@@ -104,35 +101,31 @@ class Exchange:
     _fields: Iterable[tuple[bytes, bytes]]
 
     def __init__(
-        self, connection: Connection, scope: Scope, method: str, target: bytes, version: str
+        self, connection: Connection, scope: Scope, line: RequestLine, persistent: bool
     ) -> None:
         self.connection = connection
         self.scope = scope
-        # As received: an app may write to its scope.
-        self.method = method
-        self.target = target
-        self.version = version
-        self.phase = 0
+        self.line = line  # as received: an app may write to its scope
+        self.persistent = persistent  # the connection may carry another exchange (RFC 9112 §9.3)
+        self.phase: int = WAITING
         self.status = 0
         self.sent = 0  # bytes of response body
-        self.persistent = True  # the connection may carry another exchange (RFC 9112 §9.3)
-        self.wants_continue = False  # the client waits for 100 (Continue) to send the body
-        self.cancelled = False
         self._body = b""
-        self._arrived = True  # the request body has, to its end
-        self._taken = False  # the app has got all of it
+        self._input: int = ARRIVED
         self._waiters: set[asyncio.Future[None]] | None = None
 
     async def receive(self) -> Message:
         """ASGI's `receive`: any number of tasks may call it, at any time."""
-        while self.phase < Phase.COMPLETE:
-            if self.phase == Phase.STREAMING and self.connection.stopping:
+        while self.phase < COMPLETE:
+            if self.phase == STREAMING and self.connection.stopping:
                 break
-            if self._body or (self._arrived and not self._taken):
+            if self._body or self._input == ARRIVED:
                 body, self._body = self._body, b""
-                self._taken = self._arrived
-                return {"type": "http.request", "body": body, "more_body": not self._arrived}
-            if not self._arrived:
+                more_body = self._input == ARRIVING
+                if not more_body:
+                    self._input = TAKEN
+                return {"type": "http.request", "body": body, "more_body": more_body}
+            if self._input == ARRIVING:
                 self.connection.want_body(self)
             elif self.connection.eof:
                 break
@@ -147,26 +140,25 @@ class Exchange:
         """
         kind = message["type"]
         phase = self.phase
-        if phase == Phase.LOST:
-            raise ClientDisconnected("the client has left")
-        if kind == "http.response.body" and (phase in (Phase.STARTED, Phase.STREAMING)):
+        if phase == WAITING and kind == "http.response.start":
+            self.status = message["status"]
+            self._fields = message.get("headers", ())
+            self.phase = STARTED
+        elif kind == "http.response.body" and WAITING < phase < COMPLETE:
             body = message.get("body", b"")
             if type(body) is not bytes:
                 body = _as_bytes(body)
-            more_body = message.get("more_body", False)
-            connection = self.connection
-            if phase == Phase.STARTED:
-                connection.write_head(self, self.status, self._fields, body, more_body)
+            if phase == STARTED:
+                more_body = message.get("more_body", False)
+                self.connection.write_head(self, self._fields, body, more_body)
             else:
-                connection.write_body(self, body, more_body)
-            while connection.paused and self.phase == Phase.STREAMING:
+                self.connection.write_body(self, body, message.get("more_body", False))
+            while self.phase == STREAMING and self.connection.paused:
                 await self._wait()
-                if self.phase == Phase.LOST:
+                if self.phase == LOST:
                     raise ClientDisconnected("the client has left")
-        elif kind == "http.response.start" and phase == Phase.WAITING:
-            self.status = message["status"]
-            self._fields = message.get("headers", ())
-            self.phase = Phase.STARTED
+        elif phase == LOST:
+            raise ClientDisconnected("the client has left")
         else:
             raise RuntimeError(f"{kind!r} can't be sent {_PHASES[phase]} of a response")
 
@@ -189,7 +181,7 @@ class Exchange:
 
     def expect_body(self) -> None:
         """The request has a body, which `feed` will bring."""
-        self._arrived = False
+        self._input = ARRIVING
 
     def feed(self, data: bytes, arrived: bool) -> int:
         """Takes request body from the connection; the bytes that the app has still to take.
@@ -197,15 +189,10 @@ class Exchange:
         arrived: this is the end of it.
         """
         self._body = self._body + data if self._body else data
-        self._arrived = arrived
-        if self._waiters:
-            self.wake()
+        if arrived:
+            self._input = ARRIVED
+        self.wake()
         return len(self._body)
-
-    @property
-    def incomplete(self) -> bool:
-        """Whether the response has yet to end."""
-        return self.phase < Phase.COMPLETE
 
     @property
     def awaited(self) -> bool:
@@ -215,25 +202,25 @@ class Exchange:
     def finish(self, phase: int) -> None:
         """COMPLETE or LOST: from here on the exchange does without its connection."""
         self.phase = phase
-        self._body = b""
         del self.connection
-        self.wake()
+        if self._waiters:
+            self.wake()
 
     def cancel(self) -> None:
-        """The server ends the app's task."""
-        self.cancelled = True
+        """The server ends the response, where it stands, and the app's task."""
+        if self.phase < COMPLETE:
+            self.connection.abort(self)
         self.task.cancel()
 
     def ended(self, error: BaseException | None) -> BaseException | None:
         """The app returned, or raised `error`: what there is to report of it, if anything."""
         phase = self.phase
-        if phase < Phase.COMPLETE:
+        if phase < COMPLETE:
             self.connection.abort(self)
             if error is None:
                 return RuntimeError(f"the app returned {_PHASES[phase]} of its response")
-        if isinstance(error, asyncio.CancelledError) and self.cancelled:
-            return None
-        if phase == Phase.LOST and any(isinstance(e, ClientDisconnected) for e in _chain(error)):
+            return error
+        if any(isinstance(e, asyncio.CancelledError | ClientDisconnected) for e in _chain(error)):
             return None
         return error
 

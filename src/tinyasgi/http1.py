@@ -5,16 +5,14 @@ import math
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
-from urllib.parse import unquote
 
 from . import decoder, encoder, rules
 from .config import Config
 from .context import Context
-from .exchange import Exchange, Phase
+from .exchange import COMPLETE, LOST, STREAMING, Exchange
 from .parsers import BadRequest
-from .typing import Scope
 
-__all__ = ["HTTP1Connection"]
+__all__ = ["LINGER", "HTTP1Connection"]
 
 #: Bytes of request body that may wait for the app before reading pauses.
 HIGH_WATER = 64 * 1024
@@ -24,24 +22,21 @@ MAX_DROPPED = 256 * 1024
 #: data would reset the connection (RFC 9112 §9.6).
 LINGER = 2
 
-
-class Wait:
-    """What a connection waits for: plain numbers, they index its time limits."""
-
-    FIRST: Final = 0  # the first byte of the first request
-    NEXT: Final = 1  # the first byte of a further request
-    HEAD: Final = 2  # the rest of a head
-    BODY: Final = 3  # body that the app asked for, or that is dropped
-    APP: Final = 4  # the app
-    CLOSE: Final = 5  # the peer's end of a connection that serves no more
-    WRITE: Final = 6  # the peer to read what is written; judged besides the others
+# What a connection waits for: plain numbers, they index its time limits.
+FIRST: Final = 0  # the first byte of the first request
+NEXT: Final = 1  # the first byte of a further request
+HEAD: Final = 2  # the rest of a head
+BODY: Final = 3  # body that the app asked for, or that is dropped
+APP: Final = 4  # the app
+CLOSE: Final = 5  # the peer's end of a connection that serves no more
+WRITE: Final = 6  # the peer to read what is written; judged besides the others
 
 
 @lru_cache(maxsize=8)
 def _limits(config: Config) -> tuple[float, ...]:
-    """Time limits in ticks, in the order of `Wait`; 0 is none."""
-    head, next_, body = config.timeout_head, config.timeout_keep_alive, config.timeout_body
-    limits = (head, next_, head, body, 0, LINGER, config.timeout_write)
+    """Time limits in ticks, in the order of the above; 0 is none."""
+    head, keep_alive, body = config.timeout_head, config.timeout_keep_alive, config.timeout_body
+    limits = (head, keep_alive, head, body, 0, LINGER, config.timeout_write)
     return tuple(math.ceil(limit) or math.inf for limit in limits)
 
 
@@ -53,15 +48,17 @@ class HTTP1Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_client",
         "_context",
+        "_continue",
         "_decoder",
         "_dropped",
         "_exchange",
-        "_limits",
         "_progress",
         "_reading",
+        "_scheme",
+        "_server",
         "_since",
-        "_template",
         "_transport",
         "_unread",
         "_unsent",
@@ -71,19 +68,18 @@ class HTTP1Connection(asyncio.Protocol):
     )
 
     _transport: asyncio.Transport
-    _template: Scope
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._limits = _limits(context.config)
         self._exchange: Exchange | None = None
         self._decoder: decoder.Decoder | None = None  # while request body is to come
-        self._dropped = 0
+        self._continue = False  # the client waits for 100 (Continue) to send its body
+        self._dropped = 0  # bytes of a body that the app did not take
         self._unread = b""
         self._reading = True
         self.paused = False
         self.eof = False
-        self._wait: int = Wait.FIRST
+        self._wait: int = FIRST
         self._since = context.ticks
         self._unsent = 0  # bytes in the transport's buffer, as of the last sweep
         self._progress = 0  # the tick at which that number last changed
@@ -91,44 +87,40 @@ class HTTP1Connection(asyncio.Protocol):
     # What the transport calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # BaseTransport cannot write
+        self._transport = transport  # type: ignore[assignment]  # a BaseTransport cannot write
         peer = transport.get_extra_info("peername")
         host = transport.get_extra_info("sockname")
-        self._template = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.5"},
-            "http_version": "1.1",
-            "server": (host, None) if isinstance(host, str) else host[:2],
-            "client": tuple(peer[:2]) if isinstance(peer, tuple) else None,
-            "scheme": "https" if transport.get_extra_info("sslcontext") else "http",
-            "root_path": self._context.config.root_path,
-            "method": "",
-            "path": "",
-            "raw_path": b"",
-            "query_string": b"",
-            "headers": None,
-            "state": None,
-            "extensions": None,
-        }
+        self._server = (host, None) if isinstance(host, str) else tuple(host[:2])
+        self._client = tuple(peer[:2]) if isinstance(peer, tuple) else None
+        self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
         self._context.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._decoder is not None:
-            self._read_body(data)
-        elif self._wait <= Wait.HEAD and not self.paused:
-            self._read_head(data)
-        elif self._wait != Wait.CLOSE:
-            self._unread += data
-            self._pause_reading()
+        if self._wait > HEAD or self.paused:
+            self._read_more(data)
+            return
+        seen = 0
+        if self._unread:
+            seen = max(len(self._unread) - 3, 0)
+            data = self._unread + data
+        try:
+            end = data.find(b"\r\n\r\n", seen) + 4
+            if end < 4 or data[0] < 33:
+                self._keep_head(data, seen)
+            else:
+                self._begin(data, end)
+        except BadRequest as refused:
+            self._refuse(refused, "HEAD" if data.startswith(b"HEAD ") else "GET")
 
     def eof_received(self) -> bool:
         """A half-close and a close look alike: who has asked for all gets its answer."""
         self.eof = True
         exchange = self._exchange
-        if exchange is None or self._decoder is not None or self._template["scheme"] == "https":
+        if exchange is None or self._decoder is not None or self._scheme == "https":
             return False
         if self._context.config.cancel_on_disconnect:
             return False
+        exchange.persistent = False
         exchange.wake()
         return True
 
@@ -138,7 +130,7 @@ class HTTP1Connection(asyncio.Protocol):
             self._lose(exchange)
             if self._context.config.cancel_on_disconnect:
                 exchange.cancel()
-        self._wait = Wait.CLOSE
+        self._wait = CLOSE
         self._decoder = None
         self._unread = b""
         del self._transport
@@ -152,34 +144,32 @@ class HTTP1Connection(asyncio.Protocol):
         self._unsent = 0
         if self._exchange is not None:
             self._exchange.wake()
-        elif self._wait == Wait.NEXT:
+        elif self._wait == NEXT:
             self._proceed()
 
     # Reading.
 
-    def _read_head(self, data: bytes) -> None:
-        unread = self._unread
-        if unread:
-            data = unread + data
-        if data[0] < 33:  # before a request line there may be an empty one (RFC 9112 §2.2)
-            data = rules.EMPTY_LINES.sub(b"", data, 1)
-        end = data.find(b"\r\n\r\n", max(len(unread) - 3, 0)) + 4
-        try:
-            if end < 4:
-                self._keep_head(data, len(unread))
-            else:
-                self._begin(data, end)
-        except BadRequest as refused:
-            self._refuse(refused, "HEAD" if data.startswith(b"HEAD ") else "GET")
+    def _read_more(self, data: bytes) -> None:
+        """Data while no head is expected."""
+        if self._decoder is not None:
+            self._read_body(data)
+        elif self._wait != CLOSE:
+            self._unread += data
+            self._pause_reading()
 
     def _keep_head(self, data: bytes, seen: int) -> None:
-        """Keeps the beginning of a head until the rest of it arrives."""
+        """Keeps the beginning of a head until the rest of it arrives, without empty lines."""
+        if data.startswith(b"\r\n"):
+            self._unread = b""
+            data = rules.EMPTY_LINES.sub(b"", data, 1)
+            if data:
+                self.data_received(data)
+            return
         rules.unfinished_head(data, seen, self._context.config.limit_head_size)
         self._unread = data
-        if data and self._wait != Wait.HEAD:
-            if self._wait == Wait.NEXT:
-                self._since = self._context.ticks
-            self._wait = Wait.HEAD
+        if self._wait == NEXT:
+            self._since = self._context.ticks
+        self._wait = HEAD
 
     def _begin(self, data: bytes, end: int) -> None:
         """Starts the exchange whose head is `data[:end]`."""
@@ -187,53 +177,32 @@ class HTTP1Connection(asyncio.Protocol):
         config = context.config
         if end > config.limit_head_size:
             rules.unfinished_head(data[:end], 0, config.limit_head_size)
-        line_end = data.find(b"\r\n")
-        method, target, version = rules.request_line(data[:line_end])
-        raw_path, query, authority = rules.split_target(method, target)
-        fields = context.parser.fields(data[:end], line_end + 2)
+        start = data.find(b"\r\n") + 2
+        line = context.request_lines[data[: start - 2]]
+        fields = context.parser.fields(data[:end], start)
         if len(fields) > config.limit_head_fields:
             raise BadRequest(431, f"{len(fields)} fields where {config.limit_head_fields} may be")
-        values = rules.combined(fields)
-        length = rules.content(version, values)
-        wants_continue = rules.expects_continue(version, values)
-        if authority is not None:
-            fields = rules.with_host(fields, authority)
-        rest = data[end:]
-        body = decoder.choose(length, config.limit_body_size, context.parser) if length else None
+        length, persistent, wants_continue = rules.judge(line.version, fields)
+        if line.host is not None:
+            fields = rules.with_host(fields, line.host)
         if len(context.running) >= context.concurrency:
             raise BadRequest(503, f"{len(context.running)} requests are running")
-
-        path = raw_path.decode("ascii")
-        if "%" in path:
-            path = unquote(path)
-        if config.root_path:
-            path = rules.with_root_path(config.root_path, path)
-        scope = self._template.copy()  # type: ignore[attr-defined]  # a dict
-        scope["http_version"] = version
-        scope["method"] = method
-        scope["path"] = path
-        scope["raw_path"] = raw_path
-        scope["query_string"] = query
+        scope = line.scope.copy()
+        scope["server"] = self._server
+        scope["client"] = self._client
+        scope["scheme"] = self._scheme
         scope["headers"] = fields
         scope["state"] = context.state.copy()
-        scope["extensions"] = {}
-        exchange = Exchange(self, scope, method, target, version)
-        exchange.persistent = rules.persistent(version, values)
-        if body is not None:
+        self._exchange = exchange = Exchange(self, scope, line, persistent)
+        self._wait = APP
+        if length:
+            self._continue = wants_continue and end == len(data)
+            self._decoder = decoder.choose(length, config.limit_body_size, context.parser)
             exchange.expect_body()
-            exchange.wants_continue = wants_continue and not rest
-        self._exchange = exchange
-        self._wait = Wait.APP
-        self._decoder = body
-        self._unread = b""
         context.start(exchange)
-        if not rest:
-            return
-        if body is not None:
-            self._read_body(rest)
-        else:
-            self._unread = rest
-            self._pause_reading()
+        self._unread = b""
+        if end < len(data):
+            self._read_more(data[end:])
 
     def _read_body(self, data: bytes) -> None:
         assert self._decoder is not None
@@ -245,36 +214,32 @@ class HTTP1Connection(asyncio.Protocol):
         self._since = self._context.ticks
         if rest is not None:
             self._decoder = None
-            if rest:
-                self._unread = rest
-                self._pause_reading()
         exchange = self._exchange
         if exchange is None:
             self._dropped += len(body)
             if rest is not None:
+                self._unread = rest
+                self._wait = NEXT
                 self._proceed()
             elif self._dropped > MAX_DROPPED:
                 self._end()
         elif body or rest is not None:
-            self._wait = Wait.APP
-            exchange.wants_continue = False
+            self._wait = APP
+            self._continue = False
             if exchange.feed(body, rest is not None) > HIGH_WATER:
                 self._pause_reading()
+            if rest:
+                self._read_more(rest)
 
     def _proceed(self) -> None:
         """Ready for the next request, which may have been read already."""
-        self._wait = Wait.NEXT
-        self._since = self._context.ticks
         if self.paused:  # who does not read the last response gets no further one
             return
         if self._unread:
             unread, self._unread = self._unread, b""
-            self._read_head(unread)
-        if self._wait <= Wait.HEAD:
-            if self.eof:
-                self._end()
-            else:
-                self._resume_reading()
+            self.data_received(unread)
+        if self._wait <= HEAD:
+            self._resume_reading()
 
     def _pause_reading(self) -> None:
         if self._reading:
@@ -295,52 +260,52 @@ class HTTP1Connection(asyncio.Protocol):
     def write_head(
         self,
         exchange: Exchange,
-        status: int,
         fields: Iterable[tuple[bytes, bytes]],
         body: bytes,
         more_body: bool,
     ) -> None:
         context = self._context
-        head, framing, persistent = encoder.encode_head(
-            status,
+        head, exchange.framing, exchange.persistent = encoder.encode_head(
+            exchange.status,
             fields,
             context.defaults,
-            exchange.method,
-            exchange.version,
-            exchange.persistent and not context.stopping and not exchange.wants_continue,
+            exchange.line,
+            exchange.persistent and not context.stopping and not self._continue,
             None if more_body else len(body),
         )
-        data, exchange.framing = encoder.encode_body(framing, body, more_body)
-        exchange.persistent = persistent
-        exchange.phase = Phase.STREAMING
-        self._transport.write(head + data)
-        exchange.sent = len(data)
-        if not more_body:
+        if not more_body and exchange.framing >= 0:  # whole, and of the length that the head says
+            self._transport.write(head + body)
+            exchange.sent = len(body)
             self._finish(exchange)
-        elif context.stopping:
+            return
+        exchange.phase = STREAMING
+        self.write_body(exchange, body, more_body, head)
+        if context.stopping:
             exchange.wake()
 
-    def write_body(self, exchange: Exchange, body: bytes, more_body: bool) -> None:
+    def write_body(
+        self, exchange: Exchange, body: bytes, more_body: bool, head: bytes = b""
+    ) -> None:
         data, exchange.framing = encoder.encode_body(exchange.framing, body, more_body)
-        if data:
-            self._transport.write(data)
-            exchange.sent += len(body)
+        if data or head:
+            self._transport.write(head + data)
+            exchange.sent += len(body) if data else 0
         if not more_body:
             self._finish(exchange)
 
     def want_body(self, exchange: Exchange) -> None:
-        if exchange.wants_continue and exchange.phase < Phase.STREAMING:
-            exchange.wants_continue = False
+        if self._continue and exchange.phase < STREAMING:
+            self._continue = False
             self._transport.write(encoder.CONTINUE)
-        self._wait = Wait.BODY
+        self._wait = BODY
         self._since = self._context.ticks
         self._resume_reading()
 
     def abort(self, exchange: Exchange) -> None:
-        if exchange.phase < Phase.STREAMING:
+        if exchange.phase < STREAMING:
             exchange.status = 500
             fields = [(b"content-type", b"text/plain; charset=utf-8")]
-            self.write_head(exchange, 500, fields, b"Internal Server Error", False)
+            self.write_head(exchange, fields, b"Internal Server Error", False)
         else:
             self._lose(exchange)
             self._transport.abort()
@@ -349,36 +314,40 @@ class HTTP1Connection(asyncio.Protocol):
 
     def _finish(self, exchange: Exchange) -> None:
         """The response is complete."""
+        context = self._context
         self._exchange = None
-        exchange.finish(Phase.COMPLETE)
-        if self._context.access is not None:
-            self._context.access(exchange)
-        if not exchange.persistent or self._context.stopping:
+        exchange.finish(COMPLETE)
+        if context.access is not None:
+            context.access(exchange)
+        if not exchange.persistent or context.stopping:
             self._end()
-        elif self._decoder is not None:
+            return
+        self._since = context.ticks
+        if self._decoder is not None:
             self._dropped = 0
-            self._wait = Wait.BODY
-            self._since = self._context.ticks
+            self._wait = BODY
             self._resume_reading()
         else:
-            self._proceed()
+            self._wait = NEXT
+            if not self._reading or self.paused:
+                self._proceed()
 
     def _lose(self, exchange: Exchange) -> None:
         """The response stays incomplete."""
         self._exchange = None
-        exchange.finish(Phase.LOST)
+        exchange.finish(LOST)
         if self._context.access is not None:
             self._context.access(exchange)
 
     def _refuse(self, refused: BadRequest, method: str = "GET") -> None:
         """Answers what is no request, unless the answer would follow the beginning of another."""
-        self._context.refused(self._template["client"], refused)
+        self._context.refused(self._client, refused)
         exchange = self._exchange
         if exchange is not None:
-            if exchange.phase >= Phase.STREAMING:
+            if exchange.phase >= STREAMING:
                 self.abort(exchange)
                 return
-            method = exchange.method
+            method = exchange.line.method
             exchange.status = refused.status
             self._lose(exchange)
         elif self._decoder is not None:  # the body was only being dropped
@@ -395,7 +364,7 @@ class HTTP1Connection(asyncio.Protocol):
         linger: the peer may be sending; the close waits for it to see the response.
         """
         linger = linger or self._decoder is not None or bool(self._unread)
-        self._wait = Wait.CLOSE
+        self._wait = CLOSE
         self._since = self._context.ticks
         self._decoder = None
         self._unread = b""
@@ -408,25 +377,26 @@ class HTTP1Connection(asyncio.Protocol):
     # What the context calls.
 
     def sweep(self, ticks: int) -> None:
+        limits = _limits(self._context.config)
         unsent = self._transport.get_write_buffer_size()
         if unsent != self._unsent:
             self._unsent = unsent
             self._progress = ticks
         elif unsent:
-            if ticks - self._progress > self._limits[Wait.WRITE]:
-                self._context.note(self._template["client"], "does not read its response")
+            if ticks - self._progress > limits[WRITE]:
+                self._context.note(self._client, "does not read its response")
                 self.close()
-        elif ticks - self._since > self._limits[self._wait]:
+        elif ticks - self._since > limits[self._wait]:
             self._expire()
 
     def _expire(self) -> None:
         wait = self._wait
-        if wait == Wait.HEAD:
+        if wait == HEAD:
             self._refuse(BadRequest(408, "the head did not arrive in time"))
-        elif wait == Wait.BODY and self._exchange is not None:
+        elif wait == BODY and self._exchange is not None:
             if self._exchange.awaited:
                 self._refuse(BadRequest(408, "the body did not arrive in time"))
-        elif wait == Wait.CLOSE:
+        elif wait == CLOSE:
             self._transport.abort()
         else:
             self._end()
@@ -434,7 +404,7 @@ class HTTP1Connection(asyncio.Protocol):
     def stop(self) -> None:
         if self._exchange is not None:
             self._exchange.wake()
-        elif self._wait <= Wait.NEXT:
+        elif self._wait <= NEXT:
             self._end()
 
     def close(self) -> None:

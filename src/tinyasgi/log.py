@@ -12,7 +12,7 @@ import time
 from typing import Any, ClassVar, TextIO
 
 from .config import Config
-from .exchange import Exchange, Phase
+from .exchange import COMPLETE, Exchange
 
 __all__ = ["ACCESS_FORMAT", "AccessLines", "record_access", "set_up", "wants_records"]
 
@@ -32,13 +32,13 @@ def _access_values(exchange: Exchange) -> tuple[Any, ...]:
     client = exchange.scope["client"]
     return (
         f"{client[0]}:{client[1]}" if client else "-",
-        exchange.method,
-        exchange.target.decode("ascii"),
-        exchange.version,
+        exchange.line.method,
+        exchange.line.target.decode("ascii"),
+        exchange.line.version,
         exchange.status,
         exchange.sent,
         (time.perf_counter() - exchange.started) * 1000,
-        "" if exchange.phase == Phase.COMPLETE else " aborted",
+        "" if exchange.phase == COMPLETE else " aborted",
     )
 
 

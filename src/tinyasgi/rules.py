@@ -1,14 +1,16 @@
 """What a request must satisfy whatever parsed it (RFC 9110, RFC 9112)."""
 
 import re
-from functools import lru_cache
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
 
+from .cache import Cache
 from .parsers import TOKEN, BadRequest
 from .typing import Fields
 
-__all__ = ["CHUNKED", "EMPTY_LINES", "authority", "combined", "content", "expects_continue"]
-__all__ += ["persistent", "request_line", "split_target", "unfinished_head", "with_host"]
-__all__ += ["with_root_path"]
+__all__ = ["CHUNKED", "EMPTY_LINES", "RequestLine", "judge", "request_line", "unfinished_head"]
+__all__ += ["with_host"]
 
 #: The length of a body whose end the chunked coding tells (RFC 9112 §7.1).
 CHUNKED = -1
@@ -47,16 +49,54 @@ def unfinished_head(data: bytes, seen: int, limit: int) -> None:
         raise _bad_request_line(data)
 
 
-def request_line(line: bytes) -> tuple[str, bytes, str]:
-    """Method, target and version ("1.1" or "1.0") of a request line (RFC 9112 §3).
+@dataclass(frozen=True, slots=True)
+class RequestLine:
+    """What a request line says (RFC 9112 §3)."""
 
-    line: without its CRLF. Raises BadRequest.
+    method: str
+    target: bytes
+    version: str
+    host: bytes | None
+    """The authority of an absolute-form target."""
+    scope: dict[str, Any]
+    """An HTTP scope, but for what the connection and the fields add."""
+    name: str
+    """For the task: method and path."""
+
+
+def request_line(line: bytes, root_path: str) -> RequestLine:
+    """Judges a request line, without its CRLF. Raises BadRequest.
+
+    root_path: put before the path, unless the path begins with it already.
     """
     try:
-        method, target, version = line.split(b" ")
-        return _method(method), target, _VERSIONS[version]
+        token, target, protocol = line.split(b" ")
+        version = _VERSIONS[protocol]
     except (ValueError, KeyError):
         raise _bad_request_line(line) from None
+    if not TOKEN.fullmatch(token):
+        raise _bad_request_line(line)
+    method = token.decode("ascii")
+    raw_path, query, host = _split_target(method, target)
+    path = unquote(raw_path.decode("ascii"))
+    if root_path and path != root_path and not path.startswith(root_path + "/") and path != "*":
+        path = root_path + path
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.5"},
+        "http_version": version,
+        "server": None,
+        "client": None,
+        "scheme": "http",
+        "method": method,
+        "path": path,
+        "raw_path": raw_path,
+        "query_string": query,
+        "root_path": root_path,
+        "headers": None,
+        "state": None,
+    }
+    return RequestLine(method, target, version, host, scope, f"{method} {path}")
 
 
 def _bad_request_line(line: bytes) -> BadRequest:
@@ -68,14 +108,7 @@ def _bad_request_line(line: bytes) -> BadRequest:
     return BadRequest(400, f"a malformed request line: {line[:80]!r}")
 
 
-@lru_cache(maxsize=64)
-def _method(token: bytes) -> str:
-    if not TOKEN.fullmatch(token):
-        raise ValueError
-    return token.decode("ascii")
-
-
-def split_target(method: str, target: bytes) -> tuple[bytes, bytes, bytes | None]:
+def _split_target(method: str, target: bytes) -> tuple[bytes, bytes, bytes | None]:
     """Path, query and authority (None but in absolute-form) of a request target (RFC 9112 §3.2).
 
     Raises BadRequest.
@@ -85,7 +118,7 @@ def split_target(method: str, target: bytes) -> tuple[bytes, bytes, bytes | None
         raise BadRequest(501, "CONNECT is not implemented")
     if match := _ABSOLUTE.fullmatch(target):
         host, target = match[1], match[2] or b"/"
-        if not authority(host):
+        if not _authorities[host]:
             raise BadRequest(400, f"an invalid authority in the target: {host[:80]!r}")
         if target.startswith(b"?"):
             target = b"/" + target
@@ -97,8 +130,7 @@ def split_target(method: str, target: bytes) -> tuple[bytes, bytes, bytes | None
     return path, query, host
 
 
-@lru_cache(maxsize=256)
-def authority(host: bytes) -> bool:
+def _is_authority(host: bytes) -> bool:
     """Whether this is `uri-host [":" port]`, not empty (RFC 9110 §7.2).
 
     A comma, which the grammar allows in names, is refused: no name has one, a joined list has.
@@ -106,27 +138,35 @@ def authority(host: bytes) -> bool:
     return _HOST.fullmatch(host) is not None
 
 
-def combined(fields: Fields) -> dict[bytes, bytes]:
-    """Field values by name, those of a repeated name joined by commas (RFC 9110 §5.3)."""
-    values = dict(fields)
-    if len(values) != len(fields):
-        values.clear()
-        for name, value in fields:
-            values[name] = values[name] + b", " + value if name in values else value
-    return values
+_authorities = Cache(_is_authority, 256)
+
+_JUDGED = frozenset({b"host", b"transfer-encoding", b"content-length", b"connection", b"expect"})
+#: What `judge` returns for a request that has no such field but Host.
+_PLAIN = {"1.1": (0, True, False), "1.0": (0, False, False)}
 
 
-def content(version: str, values: dict[bytes, bytes]) -> int:
-    """The length of a request's body in bytes, or CHUNKED (RFC 9112 §6).
+def judge(version: str, fields: Fields) -> tuple[int, bool, bool]:
+    """What the fields of a request say of its framing. Raises BadRequest.
 
-    values: as `combined` makes them; Host is checked as well (§3.2). Raises BadRequest.
+    Returns the length of the body in bytes, or CHUNKED (RFC 9112 §6); whether the client lets the
+    connection persist (§9.3); whether it waits for 100 (Continue) (RFC 9110 §10.1.1).
     """
+    values: dict[bytes, bytes] = {}
+    for name, value in fields:
+        if name in _JUDGED:  # repeated ones combine (RFC 9110 §5.3)
+            values[name] = values[name] + b", " + value if name in values else value
     host = values.get(b"host")
     if host is None:
         if version == "1.1":
             raise BadRequest(400, "no Host field")
-    elif not authority(host):
+    elif not _authorities[host]:
         raise BadRequest(400, f"an invalid Host: {host[:80]!r}")
+    elif len(values) == 1:
+        return _PLAIN[version]
+    return _length(version, values), _persistent(version, values), _waits(version, values)
+
+
+def _length(version: str, values: dict[bytes, bytes]) -> int:
     coding = values.get(b"transfer-encoding")
     length = values.get(b"content-length")
     if coding is not None:
@@ -151,20 +191,12 @@ def _coding(version: str, coding: bytes) -> int:
     raise BadRequest(501, f"a transfer coding that is not implemented: {coding[:80]!r}")
 
 
-def persistent(version: str, values: dict[bytes, bytes]) -> bool:
-    """Whether the client lets the connection carry another exchange (RFC 9112 §9.3)."""
-    options = values.get(b"connection")
-    if options is None:
-        return version == "1.1"
-    tokens = [token.strip() for token in options.lower().split(b",")]
-    return b"close" not in tokens and (version == "1.1" or b"keep-alive" in tokens)
+def _persistent(version: str, values: dict[bytes, bytes]) -> bool:
+    options = [option.strip() for option in values.get(b"connection", b"").lower().split(b",")]
+    return b"close" not in options and (version == "1.1" or b"keep-alive" in options)
 
 
-def expects_continue(version: str, values: dict[bytes, bytes]) -> bool:
-    """Whether the client waits for 100 (Continue) before it sends the body (RFC 9110 §10.1.1).
-
-    Raises BadRequest 417 for any other expectation.
-    """
+def _waits(version: str, values: dict[bytes, bytes]) -> bool:
     expectation = values.get(b"expect")
     if expectation is None or version == "1.0":
         return False
@@ -176,13 +208,3 @@ def expects_continue(version: str, values: dict[bytes, bytes]) -> bool:
 def with_host(fields: Fields, host: bytes) -> Fields:
     """Fields with the authority of an absolute-form target for Host (RFC 9112 §3.2.2)."""
     return [(b"host", host), *[field for field in fields if field[0] != b"host"]]
-
-
-def with_root_path(root_path: str, path: str) -> str:
-    """A path below `root_path`, whether or not a proxy has taken that prefix off.
-
-    root_path: without a slash at its end.
-    """
-    if path == root_path or path.startswith(root_path + "/") or path == "*":
-        return path
-    return root_path + path

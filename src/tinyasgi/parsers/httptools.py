@@ -11,23 +11,23 @@ __all__ = ["HttptoolsParser"]
 class HttptoolsParser:
     """llhttp is fed one whole head at a time and never sees a body."""
 
-    __slots__ = ("_ended", "_fields", "_llhttp", "_reusable")
-
     def __init__(self) -> None:
         self._fields: Fields = []
         self._renew()
 
     def _renew(self) -> None:
-        self._ended = self._reusable = False
+        # Emptied when a message is complete: a list, so that what llhttp calls is no Python.
+        self._unfinished = [True]
+        self.on_message_complete = self._unfinished.clear
         self._llhttp = HttpRequestParser(self)
-        # After a head with `connection: close` llhttp would refuse the next one; but that next
-        # one comes from another connection.
+        # After a head with `connection: close` llhttp would refuse the next one, but that one
+        # comes from another connection.
         self._llhttp.set_dangerous_leniencies(lenient_data_after_close=True)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name.lower(), value.rstrip()))
+
     def fields(self, head: bytes, start: int) -> Fields:
-        if not self._reusable:
-            self._renew()
-        self._reusable = False
         fields: Fields = []
         self._fields = fields
         try:
@@ -36,6 +36,10 @@ class HttptoolsParser:
             pass  # the message is complete all the same
         except HttpParserError:
             return self._fields_alone(head[start:])
+        if self._unfinished:  # it waits for a body
+            self._renew()
+        else:
+            self._unfinished.append(True)
         return fields
 
     def _fields_alone(self, section: bytes) -> Fields:
@@ -43,24 +47,17 @@ class HttptoolsParser:
 
         It knows a fixed list of methods and its own grammar of targets; `rules` has judged both.
         """
-        self._renew()
         self._fields = []
+        self._renew()
         try:
             self._llhttp.feed_data(START_LINE + section)
+        except HttpParserUpgrade:
+            pass
         except HttpParserError:
-            # Past the end of the head only its opinion of transfer codings is left to refuse,
-            # and `rules` has one.
-            if not self._ended:
+            # With all lines parsed, only its opinion of transfer codings is left to refuse, and
+            # `rules` has one.
+            if len(self._fields) != section.count(b"\r\n") - 1:
                 raise malformed(section) from None
+        finally:
+            self._renew()
         return self._fields
-
-    # What llhttp calls.
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name.lower(), value.rstrip()))
-
-    def on_headers_complete(self) -> None:
-        self._ended = True
-
-    def on_message_complete(self) -> None:
-        self._reusable = True
