@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from . import __version__
 from .config import Config
-from .options import Flag, Kind, OptionError
+from .options import FLAG, Kind, OptionError
 from .run import BAD_OPTION, run
 
 __all__ = ["environment_name", "main", "option_name"]
@@ -97,7 +97,7 @@ def _parser() -> _Parser:
             groups[group] = parser.add_argument_group(group)
         text = field.metadata["help"].replace("%", "%%")
         name = option_name(field.name)
-        if isinstance(kind, Flag):
+        if kind is FLAG:
             groups[group].add_argument(
                 name, action=argparse.BooleanOptionalAction, default=None, help=text
             )

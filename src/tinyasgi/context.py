@@ -31,15 +31,12 @@ class Swept(Protocol):
 
     def sweep(self, ticks: int) -> None:
         """Gives up what has waited for too long."""
-        ...
 
     def stop(self) -> None:
         """Closes at once when idle, else when the running exchange is complete."""
-        ...
 
     def close(self) -> None:
         """Closes at once, whatever is running."""
-        ...
 
 
 class Context:

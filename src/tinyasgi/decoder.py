@@ -27,7 +27,6 @@ class Decoder(Protocol):
 
     def decode(self, data: bytes) -> tuple[bytes, bytes | None]:
         """Content, and what follows the body: None while the body goes on. Raises BadRequest."""
-        ...
 
 
 class Length:

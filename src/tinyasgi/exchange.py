@@ -8,7 +8,7 @@ from .rules import RequestLine
 from .typing import Message, Scope
 
 __all__ = ["COMPLETE", "LOST", "STARTED", "STREAMING", "WAITING", "ClientDisconnected"]
-__all__ += ["Connection", "Exchange"]
+__all__ += ["Carrier", "Exchange"]
 
 # Where an exchange stands: plain numbers, for they are compared at every message.
 WAITING: Final = 0  # the app has sent nothing yet
@@ -32,8 +32,8 @@ class ClientDisconnected(OSError):
     """
 
 
-class Connection(Protocol):
-    """What an exchange asks of the connection that carries it."""
+class Carrier(Protocol):
+    """What an exchange asks of the connection that carries it: the seam between the two."""
 
     paused: bool
     """More is written than the peer takes: who streams waits until `Exchange.wake`."""
@@ -43,7 +43,6 @@ class Connection(Protocol):
     @property
     def stopping(self) -> bool:
         """The server stops: who streams is to say goodbye."""
-        ...
 
     def write_head(
         self,
@@ -53,19 +52,15 @@ class Connection(Protocol):
         more_body: bool,
     ) -> None:
         """Writes the head and the first piece of the body. Raises TypeError or ValueError."""
-        ...
 
     def write_body(self, exchange: "Exchange", body: bytes, more_body: bool) -> None:
         """Writes a further piece of the body. Raises ValueError."""
-        ...
 
     def abort(self, exchange: "Exchange") -> None:
         """Ends a response that stays incomplete: the client gets a 500, or sees the break."""
-        ...
 
     def want_body(self, exchange: "Exchange") -> None:
         """The app waits for body that has not arrived."""
-        ...
 
 
 class Exchange:
@@ -75,24 +70,14 @@ class Exchange:
     COMPLETE or LOST.
     """
 
+    # fmt: off
     __slots__ = (
-        "_body",
-        "_fields",
-        "_input",
-        "_waiters",
-        "connection",
-        "framing",
-        "line",
-        "persistent",
-        "phase",
-        "scope",
-        "sent",
-        "started",
-        "status",
-        "task",
+        "_body", "_fields", "_input", "_waiters", "connection", "framing", "line",
+        "persistent", "phase", "scope", "sent", "started", "status", "task",
     )
+    # fmt: on
 
-    connection: Connection
+    connection: Carrier
     task: asyncio.Task[None]
     framing: int
     """How the rest of the response body is framed (`encoder.Framing`)."""
@@ -101,7 +86,7 @@ class Exchange:
     _fields: Iterable[tuple[bytes, bytes]]
 
     def __init__(
-        self, connection: Connection, scope: Scope, line: RequestLine, persistent: bool
+        self, connection: Carrier, scope: Scope, line: RequestLine, persistent: bool
     ) -> None:
         self.connection = connection
         self.scope = scope

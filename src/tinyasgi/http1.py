@@ -1,99 +1,39 @@
 """HTTP/1.1 on one connection (RFC 9112): transport ↔ parser, exchanges, encoder."""
 
-import asyncio
-import math
 from collections.abc import Iterable
-from functools import lru_cache
-from typing import Final
 
 from . import decoder, encoder, rules
-from .config import Config
+from .connection import APP, BODY, CLOSE, HEAD, NEXT, Connection
 from .context import Context
 from .exchange import COMPLETE, LOST, STREAMING, Exchange
 from .parsers import BadRequest
 
-__all__ = ["LINGER", "HTTP1Connection"]
+__all__ = ["HTTP1Connection"]
 
 #: Bytes of request body that may wait for the app before reading pauses.
 HIGH_WATER = 64 * 1024
 #: Most bytes of a request body that are read and dropped so that the connection persists.
 MAX_DROPPED = 256 * 1024
-#: Seconds in which a peer that may still be sending can read the last response, before unread
-#: data would reset the connection (RFC 9112 §9.6).
-LINGER = 2
-
-# What a connection waits for: plain numbers, they index its time limits.
-FIRST: Final = 0  # the first byte of the first request
-NEXT: Final = 1  # the first byte of a further request
-HEAD: Final = 2  # the rest of a head
-BODY: Final = 3  # body that the app asked for, or that is dropped
-APP: Final = 4  # the app
-CLOSE: Final = 5  # the peer's end of a connection that serves no more
-WRITE: Final = 6  # the peer to read what is written; judged besides the others
 
 
-@lru_cache(maxsize=8)
-def _limits(config: Config) -> tuple[float, ...]:
-    """Time limits in ticks, in the order of the above; 0 is none."""
-    head, keep_alive, body = config.timeout_head, config.timeout_keep_alive, config.timeout_body
-    limits = (head, keep_alive, head, body, 0, LINGER, config.timeout_write)
-    return tuple(math.ceil(limit) or math.inf for limit in limits)
-
-
-class HTTP1Connection(asyncio.Protocol):
+class HTTP1Connection(Connection):
     """One connection; it carries one exchange at a time.
 
     What a client sends ahead of the response it is owed stays in `_unread`, which holds no more
     than one read, and beyond that in the kernel.
     """
 
-    __slots__ = (
-        "_client",
-        "_context",
-        "_continue",
-        "_decoder",
-        "_dropped",
-        "_exchange",
-        "_progress",
-        "_reading",
-        "_scheme",
-        "_server",
-        "_since",
-        "_transport",
-        "_unread",
-        "_unsent",
-        "_wait",
-        "eof",
-        "paused",
-    )
-
-    _transport: asyncio.Transport
+    __slots__ = ("_continue", "_decoder", "_dropped", "_exchange", "_unread")
 
     def __init__(self, context: Context) -> None:
-        self._context = context
+        super().__init__(context)
         self._exchange: Exchange | None = None
         self._decoder: decoder.Decoder | None = None  # while request body is to come
         self._continue = False  # the client waits for 100 (Continue) to send its body
         self._dropped = 0  # bytes of a body that the app did not take
         self._unread = b""
-        self._reading = True
-        self.paused = False
-        self.eof = False
-        self._wait: int = FIRST
-        self._since = context.ticks
-        self._unsent = 0  # bytes in the transport's buffer, as of the last sweep
-        self._progress = 0  # the tick at which that number last changed
 
     # What the transport calls.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # a BaseTransport cannot write
-        peer = transport.get_extra_info("peername")
-        host = transport.get_extra_info("sockname")
-        self._server = (host, None) if isinstance(host, str) else tuple(host[:2])
-        self._client = tuple(peer[:2]) if isinstance(peer, tuple) else None
-        self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
-        self._context.opened(self)
 
     def data_received(self, data: bytes) -> None:
         if self._wait > HEAD or self.paused:
@@ -125,23 +65,17 @@ class HTTP1Connection(asyncio.Protocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
         exchange = self._exchange
         if exchange is not None:
             self._lose(exchange)
             if self._context.config.cancel_on_disconnect:
                 exchange.cancel()
-        self._wait = CLOSE
         self._decoder = None
         self._unread = b""
-        del self._transport
-        self._context.closed(self)
-
-    def pause_writing(self) -> None:
-        self.paused = True
 
     def resume_writing(self) -> None:
-        self.paused = False
-        self._unsent = 0
+        super().resume_writing()
         if self._exchange is not None:
             self._exchange.wake()
         elif self._wait == NEXT:
@@ -241,16 +175,6 @@ class HTTP1Connection(asyncio.Protocol):
         if self._wait <= HEAD:
             self._resume_reading()
 
-    def _pause_reading(self) -> None:
-        if self._reading:
-            self._reading = False
-            self._transport.pause_reading()
-
-    def _resume_reading(self) -> None:
-        if not self._reading:
-            self._reading = True
-            self._transport.resume_reading()
-
     # What an exchange calls.
 
     @property
@@ -297,8 +221,7 @@ class HTTP1Connection(asyncio.Protocol):
         if self._continue and exchange.phase < STREAMING:
             self._continue = False
             self._transport.write(encoder.CONTINUE)
-        self._wait = BODY
-        self._since = self._context.ticks
+        self._wait_for(BODY)
         self._resume_reading()
 
     def abort(self, exchange: Exchange) -> None:
@@ -353,55 +276,23 @@ class HTTP1Connection(asyncio.Protocol):
         elif self._decoder is not None:  # the body was only being dropped
             self._end()
             return
+        defaults = self._context.defaults
         self._transport.write(
-            encoder.encode_refusal(refused.status, refused.reason, self._context.defaults, method)
+            encoder.encode_refusal(refused.status, refused.reason, defaults, method)
         )
         self._end(linger=True)
 
     def _end(self, linger: bool = False) -> None:
-        """No further exchange: closes once all that was written is sent.
-
-        linger: the peer may be sending; the close waits for it to see the response.
-        """
+        """No further exchange."""
         linger = linger or self._decoder is not None or bool(self._unread)
-        self._wait = CLOSE
-        self._since = self._context.ticks
         self._decoder = None
         self._unread = b""
-        if linger and not self.eof and self._transport.can_write_eof():
-            self._transport.write_eof()
-            self._resume_reading()
-        else:
-            self._transport.close()
+        super()._end(linger)
 
     # What the context calls.
 
-    def sweep(self, ticks: int) -> None:
-        limits = _limits(self._context.config)
-        unsent = self._transport.get_write_buffer_size()
-        if unsent != self._unsent:
-            self._unsent = unsent
-            self._progress = ticks
-        elif unsent:
-            if ticks - self._progress > limits[WRITE]:
-                self._context.note(self._client, "does not read its response")
-                self.close()
-        elif ticks - self._since > limits[self._wait]:
-            self._expire()
-
-    def _expire(self) -> None:
-        wait = self._wait
-        if wait == HEAD:
-            self._refuse(BadRequest(408, "the head did not arrive in time"))
-        elif wait == BODY and self._exchange is not None:
-            if self._exchange.awaited:
-                self._refuse(BadRequest(408, "the body did not arrive in time"))
-        elif wait == CLOSE:
-            self._transport.abort()
-        else:
-            self._end()
-
     def stop(self) -> None:
+        """Closes at once when idle, else when the running exchange is complete."""
         if self._exchange is not None:
             self._exchange.wake()
         elif self._wait <= NEXT:
@@ -410,4 +301,15 @@ class HTTP1Connection(asyncio.Protocol):
     def close(self) -> None:
         if self._exchange is not None:
             self._lose(self._exchange)
-        self._transport.abort()
+        super().close()
+
+    def _expire(self) -> None:
+        if self._wait == HEAD:
+            self._refuse(BadRequest(408, "the head did not arrive in time"))
+        elif self._wait == BODY and self._exchange is not None:
+            if self._exchange.awaited:
+                self._refuse(BadRequest(408, "the body did not arrive in time"))
+        elif self._wait == CLOSE:
+            super()._expire()
+        else:
+            self._end()

@@ -1,9 +1,12 @@
 """The kinds of option values: how each is read from text, and what it allows."""
 
 import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Choice", "Fields", "Flag", "Kind", "Number", "OptionError", "Path", "Seconds", "option"]
+__all__ = ["FIELDS", "FLAG", "MODE", "PATH", "SECONDS", "TEXT", "Kind", "OptionError"]
+__all__ += ["choice", "number", "option"]
 
 
 class OptionError(ValueError):
@@ -13,136 +16,74 @@ class OptionError(ValueError):
         super().__init__(f"{name}: {value!r} is not {allowed}")
 
 
+@dataclass(frozen=True)
 class Kind:
-    """Any text."""
+    """One kind of value. Texts are those of the command line and the environment."""
 
-    allowed = "a text"
-    metavar = "TEXT"
-    #: The option may be given more than once; in the environment, one value a line.
-    repeatable = False
-
-    def parse(self, text: str) -> Any:
-        """The value that a text stands for. Raises ValueError."""
-        return text
-
-    def accepts(self, value: Any) -> bool:
-        """Whether a value of the right kind is allowed."""
-        return isinstance(value, str)
-
-    def show(self, value: Any) -> str:
-        """A value as `parse` would take it."""
-        return str(value)
+    allowed: str
+    metavar: str
+    parse: Callable[[str], Any]
+    """The value that a text stands for; raises ValueError."""
+    accepts: Callable[[Any], bool]
+    """Whether a value is allowed."""
+    show: Callable[[Any], str] = str
+    """The text that stands for a value."""
+    repeatable: bool = False
+    """The option may be given more than once; in the environment, one text a line."""
 
 
-class Path(Kind):
-    """A file or a directory."""
-
-    allowed = "a path"
-    metavar = "PATH"
-
-
-class Flag(Kind):
-    """Yes or no: `--name` and `--no-name` on the command line."""
-
-    allowed = "true or false"
-
-    def parse(self, text: str) -> bool:
-        if text.lower() in ("1", "true", "yes", "on"):
-            return True
-        if text.lower() in ("0", "false", "no", "off"):
-            return False
-        raise ValueError(text)
-
-    def accepts(self, value: Any) -> bool:
-        return isinstance(value, bool)
+def choice(*words: str, **aliases: str) -> Kind:
+    """One of a few words. aliases: what else stands for them; a leading `_` is not part of it."""
+    known = {name.lstrip("_"): word for name, word in aliases.items()}
+    allowed, metavar = "one of " + ", ".join(words), "{" + ",".join(words) + "}"
+    return Kind(allowed, metavar, lambda text: known.get(text, text), lambda value: value in words)
 
 
-class Choice(Kind):
-    """One of a few words; `aliases` are further words for them."""
-
-    def __init__(self, *words: str, aliases: dict[str, str] | None = None) -> None:
-        self._words = words
-        self._aliases = aliases or {}
-        self.allowed = "one of " + ", ".join(words)
-        self.metavar = "{" + ",".join(words) + "}"
-
-    def parse(self, text: str) -> str:
-        return self._aliases.get(text.lower(), text.lower())
-
-    def accepts(self, value: Any) -> bool:
-        return value in self._words
-
-
-class Number(Kind):
+def number(low: int = 0, high: int | None = None) -> Kind:
     """A whole number from `low` to `high`."""
 
-    metavar = "N"
+    def accepts(value: Any) -> bool:
+        return type(value) is int and low <= value <= (high or value)
 
-    def __init__(self, low: int = 0, high: int | None = None) -> None:
-        self._low, self._high = low, high
-        self.allowed = f"a whole number, {low} or more"
-        if high is not None:
-            self.allowed = f"a whole number from {low} to {high}"
-
-    def parse(self, text: str) -> int:
-        return int(text)
-
-    def accepts(self, value: Any) -> bool:
-        return type(value) is int and self._low <= value <= (self._high or value)
+    span = f", {low} or more" if high is None else f" from {low} to {high}"
+    return Kind(f"a whole number{span}", "N", int, accepts)
 
 
-class Mode(Kind):
-    """The permission bits of a file."""
-
-    allowed = "an octal number from 0 to 777"
-    metavar = "OCTAL"
-
-    def parse(self, text: str) -> int:
-        return int(text, 8)
-
-    def accepts(self, value: Any) -> bool:
-        return type(value) is int and 0 <= value <= 0o777
-
-    def show(self, value: Any) -> str:
-        return f"{value:o}"
+def _flag(text: str) -> bool:
+    return ("0", "false", "no", "off", "1", "true", "yes", "on").index(text.lower()) > 3
 
 
-class Seconds(Kind):
-    """A length of time."""
-
-    allowed = "a number of seconds, 0 or more"
-    metavar = "S"
-
-    def parse(self, text: str) -> float:
-        return float(text)
-
-    def accepts(self, value: Any) -> bool:
-        return type(value) in (int, float) and 0 <= value < float("inf")
-
-    def show(self, value: Any) -> str:
-        return f"{value:g}"
+def _fields(text: str) -> tuple[tuple[str, str], ...]:
+    pairs = [line.partition(":") for line in text.splitlines()]
+    return tuple((name.strip(), value.strip() if colon else "\0") for name, colon, value in pairs)
 
 
-class Fields(Kind):
-    """Response fields: `Name: value` in text, pairs of str in Python."""
+def _are_fields(value: Any) -> bool:
+    return isinstance(value, tuple) and all(
+        name.isascii() and name.replace("-", "").replace("_", "").isalnum() and text.isprintable()
+        for name, text in value
+    )
 
-    allowed = "a field as NAME:VALUE"
-    metavar = "NAME:VALUE"
-    repeatable = True
 
-    def parse(self, text: str) -> tuple[tuple[str, str], ...]:
-        pairs = [line.partition(":") for line in text.splitlines()]
-        return tuple(
-            (name.strip(), value.strip() if colon else "\0") for name, colon, value in pairs
-        )
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
-    def accepts(self, value: Any) -> bool:
-        return isinstance(value, tuple) and all(
-            name.isascii()
-            and name.replace("-", "").replace("_", "").isalnum()
-            and text.isprintable()
-            for name, text in value
-        )
+
+def _is_mode(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= 0o777
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < float("inf")
+
+
+TEXT = Kind("a text", "TEXT", str, _is_text)
+PATH = Kind("a path", "PATH", str, _is_text)
+FLAG = Kind("true or false", "", _flag, lambda value: isinstance(value, bool))
+MODE = Kind("an octal number from 0 to 777", "OCTAL", lambda t: int(t, 8), _is_mode, "{:o}".format)
+SECONDS = Kind("a number of seconds, 0 or more", "S", float, _is_time, "{:g}".format)
+#: Response fields: `Name: value` in text, pairs of str in Python.
+FIELDS = Kind("a field as NAME:VALUE", "NAME:VALUE", _fields, _are_fields, repeatable=True)
 
 
 def option(default: Any, group: str, kind: Kind, text: str) -> Any:

@@ -11,9 +11,10 @@ from typing import Any
 
 from . import listen, load, log
 from .config import Config
+from .connection import LINGER
 from .context import Context
 from .exchange import Exchange
-from .http1 import LINGER, HTTP1Connection
+from .http1 import HTTP1Connection
 from .lifespan import Lifespan
 from .typing import App
 

@@ -43,7 +43,6 @@ class Parser(Protocol):
         head: start line and field section with the empty line that ends it. start: the offset of
         the first field line. Raises BadRequest.
         """
-        ...
 
 
 def choose(name: str) -> Parser:

@@ -1,0 +1,135 @@
+"""A transport under watch, whatever protocol is spoken on it: flow control, time limits, ends."""
+
+import asyncio
+import math
+from functools import lru_cache
+from typing import Final
+
+from .config import Config
+from .context import Context
+
+__all__ = ["APP", "BODY", "CLOSE", "FIRST", "HEAD", "LINGER", "NEXT", "Connection"]
+
+#: Seconds in which a peer that may still be sending can read the last response, before unread
+#: data would reset the connection (RFC 9112 §9.6).
+LINGER = 2
+
+# What a connection waits for: plain numbers, they index its time limits.
+FIRST: Final = 0  # the first byte of the first request
+NEXT: Final = 1  # the first byte of a further request
+HEAD: Final = 2  # the rest of a head
+BODY: Final = 3  # body that the app asked for, or that is dropped
+APP: Final = 4  # the app
+CLOSE: Final = 5  # the peer's end of a connection that serves no more
+WRITE: Final = 6  # the peer to read what is written: judged besides the others
+
+
+@lru_cache(maxsize=8)
+def _limits(config: Config) -> tuple[float, ...]:
+    """Time limits in ticks, in the order of the above."""
+    head, keep_alive, body = config.timeout_head, config.timeout_keep_alive, config.timeout_body
+    limits = (head, keep_alive, head, body, 0, LINGER, config.timeout_write)
+    return tuple(math.ceil(limit) or math.inf for limit in limits)
+
+
+class Connection(asyncio.Protocol):
+    """What a protocol needs of its transport.
+
+    `_wait` and `_since` say what it waits for and from which tick on; `sweep` holds that against
+    the time limits.
+    """
+
+    # fmt: off
+    __slots__ = (
+        "_client", "_context", "_progress", "_reading", "_scheme", "_server", "_since",
+        "_transport", "_unsent", "_wait", "eof", "paused",
+    )
+    # fmt: on
+
+    _transport: asyncio.Transport
+    _client: tuple[str, int] | None
+    _server: tuple[str, int | None]
+    _scheme: str
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._reading = True
+        self.paused = False
+        self.eof = False
+        self._wait: int = FIRST
+        self._since = context.ticks
+        self._unsent = 0  # bytes in the transport's buffer, as of the last sweep
+        self._progress = 0  # the tick at which that number last changed
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # a BaseTransport cannot write
+        peer = transport.get_extra_info("peername")
+        host = transport.get_extra_info("sockname")
+        self._client = tuple(peer[:2]) if isinstance(peer, tuple) else None
+        self._server = (host, None) if isinstance(host, str) else tuple(host[:2])
+        self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
+        self._context.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait = CLOSE
+        del self._transport
+        self._context.closed(self)
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self._unsent = 0
+
+    def _pause_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+
+    def _wait_for(self, what: int) -> None:
+        self._wait = what
+        self._since = self._context.ticks
+
+    def _end(self, linger: bool) -> None:
+        """Closes once all that was written is sent.
+
+        linger: the peer may be sending; the close waits for it to have read that.
+        """
+        self._wait_for(CLOSE)
+        if linger and not self.eof and self._transport.can_write_eof():
+            self._transport.write_eof()
+            self._resume_reading()
+        else:
+            self._transport.close()
+
+    def stop(self) -> None:
+        """Closes at once when idle, else when it next can."""
+        self._end(linger=False)
+
+    def close(self) -> None:
+        """Closes at once, whatever is running."""
+        self._transport.abort()
+
+    def sweep(self, ticks: int) -> None:
+        """Gives up what has waited for too long."""
+        limits = _limits(self._context.config)
+        unsent = self._transport.get_write_buffer_size()
+        if unsent != self._unsent:
+            self._unsent = unsent
+            self._progress = ticks
+        elif unsent:
+            if ticks - self._progress > limits[WRITE]:
+                self._context.note(self._client, "does not read its response")
+                self.close()
+        elif ticks - self._since > limits[self._wait]:
+            self._expire()
+
+    def _expire(self) -> None:
+        """The time limit of what it waits for has passed."""
+        self._transport.abort()
