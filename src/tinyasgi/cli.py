@@ -53,12 +53,13 @@ def _values(given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[st
         if isinstance(value, list):
             value = "\n".join(value)
         if isinstance(value, str):
+            text = value
             try:
-                value = kind.parse(value)
+                value = kind.parse(text)
             except ValueError:
-                raise OptionError(name, value, kind.allowed) from None
+                raise OptionError(name, text, kind.allowed) from None
             if not kind.accepts(value):
-                raise OptionError(name, value, kind.allowed)
+                raise OptionError(name, text, kind.allowed)
         if value is not None:
             values[field.name] = value
     return values

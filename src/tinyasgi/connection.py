@@ -7,6 +7,7 @@ from typing import Final
 
 from .config import Config
 from .context import Context
+from .typing import Address
 
 __all__ = ["APP", "BODY", "CLOSE", "FIRST", "HEAD", "LINGER", "NEXT", "Connection"]
 
@@ -41,13 +42,23 @@ class Connection(asyncio.Protocol):
 
     # fmt: off
     __slots__ = (
-        "_client", "_context", "_progress", "_reading", "_scheme", "_server", "_since",
-        "_transport", "_unsent", "_wait", "eof", "paused",
+        "_context",
+        "_progress",
+        "_reading",
+        "_scheme",
+        "_server",
+        "_since",
+        "_transport",
+        "_unsent",
+        "_wait",
+        "client",
+        "eof",
+        "paused",
     )
     # fmt: on
 
     _transport: asyncio.Transport
-    _client: tuple[str, int] | None
+    client: Address | None
     _server: tuple[str, int | None]
     _scheme: str
 
@@ -65,7 +76,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]  # a BaseTransport cannot write
         peer = transport.get_extra_info("peername")
         host = transport.get_extra_info("sockname")
-        self._client = tuple(peer[:2]) if isinstance(peer, tuple) else None
+        self.client = tuple(peer[:2]) if isinstance(peer, tuple) else None
         self._server = (host, None) if isinstance(host, str) else tuple(host[:2])
         self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
         self._context.opened(self)
@@ -125,7 +136,7 @@ class Connection(asyncio.Protocol):
             self._progress = ticks
         elif unsent:
             if ticks - self._progress > limits[WRITE]:
-                self._context.note(self._client, "does not read its response")
+                self._context.note(self.client, "does not read its response")
                 self.close()
         elif ticks - self._since > limits[self._wait]:
             self._expire()

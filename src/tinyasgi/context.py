@@ -5,6 +5,7 @@ import contextvars
 import logging
 import math
 import random
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -14,9 +15,10 @@ from .cache import Cache
 from .config import Config
 from .encoder import Defaults
 from .exchange import COMPLETE, Exchange
+from .options import OptionError
 from .parsers import BadRequest
 from .rules import RequestLine
-from .typing import App
+from .typing import Address, App
 
 __all__ = ["Context", "Swept"]
 
@@ -51,7 +53,10 @@ class Context:
         self.app = app
         self.config = config
         self.loop = loop
-        self.parser = parsers.choose(config.http)
+        try:
+            self.parser = parsers.choose(config.http)
+        except ImportError:
+            raise OptionError("http", config.http, "installed here") from None
         #: Each request runs in a copy of it; taken anew once lifespan startup is complete.
         self.variables = contextvars.copy_context()
         #: What lifespan startup left behind; each request gets a copy.
@@ -74,8 +79,8 @@ class Context:
         self._timer: asyncio.TimerHandle | None = None
         self._notes = 0
         self.defaults = self._make_defaults()
-        #: What is known of request lines; few, for a client may make them long.
-        self.request_lines = Cache(self._judge_line, 128)
+        #: What is known of request lines.
+        self.request_lines = Cache(self._judge_line, 256, longest=256)
 
     # Exchanges.
 
@@ -85,12 +90,12 @@ class Context:
         if self.access is not None:
             exchange.started = time.perf_counter()
         # Not by `loop.create_task`: that goes a longer way to the same end.
-        exchange.task = asyncio.Task(
-            self._run(exchange),
-            loop=self.loop,
-            name=exchange.line.name,
-            context=self.variables.copy(),
-        )
+        name, variables, run = exchange.line.name, self.variables.copy(), self._run(exchange)
+        if sys.version_info >= (3, 12):  # an app that need not wait ends here and now
+            task = asyncio.Task(run, loop=self.loop, name=name, context=variables, eager_start=True)
+        else:
+            task = asyncio.Task(run, loop=self.loop, name=name, context=variables)
+        exchange.task = task
         self._left -= 1
         if not self._left:
             logger.info("stopping after %d requests", self.config.limit_max_requests)
@@ -118,11 +123,11 @@ class Context:
 
     # Connections and the clock.
 
-    def refused(self, client: tuple[str, int] | None, refused: BadRequest) -> None:
+    def refused(self, client: Address | None, refused: BadRequest) -> None:
         """Logs what was answered to a bad request, and to whom."""
         self.note(client, f"{refused.status} {refused.reason}")
 
-    def note(self, client: tuple[str, int] | None, fault: str) -> None:
+    def note(self, client: Address | None, fault: str) -> None:
         """Logs a peer's fault; a flood of them gives no more than NOTES lines a second."""
         self._notes += 1
         if self._notes <= NOTES:

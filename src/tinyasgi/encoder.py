@@ -74,8 +74,11 @@ def _render(fields: tuple[tuple[bytes, bytes], ...]) -> _Section:
             if not value.isdigit() or length not in (None, int(value)):
                 raise ValueError(f"an invalid content-length in a response: {value!r}")
             length = int(value)
-        elif lower == b"connection" and b"close" in value.lower().replace(b" ", b"").split(b","):
-            close = True
+        elif lower == b"connection":  # whether it persists is told by the server
+            options = {option.strip() for option in value.lower().split(b",")}
+            close = close or b"close" in options
+            if others := options - {b"close", b"keep-alive"}:
+                lines.append(b"\r\nconnection: %b" % b", ".join(sorted(others)))
         elif lower != b"transfer-encoding":
             names.add(lower)
             lines.append(b"\r\n%b: %b" % (lower, value))
@@ -83,7 +86,7 @@ def _render(fields: tuple[tuple[bytes, bytes], ...]) -> _Section:
 
 
 #: The responses of an app are much alike.
-_sections = Cache(_render, 512)
+_sections = Cache(_render, 512, longest=64)
 
 
 def encode_head(

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
 
 from .rules import RequestLine
-from .typing import Message, Scope
+from .typing import Address, Message, Scope
 
 __all__ = ["COMPLETE", "LOST", "STARTED", "STREAMING", "WAITING", "ClientDisconnected"]
 __all__ += ["Carrier", "Exchange"]
@@ -35,6 +35,8 @@ class ClientDisconnected(OSError):
 class Carrier(Protocol):
     """What an exchange asks of the connection that carries it: the seam between the two."""
 
+    client: Address | None
+    """The peer, unless it is a local one."""
     paused: bool
     """More is written than the peer takes: who streams waits until `Exchange.wake`."""
     eof: bool
@@ -140,12 +142,10 @@ class Exchange:
                 self.connection.write_body(self, body, message.get("more_body", False))
             while self.phase == STREAMING and self.connection.paused:
                 await self._wait()
-                if self.phase == LOST:
-                    raise ClientDisconnected("the client has left")
-        elif phase == LOST:
-            raise ClientDisconnected("the client has left")
-        else:
+        elif phase != LOST:
             raise RuntimeError(f"{kind!r} can't be sent {_PHASES[phase]} of a response")
+        if self.phase == LOST:
+            raise ClientDisconnected("the client has left")
 
     async def _wait(self) -> None:
         """Until `wake`; a future exists only while a task waits."""
@@ -184,9 +184,8 @@ class Exchange:
         """Whether a task waits in `receive` or `send`."""
         return bool(self._waiters)
 
-    def finish(self, phase: int) -> None:
+    def leave(self) -> None:
         """COMPLETE or LOST: from here on the exchange does without its connection."""
-        self.phase = phase
         del self.connection
         if self._waiters:
             self.wake()
@@ -201,8 +200,9 @@ class Exchange:
         """The app returned, or raised `error`: what there is to report of it, if anything."""
         phase = self.phase
         if phase < COMPLETE:
+            told = self.connection.eof  # that the client may have left
             self.connection.abort(self)
-            if error is None:
+            if error is None and not told:
                 return RuntimeError(f"the app returned {_PHASES[phase]} of its response")
             return error
         if any(isinstance(e, asyncio.CancelledError | ClientDisconnected) for e in _chain(error)):

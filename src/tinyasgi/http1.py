@@ -10,6 +10,7 @@ from .parsers import BadRequest
 
 __all__ = ["HTTP1Connection"]
 
+ASGI = {"version": "3.0", "spec_version": "2.5"}
 #: Bytes of request body that may wait for the app before reading pauses.
 HIGH_WATER = 64 * 1024
 #: Most bytes of a request body that are read and dropped so that the connection persists.
@@ -50,6 +51,7 @@ class HTTP1Connection(Connection):
             else:
                 self._begin(data, end)
         except BadRequest as refused:
+            self._decoder = None
             self._refuse(refused, "HEAD" if data.startswith(b"HEAD ") else "GET")
 
     def eof_received(self) -> bool:
@@ -78,7 +80,7 @@ class HTTP1Connection(Connection):
         super().resume_writing()
         if self._exchange is not None:
             self._exchange.wake()
-        elif self._wait == NEXT:
+        else:
             self._proceed()
 
     # Reading.
@@ -88,8 +90,7 @@ class HTTP1Connection(Connection):
         if self._decoder is not None:
             self._read_body(data)
         elif self._wait != CLOSE:
-            self._unread += data
-            self._pause_reading()
+            self._keep_unread(self._unread + data)
 
     def _keep_head(self, data: bytes, seen: int) -> None:
         """Keeps the beginning of a head until the rest of it arrives, without empty lines."""
@@ -122,52 +123,65 @@ class HTTP1Connection(Connection):
         if len(context.running) >= context.concurrency:
             raise BadRequest(503, f"{len(context.running)} requests are running")
         scope = line.scope.copy()
+        scope["asgi"] = ASGI.copy()
         scope["server"] = self._server
-        scope["client"] = self._client
+        scope["client"] = self.client
         scope["scheme"] = self._scheme
         scope["headers"] = fields
         scope["state"] = context.state.copy()
-        self._exchange = exchange = Exchange(self, scope, line, persistent)
-        self._wait = APP
+        exchange = Exchange(self, scope, line, persistent)
+        rest = data[end:]
         if length:
-            self._continue = wants_continue and end == len(data)
             self._decoder = decoder.choose(length, config.limit_body_size, context.parser)
+            self._continue = wants_continue
             exchange.expect_body()
+            if rest:
+                rest = self._take_body(exchange, rest)
+        self._exchange = exchange
+        self._wait = APP
+        self._keep_unread(rest)
         context.start(exchange)
-        self._unread = b""
-        if end < len(data):
-            self._read_more(data[end:])
 
-    def _read_body(self, data: bytes) -> None:
+    def _keep_unread(self, data: bytes) -> None:
+        """Keeps what the client sent ahead of a response, and reads no more of it."""
+        self._unread = data
+        if data:
+            self._pause_reading()
+
+    def _take_body(self, exchange: Exchange | None, data: bytes) -> bytes:
+        """Takes what there is of a request body; what follows it. Raises BadRequest."""
         assert self._decoder is not None
-        try:
-            body, rest = self._decoder.decode(data)
-        except BadRequest as refused:
-            self._refuse(refused)
-            return
+        body, rest = self._decoder.decode(data)
         self._since = self._context.ticks
         if rest is not None:
             self._decoder = None
-        exchange = self._exchange
         if exchange is None:
             self._dropped += len(body)
-            if rest is not None:
-                self._unread = rest
-                self._wait = NEXT
-                self._proceed()
-            elif self._dropped > MAX_DROPPED:
-                self._end()
         elif body or rest is not None:
             self._wait = APP
             self._continue = False
             if exchange.feed(body, rest is not None) > HIGH_WATER:
                 self._pause_reading()
-            if rest:
-                self._read_more(rest)
+        return rest or b""
+
+    def _read_body(self, data: bytes) -> None:
+        exchange = self._exchange
+        try:
+            rest = self._take_body(exchange, data)
+        except BadRequest as refused:
+            self._refuse(refused)
+            return
+        self._keep_unread(rest)
+        if exchange is None:
+            if self._decoder is None:
+                self._wait = NEXT
+                self._proceed()
+            elif self._dropped > MAX_DROPPED:
+                self._end()
 
     def _proceed(self) -> None:
         """Ready for the next request, which may have been read already."""
-        if self.paused:  # who does not read the last response gets no further one
+        if self._wait != NEXT or self.paused:  # who reads no response gets no further one
             return
         if self._unread:
             unread, self._unread = self._unread, b""
@@ -189,7 +203,7 @@ class HTTP1Connection(Connection):
         more_body: bool,
     ) -> None:
         context = self._context
-        head, exchange.framing, exchange.persistent = encoder.encode_head(
+        head, framing, persistent = encoder.encode_head(
             exchange.status,
             fields,
             context.defaults,
@@ -197,23 +211,28 @@ class HTTP1Connection(Connection):
             exchange.persistent and not context.stopping and not self._continue,
             None if more_body else len(body),
         )
-        if not more_body and exchange.framing >= 0:  # whole, and of the length that the head says
-            self._transport.write(head + body)
+        exchange.persistent = persistent
+        if framing != encoder.NONE:
             exchange.sent = len(body)
+        if more_body or framing < 0:
+            body, exchange.framing = encoder.encode_body(framing, body, more_body)
+        # Else it is whole, and of the length that the head says.
+        self._transport.write(head + body)
+        if not more_body:
             self._finish(exchange)
             return
         exchange.phase = STREAMING
-        self.write_body(exchange, body, more_body, head)
         if context.stopping:
             exchange.wake()
 
-    def write_body(
-        self, exchange: Exchange, body: bytes, more_body: bool, head: bytes = b""
-    ) -> None:
+    def write_body(self, exchange: Exchange, body: bytes, more_body: bool) -> None:
+        if self._transport.is_closing():  # broken, and the loop had no turn to say so
+            self._lose(exchange)
+            return
         data, exchange.framing = encoder.encode_body(exchange.framing, body, more_body)
-        if data or head:
-            self._transport.write(head + data)
-            exchange.sent += len(body) if data else 0
+        if data:
+            self._transport.write(data)
+            exchange.sent += len(body)
         if not more_body:
             self._finish(exchange)
 
@@ -239,9 +258,10 @@ class HTTP1Connection(Connection):
         """The response is complete."""
         context = self._context
         self._exchange = None
-        exchange.finish(COMPLETE)
+        exchange.phase = COMPLETE
         if context.access is not None:
             context.access(exchange)
+        exchange.leave()
         if not exchange.persistent or context.stopping:
             self._end()
             return
@@ -252,19 +272,20 @@ class HTTP1Connection(Connection):
             self._resume_reading()
         else:
             self._wait = NEXT
-            if not self._reading or self.paused:
-                self._proceed()
+            if not self._reading:  # not from here: an app may be deep in its `send`
+                context.loop.call_soon(self._proceed)
 
     def _lose(self, exchange: Exchange) -> None:
         """The response stays incomplete."""
         self._exchange = None
-        exchange.finish(LOST)
+        exchange.phase = LOST
         if self._context.access is not None:
             self._context.access(exchange)
+        exchange.leave()
 
     def _refuse(self, refused: BadRequest, method: str = "GET") -> None:
         """Answers what is no request, unless the answer would follow the beginning of another."""
-        self._context.refused(self._client, refused)
+        self._context.refused(self.client, refused)
         exchange = self._exchange
         if exchange is not None:
             if exchange.phase >= STREAMING:

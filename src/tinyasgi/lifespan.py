@@ -31,6 +31,7 @@ class Lifespan:
         self.variables = contextvars.copy_context()
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
         self._received = False
+        self._ready = False
         self._event = ""
         self._answer: asyncio.Future[None]
         self._task: asyncio.Task[None] | None = None
@@ -41,16 +42,17 @@ class Lifespan:
             answer = self._ask("startup")
             self._task = asyncio.create_task(self._run())
             await answer
+        self._ready = True
 
     async def shutdown(self) -> None:
-        """Returns when the app has shut down. Raises LifespanFailed."""
-        if self._task is not None and not self._task.done():
+        """Returns when the app has shut down, if it was up. Raises LifespanFailed."""
+        if self._ready and self._task is not None and not self._task.done():
             await self._ask("shutdown")
             await self._task
 
     async def cancel(self) -> None:
         """Gives up an app that does not answer."""
-        if self._task is not None:
+        if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=1)
 

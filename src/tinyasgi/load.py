@@ -5,7 +5,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from .typing import App, Receive, Scope, Send
@@ -14,13 +14,13 @@ __all__ = ["LoadError", "as_asgi3", "created", "load"]
 
 
 class LoadError(Exception):
-    """An app that can't be served; the message is one line for the user."""
+    """An app that can't be served: one line for the user, and what the app raised as the cause."""
 
 
 def load(target: str, app_dir: str) -> Any:
     """The object that `module:attribute` names; the attribute may be dotted, `app` by default.
 
-    Raises LoadError, and whatever the module itself raises while it is imported.
+    Raises LoadError.
     """
     module_name, _, path = target.partition(":")
     if not all(name.isidentifier() for name in module_name.split(".")):
@@ -29,13 +29,12 @@ def load(target: str, app_dir: str) -> Any:
         sys.path.insert(0, app_dir)
     try:
         found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        # A missing module that the app's own module wants keeps its traceback.
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise LoadError(
-            f"there is no module {error.name!r} (looked in {app_dir!r} first)"
-        ) from None
+    except Exception as error:
+        # Its own absence is said in a line; a module that it wants in vain is its own trouble.
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{module_name}.".startswith(f"{missing}."):
+            raise LoadError(f"there is no module {missing!r} in {app_dir!r} or elsewhere") from None
+        raise LoadError(f"{module_name!r} can't be imported") from error
     for name in (path or "app").split("."):
         if not hasattr(found, name):
             near = difflib.get_close_matches(name, [n for n in dir(found) if n[0] != "_"], 3, 0.5)
@@ -51,14 +50,19 @@ def load(target: str, app_dir: str) -> Any:
 async def created(factory: Callable[[], Any]) -> AsyncIterator[Any]:
     """The app that a factory makes: a function, a coroutine function or an async context manager.
 
-    What follows the `yield` of a context manager runs when the server has stopped.
+    What follows the `yield` of a context manager runs when the server has stopped. Raises
+    LoadError.
     """
-    made = factory()
-    if isinstance(made, AbstractAsyncContextManager) and not _takes(made, 3):
-        async with made as app:
-            yield app
-    else:
-        yield await made if inspect.isawaitable(made) else made
+    async with AsyncExitStack() as stack:
+        try:
+            made = factory()
+            if isinstance(made, AbstractAsyncContextManager) and not _takes(made, 3):
+                made = await stack.enter_async_context(made)
+            elif inspect.isawaitable(made):
+                made = await made
+        except Exception as error:
+            raise LoadError("the factory failed") from error
+        yield made
 
 
 def as_asgi3(app: Any, interface: str = "auto") -> App:

@@ -29,7 +29,7 @@ FLUSH = 0.1
 
 def _access_values(exchange: Exchange) -> tuple[Any, ...]:
     """What ACCESS_FORMAT takes; method and target were checked when they arrived."""
-    client = exchange.scope["client"]
+    client = exchange.connection.client
     return (
         f"{client[0]}:{client[1]}" if client else "-",
         exchange.line.method,
@@ -90,8 +90,8 @@ def set_up(config: Config) -> bool:
         handler = logging.StreamHandler(sys.stderr)
         colours = sys.stderr.isatty() if config.use_colors is None else config.use_colors
         handler.setFormatter(_Formatter(colours))
-        _package_logger.addHandler(handler)
-        _package_logger.propagate = False
+        _server_logger.addHandler(handler)
+        _server_logger.propagate = False
     return configured
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .parsers import TOKEN
+
 __all__ = ["FIELDS", "FLAG", "MODE", "PATH", "SECONDS", "TEXT", "Kind", "OptionError"]
 __all__ += ["choice", "number", "option"]
 
@@ -59,10 +61,13 @@ def _fields(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def _are_fields(value: Any) -> bool:
-    return isinstance(value, tuple) and all(
-        name.isascii() and name.replace("-", "").replace("_", "").isalnum() and text.isprintable()
-        for name, text in value
-    )
+    try:
+        return isinstance(value, tuple) and all(
+            TOKEN.fullmatch(name.encode("ascii")) and text.encode("latin-1") and text.isprintable()
+            for name, text in value
+        )
+    except (AttributeError, ValueError):
+        return False
 
 
 def _is_text(value: Any) -> bool:

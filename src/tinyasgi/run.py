@@ -39,13 +39,7 @@ def run(app: Any, config: Config | None = None, **options: Any) -> int:
     try:
         config = (config or Config()).replace(**options)
         with _leaving_on_signals():
-            try:
-                target = load.load(app, config.app_dir) if isinstance(app, str) else app
-            except load.LoadError:
-                raise
-            except Exception:
-                traceback.print_exc()
-                return _tell(APP_FAILED, f"{app!r} can't be imported")
+            target = load.load(app, config.app_dir) if isinstance(app, str) else app
             with asyncio.Runner(loop_factory=_loop_factory(config.loop)) as runner:
                 runner.run(_main(target, config))
     except OptionError as error:
@@ -62,6 +56,8 @@ def run(app: Any, config: Config | None = None, **options: Any) -> int:
 
 
 def _tell(code: int, what: object) -> int:
+    if isinstance(what, Exception) and what.__cause__ is not None:
+        traceback.print_exception(what.__cause__)
     print(f"tinyasgi: error: {what}", file=sys.stderr)
     return code
 

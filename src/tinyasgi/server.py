@@ -83,14 +83,14 @@ class Server:
 
     async def __aenter__(self) -> "Server":
         loop = asyncio.get_running_loop()
-        self._sockets = self._sockets or listen.bind(self.config)
-        self.addresses = [listen.address(sock, self._tls is not None) for sock in self._sockets]
-        if self._sockets[0].family != socket.AF_UNIX:
-            self.port = self._sockets[0].getsockname()[1]
         self._context = context = Context(self._app, self.config, loop)
         context.on_stop = self._fail
         context.on_gone = self._gone.set
         context.access = self._access
+        self._sockets = self._sockets or listen.bind(self.config)
+        self.addresses = [listen.address(sock, self._tls is not None) for sock in self._sockets]
+        if self._sockets[0].family != socket.AF_UNIX:
+            self.port = self._sockets[0].getsockname()[1]
         try:
             await self._lifespan.startup()
             context.variables = self._lifespan.variables
@@ -98,8 +98,7 @@ class Server:
             for sock in self._sockets:
                 await self._listen(sock)
         except BaseException:
-            await self._lifespan.cancel()
-            self._close()
+            await self._end_app()
             raise
         return self
 
@@ -111,12 +110,8 @@ class Server:
     ) -> None:
         try:
             await self._drain()
-            timeout = self.config.timeout_graceful_shutdown
-            if not await self._within(timeout, self._lifespan.shutdown()):
-                logger.error("lifespan shutdown did not end in time")
-                await self._lifespan.cancel()
         finally:
-            self._close()
+            await self._end_app()
         if self._error is not None:
             raise self._error
 
@@ -233,6 +228,16 @@ class Server:
         finally:
             self._timeout = None
         return True
+
+    async def _end_app(self) -> None:
+        """Shuts the app down, as far as it is up, and closes what was opened for it."""
+        try:
+            timeout = self.config.timeout_graceful_shutdown
+            if not await self._within(timeout, self._lifespan.shutdown()):
+                logger.error("lifespan shutdown did not end in time")
+        finally:
+            await self._lifespan.cancel()
+            self._close()
 
     def _close(self) -> None:
         for listener in self._listeners:

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
-__all__ = ["App", "Fields", "Message", "Receive", "Scope", "Send"]
+__all__ = ["Address", "App", "Fields", "Message", "Receive", "Scope", "Send"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -11,5 +11,7 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+#: Of a TCP peer: host and port.
+Address: TypeAlias = tuple[str, int]
 #: A field section (RFC 9110 §5): names lower-case, in the order received, repeats kept.
 Fields: TypeAlias = list[tuple[bytes, bytes]]

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ..typing import Fields
 
-__all__ = ["START_LINE", "TOKEN", "BadRequest", "Parser", "choose", "malformed"]
+__all__ = ["START_LINE", "TOKEN", "BadRequest", "Parser", "choose", "split_fields"]
 
 #: RFC 9110 §5.6.2.
 TOKEN = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
@@ -58,21 +58,27 @@ def choose(name: str) -> Parser:
     return H11Parser()
 
 
-def malformed(section: bytes) -> BadRequest:
-    """What is wrong with a field section that a library refused (RFC 9112 §5)."""
-    for line in section.removesuffix(b"\r\n\r\n").split(b"\r\n"):
+def split_fields(section: bytes) -> Fields:
+    """The fields of a section, strictly (RFC 9112 §5), to say what is wrong with one.
+
+    What a library refuses for other reasons, the meaning of a field, is for `rules` to refuse.
+    Raises BadRequest.
+    """
+    fields = []
+    for line in section.removesuffix(b"\r\n").removesuffix(b"\r\n").split(b"\r\n"):
         name, colon, value = line.partition(b":")
         if line[:1] in (b" ", b"\t"):
             fault = "a folded field line"
         elif not colon:
             fault = "a field line without a colon"
-        elif name.rstrip() != name:
+        elif name.rstrip(b" \t") != name:
             fault = "whitespace before the colon of a field"
         elif not TOKEN.fullmatch(name):
             fault = "a field name that is no token"
         elif _CONTROL.search(value):
             fault = "a control byte in a field value"
         else:
+            fields.append((name.lower(), value.strip(b" \t")))
             continue
-        return BadRequest(400, f"{fault}: {line[:80]!r}")
-    return BadRequest(400, "the fields that frame the body contradict each other")
+        raise BadRequest(400, f"{fault}: {line[:80]!r}")
+    return fields

@@ -5,13 +5,13 @@ import re
 import h11
 
 from ..typing import Fields
-from . import START_LINE, malformed
+from . import START_LINE, split_fields
 
 __all__ = ["H11Parser"]
 
-# What h11 lets pass: a bare CR or LF, folded lines, control bytes (RFC 9112 §2.2, §5.2, RFC 9110
-# §5.5).
-_TOLERATED = re.compile(rb"\r(?!\n)|(?<!\r)\n|\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+# What h11, or the trick below, lets pass: a bare CR or LF, folded lines, empty names, control
+# bytes (RFC 9112 §2.2, §5, RFC 9110 §5.5).
+_TOLERATED = re.compile(rb"\r(?!\n)|(?<!\r)\n|(?:\A|\n)[ \t:]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 class H11Parser:
@@ -27,10 +27,7 @@ class H11Parser:
         try:
             request = connection.next_event()
         except h11.RemoteProtocolError:
-            raise malformed(section) from None
-        if not isinstance(request, h11.Request) or _TOLERATED.search(section, 0, -2):
-            raise malformed(section)
-        fields = [(bytes(name[1:]), bytes(value)) for name, value in request.headers]
-        if any(not name for name, _ in fields):
-            raise malformed(section)
-        return fields
+            return split_fields(section)
+        if not isinstance(request, h11.Request) or _TOLERATED.search(section):
+            return split_fields(section)
+        return [(bytes(name[1:]), bytes(value)) for name, value in request.headers]

@@ -3,7 +3,7 @@
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from ..typing import Fields
-from . import START_LINE, malformed
+from . import START_LINE, split_fields
 
 __all__ = ["HttptoolsParser"]
 
@@ -20,9 +20,6 @@ class HttptoolsParser:
         self._unfinished = [True]
         self.on_message_complete = self._unfinished.clear
         self._llhttp = HttpRequestParser(self)
-        # After a head with `connection: close` llhttp would refuse the next one, but that one
-        # comes from another connection.
-        self._llhttp.set_dangerous_leniencies(lenient_data_after_close=True)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields.append((name.lower(), value.rstrip()))
@@ -43,21 +40,19 @@ class HttptoolsParser:
         return fields
 
     def _fields_alone(self, section: bytes) -> Fields:
-        """The fields of a head whose start line may be what llhttp refuses.
+        """The fields of a head whose start line, or whose coming at all, llhttp may have refused.
 
         It knows a fixed list of methods and its own grammar of targets; `rules` has judged both.
+        After `connection: close` it expects no more, but this head is of another connection.
         """
-        self._fields = []
         self._renew()
+        self._fields = []
         try:
             self._llhttp.feed_data(START_LINE + section)
         except HttpParserUpgrade:
             pass
         except HttpParserError:
-            # With all lines parsed, only its opinion of transfer codings is left to refuse, and
-            # `rules` has one.
-            if len(self._fields) != section.count(b"\r\n") - 1:
-                raise malformed(section) from None
+            self._fields = split_fields(section)
         finally:
             self._renew()
         return self._fields

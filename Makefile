@@ -1,0 +1,44 @@
+# make serve, make test, make check, make bench, make docs, make fuzz
+#
+# VENV=.venv-3.13 PYTHON=python3.13 makes another environment beside the first.
+
+VENV ?= .venv
+SECONDS ?= 600
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && exit; done; echo python3)
+
+bin := $(VENV)/bin
+
+.PHONY: serve test check bench docs fuzz
+.DELETE_ON_ERROR:
+
+serve: $(VENV)/standard.stamp
+	$(bin)/tinyasgi examples.hello:app
+
+test: $(VENV)/test.stamp
+	$(bin)/python -m pytest
+
+check: $(VENV)/dev.stamp
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/mypy
+
+bench: $(VENV)/standard.stamp
+	$(bin)/python -m benchmarks
+
+docs: $(VENV)/standard.stamp
+	$(bin)/python docs/options.py
+
+fuzz: $(VENV)/test.stamp
+	$(bin)/python tests/fuzz/fuzz_connection.py -max_total_time=$(SECONDS) tests/fuzz/corpus
+
+# An extra of pyproject.toml, installed again when that file changes.
+$(VENV)/%.stamp: pyproject.toml | $(bin)/python
+	$(bin)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+$(bin)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
+	"tinyasgi needs Python 3.11 or newer, and $(PYTHON) is %d.%d: make PYTHON=python3.x" % v[:2])'
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,56 @@
+"""Writes docs/options.md from the fields of `Config`: `make docs`."""
+
+import dataclasses
+from itertools import groupby
+from pathlib import Path
+
+from tinyasgi import Config
+from tinyasgi.cli import environment_name, option_name
+from tinyasgi.options import FLAG, Kind
+
+PAGE = Path(__file__).with_name("options.md")
+
+HEAD = """\
+# Options
+
+<!-- Written by docs/options.py from the fields of Config. Change those, then: make docs -->
+
+Each option has three names:
+
+- on the command line: `tinyasgi app:main --timeout-head 5`;
+- in the environment: `TINYASGI_TIMEOUT_HEAD=5`, which the command line overrides;
+- in Python, as a field of `tinyasgi.Config` and an argument of `run`, `serve` and `Server`:
+  `timeout_head=5`.
+
+Flags are said as `--access-log` or `--no-access-log`, in the environment as `true` or `false`. An
+option that is repeatable takes one value a line in the environment. Times are in seconds, sizes in
+bytes. The app itself can be given as `TINYASGI_APP`.
+"""
+
+
+def render() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    fields = dataclasses.fields(Config)
+    for group, members in groupby(fields, key=lambda field: str(field.metadata["group"])):
+        parts += [f"\n## {group}\n\n", "| option | environment | default | meaning |\n"]
+        parts += ["| --- | --- | --- | --- |\n", *map(_row, members)]
+    return "".join(parts)
+
+
+def _row(field: dataclasses.Field[object]) -> str:
+    kind: Kind = field.metadata["kind"]
+    name = option_name(field.name)
+    if kind is FLAG:
+        shown = {True: "on", False: "off"}.get(field.default, "")  # type: ignore[call-overload]
+        name = f"`{name}`, `{name.replace('--', '--no-', 1)}`"
+    else:
+        given = field.default is not None and field.default not in ("", ())
+        shown = f"`{kind.show(field.default)}`" if given else ""
+        name = f"`{name} {kind.metavar}`"
+    cells = (name, f"`{environment_name(field.name)}`", shown, field.metadata["help"])
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(), encoding="utf-8")

@@ -1,0 +1,299 @@
+"""What several test files share: a raw client, loops that can be watched, small apps."""
+
+import asyncio
+import functools
+import importlib.util
+import os
+import re
+import signal
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import trustme
+
+import tinyasgi
+from tinyasgi.testing import MemoryConnection
+
+__all__ = [
+    "GET",
+    "LOOPS",
+    "PATIENCE",
+    "Certificates",
+    "Client",
+    "Command",
+    "Response",
+    "elapse",
+    "hello",
+]
+__all__ += ["in_loop", "quick_loop", "reply", "until", "upload"]
+
+#: Seconds until a test that hangs gives up; one that works never waits for it.
+PATIENCE = 10.0
+
+GET = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
+
+LOOPS = [pytest.param(asyncio.SelectorEventLoop, id="asyncio")]
+if importlib.util.find_spec("uvloop"):
+    import uvloop
+
+    LOOPS.append(pytest.param(uvloop.Loop, id="uvloop"))
+
+
+def upload(length: int) -> bytes:
+    """The head of a request with a body of so many bytes."""
+    return b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: %d\r\n\r\n" % length
+
+
+# Apps.
+
+
+async def reply(send: Any, body: bytes = b"", status: int = 200, *fields: Any) -> None:
+    """Sends a whole response."""
+    await send({"type": "http.response.start", "status": status, "headers": list(fields)})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    """The smallest app; it knows nothing of lifespan."""
+    assert scope["type"] == "http"
+    await reply(send, b"hello")
+
+
+# Loops.
+
+
+def in_loop(test: Callable[..., Any]) -> Callable[..., None]:
+    """Makes an async test a plain one; it runs in the loop that its argument `loop` makes."""
+
+    @functools.wraps(test)
+    def run(**arguments: Any) -> None:
+        async def guarded() -> None:
+            async with asyncio.timeout(PATIENCE):
+                await test(**arguments)
+
+        with asyncio.Runner(loop_factory=arguments.get("loop", asyncio.new_event_loop)) as runner:
+            runner.run(guarded())
+
+    return run
+
+
+def quick_loop(base: Any, speed: float = 1000) -> Any:
+    """An event loop in which delays pass quickly and that knows its pending timers."""
+
+    class QuickLoop(base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self._handles: set[Any] = set()
+
+        def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
+            def fire() -> None:
+                self._handles.discard(handle)
+                callback(*args)
+
+            handle = super().call_later(delay / speed, fire, context=context)
+            self._handles.add(handle)
+            return handle
+
+        @property
+        def timers(self) -> int:
+            return sum(not handle.cancelled() for handle in self._handles)
+
+    return QuickLoop
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Lets the loop run until something holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.001)
+
+
+async def elapse(connection: MemoryConnection, seconds: int) -> bytes:
+    """Lets time pass for a connection in memory; returns all that is sent by then.
+
+    The real clock may add a second on a busy machine: leave room for it.
+    """
+    for _ in range(seconds):
+        if not connection.is_closing():
+            connection.context.ticks += 1
+            connection.protocol.sweep(connection.context.ticks)
+            await connection.settle()
+    return bytes(connection.sent)
+
+
+# The other end.
+
+
+class Certificates:
+    """A server's certificate, and the authority that clients trust for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.authority = trustme.CA()
+        self.certfile = str(folder / "server.pem")
+        server = self.authority.issue_cert("localhost")
+        server.private_key_and_cert_chain_pem.write_to_path(self.certfile)
+        self.ca_certs = str(folder / "ca.pem")
+        self.authority.cert_pem.write_to_path(self.ca_certs)
+
+    def context(self, client: trustme.LeafCert | None = None) -> ssl.SSLContext:
+        """What a client connects with."""
+        context = ssl.create_default_context(cafile=self.ca_certs)
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        if client is not None:
+            client.configure_cert(context)
+        return context
+
+
+class Response(NamedTuple):
+    status: int
+    fields: dict[str, str]
+    body: bytes
+
+
+class Client:
+    """A raw connection to a server."""
+
+    def __init__(self, where: Any, tls: ssl.SSLContext | None = None) -> None:
+        """where: a server, a port or the path of a unix socket."""
+        if isinstance(where, str):
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(PATIENCE)
+            self.sock.connect(where)
+        else:
+            port = where if isinstance(where, int) else where.port
+            self.sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        if tls is not None:
+            self.sock = tls.wrap_socket(self.sock, server_hostname="localhost")
+        self.file = self.sock.makefile("rb")
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.file.close()
+        self.sock.close()
+
+    def reset(self) -> None:
+        """Ends the connection by RST."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
+
+    def send(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.sock.sendall(piece)
+
+    def half_close(self) -> None:
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def head(self) -> tuple[int, dict[str, str]]:
+        """Reads the head of a response."""
+        status = int(self.file.readline().split()[1])
+        lines = iter(self.file.readline, b"\r\n")
+        pairs = [line.decode("latin-1").split(":", 1) for line in lines if line]
+        return status, {name.lower(): value.strip() for name, value in pairs}
+
+    def response(self, request: bytes = b"") -> Response:
+        """Reads a response, to the request if one is given."""
+        if request:
+            self.send(request)
+        status, fields = self.head()
+        if fields.get("transfer-encoding") == "chunked":
+            body = b"".join(self.chunks())
+        elif "content-length" in fields:
+            body = self.file.read(int(fields["content-length"]))
+        else:
+            body = self.rest()
+        return Response(status, fields, body)
+
+    def chunk(self) -> bytes:
+        """Reads a chunk; the last one is empty."""
+        size = int(self.file.readline(), 16)
+        data = self.file.read(size)
+        assert self.file.readline() == b"\r\n"
+        return data
+
+    def chunks(self) -> Iterator[bytes]:
+        return iter(self.chunk, b"")
+
+    def rest(self) -> bytes:
+        """Reads to the end of the connection."""
+        return self.file.read()
+
+
+# The process.
+
+
+class Command:
+    """`python -m tinyasgi`, ended at the end of the `with` block at the latest."""
+
+    def __init__(self, *words: str, cwd: Path, stdout: Any = None, **environment: str) -> None:
+        given = {name: value for name, value in os.environ.items() if "TINYASGI" not in name}
+        packages = str(Path(tinyasgi.__file__).parents[1])
+        self._stdout = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tinyasgi", *words],
+            cwd=cwd,
+            env=given | {"PYTHONPATH": packages, "PYTHONWARNINGS": "error"} | environment,
+            stdout=stdout or self._stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._watchdog = threading.Timer(PATIENCE, self.process.kill)
+        self._watchdog.start()
+        #: What has been read of stderr, and in the end what was written to stdout.
+        self.log = self.output = ""
+
+    def __enter__(self) -> "Command":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.wait()
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Reads stderr until a line matches."""
+        assert self.process.stderr is not None
+        while not (found := re.search(pattern, self.log)):
+            line = self.process.stderr.readline()
+            assert line, f"it ended without a line like {pattern!r}:\n{self.log}"
+            self.log += line
+        return found
+
+    @property
+    def port(self) -> int:
+        """The port of the start line."""
+        return int(self.wait_for(r"https?://[^ ,]*:(\d+)")[1])
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Sends a signal; returns the exit code."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Waits for the end; returns the exit code."""
+        assert self.process.stderr is not None
+        if not self.process.stderr.closed:
+            self.log += self.process.stderr.read()
+            self.process.stderr.close()
+        code = self.process.wait()
+        self._watchdog.cancel()
+        self._watchdog.join()
+        if not self._stdout.closed:
+            self._stdout.seek(0)
+            self.output = self._stdout.read()
+            self._stdout.close()
+        return code

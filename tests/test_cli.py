@@ -1,0 +1,260 @@
+"""The command line and the environment: every option, and what is said of wrong ones."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import tinyasgi
+from tinyasgi import Config
+from tinyasgi.cli import main
+
+#: Option, text, value; flags have no text.
+OPTIONS: list[tuple[str, str | None, Any]] = [
+    ("factory", None, True),
+    ("app_dir", "src", "src"),
+    ("interface", "asgi2", "asgi2"),
+    ("lifespan", "on", "on"),
+    ("root_path", "/api", "/api"),
+    ("cancel_on_disconnect", None, True),
+    ("host", "::", "::"),
+    ("port", "80", 80),
+    ("uds", "server.sock", "server.sock"),
+    ("uds_mode", "640", 0o640),
+    ("fd", "3", 3),
+    ("backlog", "10", 10),
+    ("loop", "asyncio", "asyncio"),
+    ("http", "h11", "h11"),
+    ("limit_head_size", "1000", 1000),
+    ("limit_head_fields", "10", 10),
+    ("limit_body_size", "5000", 5000),
+    ("limit_concurrency", "7", 7),
+    ("limit_connections", "8", 8),
+    ("limit_max_requests", "100", 100),
+    ("limit_max_requests_jitter", "10", 10),
+    ("timeout_head", "2.5", 2.5),
+    ("timeout_body", "3", 3.0),
+    ("timeout_keep_alive", "0", 0.0),
+    ("timeout_write", "60", 60.0),
+    ("timeout_graceful_shutdown", "5", 5.0),
+    ("header", "X-Served-By: me: and you", (("X-Served-By", "me: and you"),)),
+    ("date_header", None, False),
+    ("server_header", None, False),
+    ("log_level", "debug", "debug"),
+    ("access_log", None, False),
+    ("use_colors", None, True),
+    ("ssl_certfile", "cert.pem", "cert.pem"),
+    ("ssl_keyfile", "key.pem", "key.pem"),
+    ("ssl_keyfile_password", "secret", "secret"),
+    ("ssl_ca_certs", "ca.pem", "ca.pem"),
+    ("ssl_cert_reqs", "required", "required"),
+    ("ssl_ciphers", "ECDHE+AESGCM", "ECDHE+AESGCM"),
+    ("ssl_min_version", "1.3", "1.3"),
+]
+
+
+def dashed(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("TINYASGI_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Config]]:
+    """Runs the command line; returns the app and the options it came to."""
+    runs = []
+
+    def run(app: Any, config: Config) -> int:
+        runs.append((app, config))
+        return 0
+
+    monkeypatch.setattr("tinyasgi.cli.run", run)
+
+    def command(*words: str, **environment: str) -> tuple[Any, Config]:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as leaving:
+            main(words)
+        assert not leaving.value.code
+        return runs.pop()
+
+    return command
+
+
+def refuse(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Runs a command line that is wrong; returns the one line that says so."""
+    with pytest.raises(SystemExit) as leaving:
+        main(words)
+    assert leaving.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err
+
+
+def test_table_is_complete() -> None:
+    assert [name for name, _, _ in OPTIONS] == [field.name for field in dataclasses.fields(Config)]
+
+
+@pytest.mark.parametrize(("name", "text", "value"), OPTIONS, ids=[row[0] for row in OPTIONS])
+def test_option(command: Any, name: str, text: str | None, value: Any) -> None:
+    more = ["--ssl-certfile", "cert.pem"] if name == "ssl_keyfile" else []
+    if text is None:
+        words = [dashed(name) if value else dashed(f"no_{name}")]
+    else:
+        words = [dashed(name), text]
+    app, config = command(*words, *more, "module:app")
+    assert app == "module:app"
+    assert getattr(config, name) == value
+    assert value != getattr(Config(), name)
+    if text is not None:
+        assert command("module:app", f"{dashed(name)}={text}", *more)[1] == config
+
+
+@pytest.mark.parametrize(("name", "text", "value"), OPTIONS, ids=[row[0] for row in OPTIONS])
+def test_environment(command: Any, name: str, text: str | None, value: Any) -> None:
+    environment = {"TINYASGI_SSL_CERTFILE": "cert.pem"} if name == "ssl_keyfile" else {}
+    environment[f"TINYASGI_{name.upper()}"] = str(value) if text is None else text
+    _, config = command("module:app", **environment)
+    assert getattr(config, name) == value
+
+
+def test_defaults(command: Any) -> None:
+    assert command("module:app") == ("module:app", Config())
+
+
+def test_app_from_the_environment(command: Any) -> None:
+    app, _ = command(TINYASGI_APP="module:other")
+    assert app == "module:other"
+
+
+def test_command_line_comes_before_environment(command: Any) -> None:
+    app, config = command(
+        "--port", "1", "module:app", TINYASGI_PORT="2", TINYASGI_HOST="::", TINYASGI_APP="m:b"
+    )
+    assert (app, config.port, config.host) == ("module:app", 1, "::")
+
+
+@pytest.mark.parametrize("text", ["1", "true", "Yes", "on"])
+def test_flag_in_the_environment(command: Any, text: str) -> None:
+    assert command("module:app", TINYASGI_FACTORY=text)[1].factory
+
+
+@pytest.mark.parametrize("text", ["0", "false", "No", "off"])
+def test_flag_in_the_environment_switched_off(command: Any, text: str) -> None:
+    assert not command("module:app", TINYASGI_ACCESS_LOG=text)[1].access_log
+
+
+def test_header_is_repeatable(command: Any) -> None:
+    fields = (("A", "1"), ("B", "2"), ("A", "3"))
+    _, config = command("--header", "A: 1", "--header=B:2", "--header", "A:3", "module:app")
+    assert config.header == fields
+    assert command("module:app", TINYASGI_HEADER="A: 1\nB: 2\nA: 3")[1].header == fields
+
+
+@pytest.mark.parametrize(("text", "value"), [("0", "none"), ("1", "optional"), ("2", "required")])
+def test_numbers_for_certificates(command: Any, text: str, value: str) -> None:
+    assert command("--ssl-cert-reqs", text, "module:app")[1].ssl_cert_reqs == value
+
+
+# Wrong ones: one line, exit code 2.
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "allowed"),
+    [
+        ("port", "99999", "from 0 to 65535"),
+        ("port", "http", "from 0 to 65535"),
+        ("http", "fast", "httptools"),
+        ("interface", "wsgi", "asgi3"),
+        ("timeout_head", "soon", "seconds"),
+        ("timeout_head", "-1", "seconds"),
+        ("timeout_head", "nan", "seconds"),
+        ("timeout_head", "inf", "seconds"),
+        ("limit_body_size", "1M", "whole number"),
+        ("limit_head_fields", "0", "1 or more"),
+        ("uds_mode", "999", "octal"),
+        ("header", "no colon", "NAME:VALUE"),
+        ("header", "a b: c", "NAME:VALUE"),
+        ("header", ": c", "NAME:VALUE"),
+        ("log_level", "loud", "info"),
+        ("ssl_min_version", "1.1", "1.2"),
+    ],
+)
+def test_wrong_value(
+    name: str, text: str, allowed: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = refuse(capsys, f"{dashed(name)}={text}", "module:app")
+    assert f" {dashed(name)}: " in line
+    assert text in line
+    assert allowed in line
+    monkeypatch.setenv(f"TINYASGI_{name.upper()}", text)
+    line = refuse(capsys, "module:app")
+    assert f" TINYASGI_{name.upper()}: " in line
+    assert text in line
+    assert allowed in line
+
+
+def test_wrong_flag_in_the_environment(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINYASGI_FACTORY", "maybe")
+    line = refuse(capsys, "module:app")
+    assert "TINYASGI_FACTORY: 'maybe'" in line
+    assert "true or false" in line
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [
+        ("--prot", "--port"),
+        ("--prot=80", "--port"),
+        ("--timeout-keepalive", "--timeout-keep-alive"),
+        ("--no-acces-log", "--no-access-log"),
+        ("--headers", "--header"),
+    ],
+)
+def test_unknown_option(word: str, near: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refuse(capsys, word, "module:app")
+    assert word.partition("=")[0] in line
+    assert re.search(rf"{near}\b", line.replace(word, ""))
+
+
+def test_unknown_option_without_a_near_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--zzzzzzzzzz" in refuse(capsys, "--zzzzzzzzzz", "module:app")
+
+
+def test_further_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "other:app" in refuse(capsys, "module:app", "other:app")
+
+
+@pytest.mark.parametrize("words", [["--port"], ["--port", "80"], []])
+def test_something_is_missing(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    refuse(capsys, *words)
+
+
+# What it tells of itself.
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["--version"])
+    assert leaving.value.code == 0
+    assert capsys.readouterr().out.startswith(f"tinyasgi {tinyasgi.__version__}")
+
+
+def test_help_tells_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["--help"])
+    assert leaving.value.code == 0
+    text = capsys.readouterr().out
+    for name, _, _ in OPTIONS:
+        assert re.search(rf"{dashed(name)}\b", text), name

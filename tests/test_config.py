@@ -1,0 +1,109 @@
+"""`Config`: values and what is said of wrong ones. Each option from text: tests/test_cli.py."""
+
+import dataclasses
+import pickle
+from typing import Any
+
+import pytest
+
+from tinyasgi import Config
+from tinyasgi.options import OptionError
+
+SWITCHED_OFF = [field.name for field in dataclasses.fields(Config) if field.default == 0]
+
+
+def test_defaults() -> None:
+    config = Config()
+    assert (config.host, config.port) == ("127.0.0.1", 8000)
+    assert config.timeout_head == 10
+    assert config.timeout_body == 30
+    assert config.timeout_keep_alive >= 75
+    assert config.timeout_write == 30
+    assert config.timeout_graceful_shutdown == 25
+    assert config.limit_head_size == 64 * 1024
+    assert config.limit_head_fields == 100
+    assert config.access_log
+    assert config.ssl_min_version == "1.2"
+
+
+def test_is_a_value() -> None:
+    config = Config(port=80, header=(("a", "b"),))
+    assert config == Config(port=80, header=(("a", "b"),))
+    assert config != Config()
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert config.replace(port=8000, header=()) == Config()
+    assert config.port == 80
+    assert "port=80" in repr(config)
+    assert hash(config) == hash(config.replace())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed"),
+    [
+        ({"port": 65536}, "from 0 to 65535"),
+        ({"port": -1}, "from 0 to 65535"),
+        ({"port": "80"}, "from 0 to 65535"),
+        ({"port": True}, "from 0 to 65535"),
+        ({"port": None}, "from 0 to 65535"),
+        ({"http": "fast"}, "httptools"),
+        ({"loop": "trio"}, "uvloop"),
+        ({"lifespan": True}, "auto"),
+        ({"factory": "yes"}, "true or false"),
+        ({"timeout_head": -1}, "seconds"),
+        ({"timeout_head": float("inf")}, "seconds"),
+        ({"timeout_head": float("nan")}, "seconds"),
+        ({"timeout_head": None}, "seconds"),
+        ({"limit_head_fields": 0}, "1 or more"),
+        ({"limit_concurrency": -1}, "0 or more"),
+        ({"limit_concurrency": 1.5}, "0 or more"),
+        ({"uds_mode": 0o1000}, "octal"),
+        ({"header": "a: b"}, "field"),
+        ({"header": (("a b", "c"),)}, "field"),
+        ({"header": (("a", "b\r\nc: d"),)}, "field"),
+        ({"header": (("", "b"),)}, "field"),
+        ({"header": (("é", "b"),)}, "field"),
+        ({"header": (("a", "€"),)}, "field"),
+        ({"header": (("a",),)}, "field"),
+        ({"log_level": "loud"}, "info"),
+        ({"host": 7}, "text"),
+        ({"ssl_min_version": "1.0"}, "1.2"),
+        ({"ssl_keyfile": "key.pem"}, "ssl_keyfile"),
+    ],
+)
+def test_wrong_value(given: dict[str, Any], allowed: str) -> None:
+    """It names the option, the value and what is allowed."""
+    ((name, value),) = given.items()
+    with pytest.raises(OptionError) as raised:
+        Config(**given)
+    message = str(raised.value)
+    assert allowed in message
+    assert "\n" not in message
+    if name != "ssl_keyfile":
+        assert message.startswith(f"{name}: ")
+        assert repr(value) in message
+    assert isinstance(raised.value, ValueError)
+
+
+def test_unknown_option() -> None:
+    with pytest.raises(TypeError, match="prot"):
+        Config(prot=80)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("name", SWITCHED_OFF)
+def test_zero_is_allowed_where_it_is_the_default(name: str) -> None:
+    assert Config(**{name: getattr(Config(), name)}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("given", "root_path"),
+    [("", ""), ("/", ""), ("/p", "/p"), ("/p/", "/p"), ("p", "/p"), ("/p/q//", "/p/q")],
+)
+def test_root_path(given: str, root_path: str) -> None:
+    assert Config(root_path=given).root_path == root_path
+
+
+def test_every_option_has_help() -> None:
+    for field in dataclasses.fields(Config):
+        assert field.metadata["help"], field.name

@@ -1,0 +1,714 @@
+"""`receive` and `send`, and what becomes of an app that fails or outlives its client."""
+
+import asyncio
+import contextvars
+import logging
+import threading
+from typing import Any
+
+import pytest
+from helpers import GET, PATIENCE, Client, hello, in_loop, reply, until, upload
+
+from tinyasgi import Server
+from tinyasgi.exchange import ClientDisconnected
+from tinyasgi.testing import connect, serve
+
+START = {"type": "http.response.start", "status": 200}
+BODY = {"type": "http.response.body", "body": b"x"}
+MORE = {**BODY, "more_body": True}
+
+
+def traceback_count(caplog: pytest.LogCaptureFixture) -> int:
+    return sum(record.exc_info is not None for record in caplog.records)
+
+
+# Messages.
+
+
+@pytest.mark.parametrize(
+    ("messages", "phase"),
+    [
+        ([BODY], "at the start"),
+        ([START, START], "after http.response.start"),
+        ([START, MORE, START], "within the body"),
+        ([START, BODY, BODY], "after the end"),
+        ([START, BODY, START], "after the end"),
+        ([{"type": "http.response.nonsense"}], "at the start"),
+        ([START, {"type": "websocket.accept"}], "after http.response.start"),
+    ],
+)
+@in_loop
+async def test_message_out_of_order(messages: Any, phase: str) -> None:
+    errors: list[Exception] = []
+
+    async def app(scope, receive, send):
+        for message in messages[:-1]:
+            await send(message)
+        try:
+            await send(messages[-1])
+        except RuntimeError as error:
+            errors.append(error)
+
+    async with connect(app) as connection:
+        await connection.feed(GET)
+    (error,) = errors
+    assert messages[-1]["type"] in str(error)
+    assert phase in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "body", "error", "text"),
+    [
+        (200, [], "text", TypeError, "must be bytes, not str"),
+        (200, [], None, TypeError, "must be bytes, not NoneType"),
+        ("200", [], b"", ValueError, "'200'"),
+        (99, [], b"", ValueError, "99"),
+        (100, [], b"", ValueError, "100"),
+        (1000, [], b"", ValueError, "1000"),
+        (200, [("name", b"value")], b"", TypeError, "'name'"),
+        (200, [(b"name", "value")], b"", TypeError, "'value'"),
+        (200, [(b"name", 1)], b"", TypeError, "1"),
+        (200, [(b"a name", b"value")], b"", ValueError, "a name"),
+        (200, [(b"", b"value")], b"", ValueError, "token"),
+        (200, [(b"name:", b"value")], b"", ValueError, "name:"),
+        (200, [(b"name\r\n", b"value")], b"", ValueError, "name"),
+        (200, [(b"name", b"value\r\nother: x")], b"", ValueError, "other"),
+        (200, [(b"name", b"value\n")], b"", ValueError, "value"),
+        (200, [(b"name", b"val\rue")], b"", ValueError, "ue"),
+        (200, [(b"name", b"val\0ue")], b"", ValueError, "ue"),
+        (200, [(b"content-length", b"+2")], b"xy", ValueError, "content-length"),
+        (200, [(b"content-length", b"2")], b"x", ValueError, "content-length"),
+        (200, [(b"content-length", b"2")], b"xyz", ValueError, "content-length"),
+    ],
+)
+@in_loop
+async def test_wrong_value(
+    status: Any, fields: Any, body: Any, error: type[Exception], text: str, caplog: Any
+) -> None:
+    async def app(scope, receive, send):
+        with pytest.raises(error, match=text.replace("+", "[+]")) as raised:
+            await reply(send, body, status, *fields)
+        raise raised.value
+
+    async with connect(app) as connection:
+        sent = await connection.feed(GET)
+    assert sent.startswith(b"HTTP/1.1 500 ")
+    assert b"other: x" not in sent
+    assert traceback_count(caplog) == 1
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+@in_loop
+async def test_body_of_any_bytes(kind: Any) -> None:
+    async def app(scope, receive, send):
+        await reply(send, kind(b"abc"))
+
+    async with connect(app) as connection:
+        assert (await connection.feed(GET)).endswith(b"content-length: 3\r\n\r\nabc")
+
+
+@in_loop
+async def test_body_of_wrong_type_while_streaming(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope, receive, send):
+        await send(START)
+        await send(MORE)
+        await send({"type": "http.response.body", "body": "text"})
+
+    async with connect(app) as connection:
+        sent = await connection.feed(GET)
+        assert connection.aborted
+    assert sent.endswith(b"\r\n\r\n1\r\nx\r\n")
+    assert traceback_count(caplog) == 1
+
+
+@pytest.mark.parametrize("more", [True, False], ids=["longer", "shorter"])
+@in_loop
+async def test_streamed_body_of_wrong_length(more: bool, caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope, receive, send):
+        length = b"1" if more else b"3"
+        await send({**START, "headers": [(b"content-length", length)]})
+        await send(MORE)
+        await send({**BODY, "more_body": more})
+
+    async with connect(app) as connection:
+        sent = await connection.feed(GET)
+        assert connection.aborted
+    assert sent.endswith(b"\r\n\r\nx")
+    assert traceback_count(caplog) == 1
+    assert "content-length" in caplog.text
+
+
+# The request's body.
+
+
+@in_loop
+async def test_body_in_pieces() -> None:
+    messages = []
+
+    async def app(scope, receive, send):
+        for _ in range(5):
+            messages.append(await receive())
+            if len(messages) == 3:
+                await reply(send)
+
+    async with connect(app) as connection:
+        await connection.feed(upload(4) + b"a", b"bc", b"d")
+    assert [message["type"] for message in messages] == ["http.request"] * 3 + [
+        "http.disconnect"
+    ] * 2
+    assert [message.get("body") for message in messages[:3]] == [b"a", b"bc", b"d"]
+    assert [message.get("more_body") for message in messages[:3]] == [True, True, False]
+
+
+@in_loop
+async def test_request_without_body() -> None:
+    messages = []
+
+    async def app(scope, receive, send):
+        messages.append(await receive())
+        await reply(send)
+
+    async with connect(app) as connection:
+        await connection.feed(GET)
+    assert messages == [{"type": "http.request", "body": b"", "more_body": False}]
+
+
+@in_loop
+async def test_several_tasks_receive() -> None:
+    messages = []
+
+    async def listen(receive):
+        messages.append(await receive())
+
+    async def app(scope, receive, send):
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3):
+                group.create_task(listen(receive))
+
+    async with connect(app) as connection:
+        await connection.feed(upload(1))
+        assert messages == []
+        await connection.feed(b"x")
+        assert messages == [{"type": "http.request", "body": b"x", "more_body": False}]
+        await connection.reset()
+    assert messages[1:] == [{"type": "http.disconnect"}] * 2
+
+
+@in_loop
+async def test_cancelled_receive_loses_nothing() -> None:
+    messages = []
+
+    async def app(scope, receive, send):
+        task = asyncio.create_task(receive())
+        await asyncio.sleep(0)
+        task.cancel()
+        messages.append(await receive())
+        await reply(send)
+
+    async with connect(app) as connection:
+        await connection.feed(upload(1), b"x")
+    assert [message["body"] for message in messages] == [b"x"]
+
+
+# The end of a response, or of the client.
+
+
+@pytest.mark.parametrize("request_", [GET, upload(5) + b"begin"], ids=["whole", "body not read"])
+@in_loop
+async def test_disconnect_after_response(request_: bytes) -> None:
+    messages = []
+
+    async def app(scope, receive, send):
+        await reply(send)
+        messages.extend([await receive(), await receive()])
+
+    async with connect(app) as connection:
+        await connection.feed(request_)
+    assert messages == [{"type": "http.disconnect"}] * 2
+
+
+@in_loop
+async def test_waiting_receive_is_woken_by_the_end_of_the_response() -> None:
+    messages = []
+
+    async def app(scope, receive, send):
+        await receive()
+        waiting = asyncio.create_task(receive())
+        await asyncio.sleep(0)
+        await reply(send)
+        messages.append(await waiting)
+
+    async with connect(app) as connection:
+        await connection.feed(GET)
+    assert messages == [{"type": "http.disconnect"}]
+
+
+@in_loop
+async def test_disconnect_after_the_client_left() -> None:
+    messages = []
+
+    async def app(scope, receive, send):
+        await receive()
+        messages.extend([await receive(), await receive()])
+
+    async with connect(app) as connection:
+        await connection.feed(GET)
+        assert messages == []
+        await connection.reset()
+    assert messages == [{"type": "http.disconnect"}] * 2
+
+
+def test_half_close_is_reported_and_answered() -> None:
+    async def app(scope, receive, send):
+        await receive()
+        message = await receive()
+        await reply(send, message["type"].encode())
+
+    with serve(app, lifespan="off") as server, Client(server) as client:
+        client.send(GET)
+        client.half_close()
+        assert client.response().body == b"http.disconnect"
+        assert client.rest() == b""
+
+
+def test_return_after_half_close_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """It may be a close as well: an app that was told of it owes no response."""
+
+    async def app(scope, receive, send):
+        await receive()
+        assert (await receive())["type"] == "http.disconnect"
+
+    with serve(app, lifespan="off") as server, Client(server) as client:
+        client.send(GET)
+        client.half_close()
+        client.rest()
+    assert caplog.text == ""
+
+
+def test_half_close_within_the_request_body_ends_the_request() -> None:
+    messages = []
+
+    async def app(scope, receive, send):
+        messages.extend([await receive(), await receive()])
+
+    with serve(app, lifespan="off") as server, Client(server) as client:
+        client.send(upload(10) + b"begin")
+        client.half_close()
+        assert client.rest() == b""
+    assert [message["type"] for message in messages] == ["http.request", "http.disconnect"]
+
+
+def fail_plainly(error: Exception) -> None:
+    raise error
+
+
+def fail_from(error: Exception) -> None:
+    raise RuntimeError("can't go on") from error
+
+
+def fail_within(error: Exception) -> None:
+    try:
+        raise error
+    finally:
+        raise RuntimeError("can't go on")
+
+
+def fail_in_group(error: Exception) -> None:
+    raise ExceptionGroup("tasks", [error])
+
+
+@pytest.mark.parametrize("fail", [fail_plainly, fail_from, fail_within, fail_in_group])
+@in_loop
+async def test_send_after_the_client_left(fail: Any, caplog: pytest.LogCaptureFixture) -> None:
+    raised = []
+
+    async def app(scope, receive, send):
+        await receive()
+        assert (await receive())["type"] == "http.disconnect"
+        try:
+            await reply(send)
+        except OSError as error:
+            raised.append(error)
+            fail(error)
+
+    async with connect(app) as connection:
+        await connection.feed(GET)
+        await connection.reset()
+    assert [type(error) for error in raised] == [ClientDisconnected]
+    assert caplog.text == ""
+
+
+@in_loop
+async def test_other_errors_after_the_client_left_are_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def app(scope, receive, send):
+        await receive()
+        await receive()
+        raise ValueError("a real fault")
+
+    async with connect(app) as connection:
+        await connection.feed(GET)
+        await connection.reset()
+    assert traceback_count(caplog) == 1
+    assert "a real fault" in caplog.text
+
+
+@in_loop
+async def test_blocked_send_is_woken_when_the_client_leaves(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    outcome = []
+
+    async def app(scope, receive, send):
+        await send(START)
+        connection.protocol.pause_writing()
+        try:
+            await send(MORE)
+        except ClientDisconnected as error:
+            outcome.append(error)
+            raise
+
+    async with connect(app) as connection:
+        await connection.feed(GET)
+        assert connection.context.running
+        await connection.reset()
+        assert not connection.context.running
+    assert len(outcome) == 1
+    assert caplog.text == ""
+
+
+# Apps that fail.
+
+
+@in_loop
+async def test_error_before_the_response(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope, receive, send):
+        raise ValueError("broken")
+
+    async with connect(app) as connection:
+        sent = await connection.feed(GET)
+        assert sent.startswith(b"HTTP/1.1 500 ")
+        assert b"broken" not in sent
+        # The connection is sound.
+        again = await connection.feed(GET)
+        assert again.count(b"HTTP/1.1 500 ") == 2
+    assert traceback_count(caplog) == 2
+    assert caplog.text.count("ValueError: broken") == 2
+
+
+@in_loop
+async def test_error_after_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope, receive, send):
+        await send({**START, "headers": [(b"secret", b"x")]})
+        raise ValueError("broken")
+
+    async with connect(app) as connection:
+        sent = await connection.feed(GET)
+    assert sent.startswith(b"HTTP/1.1 500 ")
+    assert b"secret" not in sent
+    assert traceback_count(caplog) == 1
+
+
+@in_loop
+async def test_error_within_the_body(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope, receive, send):
+        await send(START)
+        await send(MORE)
+        raise ValueError("broken")
+
+    async with connect(app) as connection:
+        sent = await connection.feed(GET)
+        assert connection.aborted
+    assert sent.endswith(b"\r\n1\r\nx\r\n")
+    assert traceback_count(caplog) == 1
+
+
+@in_loop
+async def test_error_after_the_response(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope, receive, send):
+        await reply(send, b"fine")
+        raise ValueError("broken")
+
+    async with connect(app) as connection:
+        sent = await connection.feed(GET, GET)
+        assert not connection.closed
+    assert sent.count(b"\r\n\r\nfine") == 2
+    assert sent.count(b" 200 OK") == 2
+    assert traceback_count(caplog) == 2
+
+
+@pytest.mark.parametrize(
+    ("messages", "ending", "aborted"),
+    [
+        ([], b"", False),
+        ([START], b"", False),
+        ([START, MORE], b"1\r\nx\r\n", True),
+    ],
+    ids=["nothing", "start", "part of the body"],
+)
+@in_loop
+async def test_return_without_whole_response(
+    messages: Any, ending: bytes, aborted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope, receive, send):
+        for message in messages:
+            await send(message)
+
+    async with connect(app) as connection:
+        sent = await connection.feed(GET)
+        assert connection.aborted == aborted
+    assert aborted or sent.startswith(b"HTTP/1.1 500 ")
+    assert sent.endswith(ending)
+    assert "returned" in caplog.text
+
+
+@in_loop
+async def test_return_after_the_client_left_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope, receive, send):
+        await receive()
+        await receive()
+
+    async with connect(app) as connection:
+        await connection.feed(GET)
+        await connection.reset()
+    assert caplog.text == ""
+
+
+@in_loop
+async def test_app_cancels_itself(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope, receive, send):
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    async with connect(app) as connection:
+        assert (await connection.feed(GET)).startswith(b"HTTP/1.1 500 ")
+    assert traceback_count(caplog) == 1
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+@in_loop
+async def test_exit_in_an_app_stops_the_server_in_order(error: type[BaseException]) -> None:
+    events = []
+    release = asyncio.Event()
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            events.append("shutdown")
+            await send({"type": "lifespan.shutdown.complete"})
+        elif scope["path"] == "/exit":
+            raise error(7)
+        else:
+            await release.wait()
+            await reply(send, b"finished")
+            events.append("finished")
+
+    def talk(port: int) -> bytes:
+        with Client(port) as slow, Client(port) as client:
+            slow.send(GET)
+            client.response(GET.replace(b"/ ", b"/exit "))
+            return slow.response().body
+
+    with pytest.raises(error, match="7"):
+        async with Server(app, port=0) as server:
+            talking = asyncio.create_task(asyncio.to_thread(talk, server.port))
+            await server.stopped()
+            release.set()
+    assert await talking == b"finished"
+    assert events == ["finished", "shutdown"]
+
+
+# Tasks and their contexts.
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+started: contextvars.ContextVar[str] = contextvars.ContextVar("started", default="unset")
+
+
+def test_context_variables() -> None:
+    """What lifespan sets is seen by all requests; what one of them sets, by no other."""
+    seen = []
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await receive()
+            started.set("yes")
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        more = True
+        while more:
+            more = (await receive())["more_body"]
+        seen.append((started.get(), variable.get()))
+        variable.set(scope["path"])
+        started.set("spoilt")
+        await reply(send)
+
+    large = upload(200_000) + bytes(200_000)
+    with serve(app) as server, Client(server) as client:
+        client.send(GET + GET + large + GET)
+        for _ in range(4):
+            assert client.response().status == 200
+        assert client.response(large).status == 200
+    assert seen == [("yes", "unset")] * 5
+
+
+def test_state_is_copied() -> None:
+    states = []
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            scope["state"]["number"] = 1
+            scope["state"]["list"] = []
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        scope["state"]["number"] += 1
+        scope["state"]["list"].append(scope["path"])
+        states.append(scope["state"])
+        await reply(send)
+
+    with serve(app) as server, Client(server) as client:
+        client.response(GET)
+        client.response(GET)
+    assert states == [{"number": 2, "list": ["/", "/"]}] * 2
+    assert states[0] is not states[1]
+
+
+@in_loop
+async def test_task_is_a_plain_one() -> None:
+    async def app(scope, receive, send):
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling()
+        await receive()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await receive()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(receive(), 0.001)
+        inner = asyncio.create_task(receive())
+        await asyncio.sleep(0)
+        inner.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await inner
+        assert asyncio.current_task() is task
+        await reply(send, b"plain")
+
+    async with connect(app) as connection:
+        await connection.feed(GET)
+        await until(lambda: connection.sent)
+        assert connection.sent.endswith(b"plain")
+
+
+@in_loop
+async def test_each_request_has_its_own_task() -> None:
+    tasks = []
+
+    async def app(scope, receive, send):
+        tasks.append(asyncio.current_task())
+        await reply(send)
+
+    async with connect(app) as connection:
+        await connection.feed(GET + GET, GET)
+    assert len(set(tasks)) == 3
+
+
+@pytest.mark.parametrize("leave", [Client.reset, Client.close, Client.half_close])
+def test_cancel_on_disconnect(leave: Any, caplog: pytest.LogCaptureFixture) -> None:
+    outcome = []
+
+    async def app(scope, receive, send):
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            outcome.append("cancelled")
+            raise
+
+    caplog.set_level(logging.INFO, "tinyasgi.server")
+    entered = threading.Event()
+    with serve(app, lifespan="off", cancel_on_disconnect=True) as server:
+        client = Client(server)
+        client.send(GET)
+        assert entered.wait(PATIENCE)
+        leave(client)
+        client.close()
+    assert outcome == ["cancelled"]
+    assert caplog.text == ""
+
+
+@in_loop
+async def test_no_cancel_on_disconnect_by_default() -> None:
+    outcome = []
+    release = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await release.wait()
+        outcome.append("ran to its end")
+
+    async with connect(app) as connection:
+        await connection.feed(GET)
+        await connection.reset()
+        release.set()
+        await connection.settle()
+    assert outcome == ["ran to its end"]
+
+
+@in_loop
+async def test_cancel_on_disconnect_spares_background_work() -> None:
+    """The response is complete: the client had every right to leave."""
+    outcome = []
+    release = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await reply(send)
+        await release.wait()
+        outcome.append("done")
+
+    async with connect(app, cancel_on_disconnect=True) as connection:
+        await connection.feed(GET)
+        await connection.reset()
+        release.set()
+        await connection.settle()
+    assert outcome == ["done"]
+
+
+def test_background_work_does_not_block_the_connection() -> None:
+    working, done = [], []
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/finish":
+            for event in working:
+                event.set()
+            await reply(send)
+            return
+        working.append(asyncio.Event())
+        await reply(send)
+        await working[-1].wait()
+        done.append(scope["path"])
+
+    with serve(app, lifespan="off") as server, Client(server) as client:
+        client.response(GET)
+        client.response(GET)
+        assert (len(working), done) == (2, [])
+        client.response(GET.replace(b"/ ", b"/finish "))
+    assert done == ["/", "/"]
+
+
+def test_answer_to_a_client_that_has_gone(caplog: pytest.LogCaptureFixture) -> None:
+    """Its FIN looks like a half-close, so the answer is written; then the reset is met."""
+    with serve(hello) as server:
+        for _ in range(20):
+            with Client(server) as client:
+                client.send(GET)
+        with Client(server) as client:
+            assert client.response(GET).body == b"hello"
+    assert "Traceback" not in caplog.text

@@ -1,0 +1,229 @@
+"""Sockets and their addresses (DEMAND 28, 29, 30)."""
+
+import os
+import socket
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import GET, Client, hello, reply
+
+from tinyasgi import Config
+from tinyasgi.listen import ListenError, bind
+from tinyasgi.testing import serve
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="no unix sockets")
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A name for a socket, short enough wherever the tests run."""
+    monkeypatch.chdir(tmp_path)
+    return "server.sock"
+
+
+# TCP.
+
+
+def test_port_zero_takes_a_free_one() -> None:
+    with serve(hello) as one, serve(hello) as other:
+        assert 0 != one.port != other.port != 0
+        assert one.url == f"http://127.0.0.1:{one.port}"
+        for server in (one, other):
+            with Client(server) as client:
+                assert client.response(GET).body == b"hello"
+
+
+def test_name_with_several_addresses() -> None:
+    with serve(hello, host="localhost") as server:
+        assert all(address.endswith(f":{server.port}") for address in server.addresses)
+        with socket.create_connection(("localhost", server.port)) as sock:
+            assert sock.getpeername()[1] == server.port
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_dual_stack() -> None:
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(scope["server"])
+        await reply(send)
+
+    with serve(app, host="::", lifespan="off") as server:
+        assert server.url == f"http://[::]:{server.port}"
+        for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            with socket.socket(family) as sock:
+                sock.connect((host, server.port))
+                sock.sendall(GET)
+                assert sock.recv(100).startswith(b"HTTP/1.1 200 ")
+    assert [port for _, port in seen] == [server.port] * 2
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_ipv6_address() -> None:
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(scope)
+        await reply(send)
+
+    with serve(app, host="::1", lifespan="off") as server:
+        assert server.url == f"http://[::1]:{server.port}"
+        with socket.create_connection(("::1", server.port)) as sock:
+            sock.sendall(GET)
+            assert sock.recv(100).startswith(b"HTTP/1.1 200 ")
+            client = sock.getsockname()[:2]
+    assert seen[0]["server"] == ("::1", server.port)
+    assert seen[0]["client"] == client
+
+
+def test_port_taken() -> None:
+    with serve(hello) as server:
+        with pytest.raises(ListenError) as raised, serve(hello, port=server.port):
+            pytest.fail("two servers share a port")
+        message = str(raised.value)
+        assert str(server.port) in message
+        assert "127.0.0.1" in message
+        assert "\n" not in message
+        with Client(server) as client:
+            assert client.response(GET).status == 200
+
+
+def test_port_is_free_after_a_stop() -> None:
+    with serve(hello) as server, Client(server) as client:
+        client.response(GET)
+    with serve(hello, port=server.port) as again, Client(again) as client:
+        assert client.response(GET).status == 200
+
+
+def test_address_of_nobody() -> None:
+    with pytest.raises(ListenError, match=r"192\.0\.2\.1"):
+        bind(Config(host="192.0.2.1", port=0))
+
+
+# Sockets that are given.
+
+
+def test_given_sockets() -> None:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    with serve(hello, sockets=sockets) as server:
+        assert server.addresses == [f"http://127.0.0.1:{port}" for port in ports]
+        for port in ports:
+            with Client(port) as client:
+                assert client.response(GET).status == 200
+    assert all(sock.fileno() == -1 for sock in sockets)
+
+
+@posix
+@pytest.mark.parametrize("listening", [True, False])
+def test_file_descriptor(listening: bool) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        if listening:
+            sock.listen()
+        with serve(hello, fd=sock.fileno()) as server:
+            assert server.port == sock.getsockname()[1]
+            with Client(server) as client:
+                assert client.response(GET).status == 200
+
+
+@posix
+def test_file_descriptor_of_a_unix_socket(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+        with serve(hello, fd=sock.fileno()), Client(path) as client:
+            assert client.response(GET).status == 200
+
+
+@posix
+def test_file_descriptor_of_no_socket(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file, pytest.raises(ListenError, match="fd"):
+        bind(Config(fd=file.fileno()))
+    with pytest.raises(ListenError, match="fd 999"):
+        bind(Config(fd=999))
+
+
+# Unix sockets.
+
+
+@posix
+def test_unix_socket(path: str) -> None:
+    scopes: list[Any] = []
+
+    async def app(scope, receive, send):
+        scopes.append(scope)
+        await reply(send, b"unix")
+
+    with serve(app, uds=path, lifespan="off") as server:
+        assert server.addresses == [f"unix:{path}"]
+        with Client(path) as client:
+            assert client.response(GET).body == b"unix"
+    assert list(scopes[0]["server"]) == [path, None]
+    assert scopes[0]["client"] is None
+    assert not os.path.lexists(path)
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+def test_unix_socket_mode(path: str, mode: int) -> None:
+    before = os.umask(0o077)
+    try:
+        with serve(hello, uds=path, uds_mode=mode):
+            assert stat.S_IMODE(os.stat(path).st_mode) == mode
+    finally:
+        os.umask(before)
+
+
+@posix
+def test_stale_unix_socket_is_replaced(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    assert os.path.exists(path)
+    with serve(hello, uds=path), Client(path) as client:
+        assert client.response(GET).status == 200
+
+
+@posix
+def test_live_unix_socket_is_refused(path: str) -> None:
+    with serve(hello, uds=path):
+        with pytest.raises(ListenError, match=path), serve(hello, uds=path):
+            pytest.fail("two servers share a socket")
+        with Client(path) as client:
+            assert client.response(GET).status == 200
+
+
+@posix
+def test_other_files_are_not_replaced(path: str) -> None:
+    Path(path).write_text("precious")
+    with pytest.raises(ListenError, match=path):
+        bind(Config(uds=path))
+    assert Path(path).read_text() == "precious"
+
+
+@posix
+def test_dangling_link_is_not_replaced(path: str) -> None:
+    os.symlink("nowhere", path)
+    with pytest.raises(ListenError, match=path):
+        bind(Config(uds=path))
+    assert os.path.islink(path)
+
+
+@posix
+def test_successor_keeps_its_unix_socket(path: str) -> None:
+    """A server that stops removes its own file, not that of the one that took its place."""
+    with serve(hello, uds=path):
+        os.unlink(path)
+        successor = socket.socket(socket.AF_UNIX)
+        successor.bind(path)
+        successor.listen()
+    assert os.path.exists(path)
+    successor.close()
+
+
+@posix
+def test_unix_socket_where_there_is_no_directory() -> None:
+    with pytest.raises(ListenError, match="no/such/place"):
+        bind(Config(uds="no/such/place"))

@@ -1,0 +1,438 @@
+"""The process: how it starts, what its exit code is, and what it says when it can't go on."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import GET, Client, Command, hello
+
+from tinyasgi import run
+from tinyasgi.testing import serve
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals end a process at once")
+
+APPS = """
+import asyncio, contextlib, sys
+
+def say(what):
+    print(what, file=sys.stderr, flush=True)
+
+async def hello(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+async def lifespan(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    say("lifespan shutdown")
+    await send({"type": "lifespan.shutdown.complete"})
+
+async def watched(scope, receive, send):
+    await (lifespan if scope["type"] == "lifespan" else hello)(scope, receive, send)
+
+async def stuck(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await lifespan(scope, receive, send)
+    else:
+        say("request begins")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            say("request is cancelled")
+
+async def stream(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await lifespan(scope, receive, send)
+    else:
+        await receive()
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"hello", "more_body": True})
+        assert (await receive())["type"] == "http.disconnect"
+        await send({"type": "http.response.body", "body": b"goodbye"})
+
+async def leaves(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await lifespan(scope, receive, send)
+    else:
+        raise SystemExit(7)
+
+async def slow_start(scope, receive, send):
+    await receive()
+    say("starting")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        say("start is cancelled")
+
+async def fails_in_startup(scope, receive, send):
+    await receive()
+    raise ValueError("no database")
+
+async def says_failed(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+async def fails_in_shutdown(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        raise ValueError("can't close")
+
+async def hangs_in_shutdown(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        say("hanging")
+        await asyncio.Event().wait()
+
+def create():
+    return hello
+
+async def create_later():
+    return hello
+
+@contextlib.asynccontextmanager
+async def create_and_close():
+    say("factory enters")
+    yield hello
+    say("factory exits")
+
+def cannot_create():
+    raise ValueError("no settings")
+
+def wsgi(environ, start_response): ...
+
+number = 7
+"""
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Callable[..., Command]:
+    """Starts the command in a directory with a few modules."""
+    (tmp_path / "apps.py").write_text(APPS)
+    (tmp_path / "raising.py").write_text("raise ValueError('at import')\n")
+    (tmp_path / "leaving.py").write_text("import sys\nsys.exit(9)\n")
+    (tmp_path / "wanting.py").write_text("import nonexistent_dependency\n")
+    (tmp_path / "waiting.py").write_text(
+        "import sys, time\nprint('importing', file=sys.stderr, flush=True)\ntime.sleep(600)\n"
+    )
+
+    def start(app: str, *options: str, **environment: str) -> Command:
+        return Command("--port", "0", *options, app, cwd=tmp_path, **environment)
+
+    return start
+
+
+def end(command: Command, code: int) -> str:
+    """Waits for the end; returns the log."""
+    with command:
+        assert command.wait() == code, command.log
+    return command.log
+
+
+# A good start and a good end.
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+def test_start_line(loop: str, http: str, start: Any) -> None:
+    pytest.importorskip(loop)
+    pytest.importorskip(http)
+    with start("apps:watched", "--loop", loop, "--http", http) as command:
+        assert command.port > 0
+        with Client(command.port) as client:
+            assert client.response(GET).body == b"hello"
+        assert command.stop() == 0
+    line = command.log.splitlines()[0]
+    for word in (
+        f"http://127.0.0.1:{command.port}",
+        loop,
+        http,
+        str(command.process.pid),
+        "Ctrl-C",
+    ):
+        assert word in line
+    assert "lifespan shutdown\n" in command.log
+    assert "Traceback" not in command.log
+    assert "Warning" not in command.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop(number: int, start: Any) -> None:
+    with start("apps:watched") as command, Client(command.port) as idle:
+        idle.response(GET)
+        assert command.stop(number) == 0
+        assert idle.rest() == b""
+    assert command.log.count("lifespan shutdown\n") == 1
+    assert "Traceback" not in command.log
+
+
+def test_stop_before_anyone_came(start: Any) -> None:
+    with start("apps:watched") as command:
+        command.port  # noqa: B018
+        assert command.stop() == 0
+    assert "lifespan shutdown\n" in command.log
+
+
+def test_stop_with_a_stream(start: Any) -> None:
+    with start("apps:stream") as command, Client(command.port) as client:
+        client.send(GET)
+        client.head()
+        assert client.chunk() == b"hello"
+        command.process.send_signal(signal.SIGTERM)
+        assert list(client.chunks()) == [b"goodbye"]
+        client.close()
+        assert command.wait() == 0
+    assert "lifespan shutdown\n" in command.log
+    assert "Traceback" not in command.log
+
+
+def test_deadline_of_a_stop(start: Any) -> None:
+    with (
+        start("apps:stuck", "--timeout-graceful-shutdown", "0.2") as command,
+        Client(command.port) as client,
+    ):
+        client.send(GET)
+        command.wait_for("request begins")
+        assert command.stop() == 0
+    assert command.log.index("request is cancelled\n") < command.log.index("lifespan shutdown\n")
+    assert "Traceback" not in command.log
+
+
+@pytest.mark.parametrize("numbers", [(15, 15), (2, 2), (15, 2)])
+def test_second_signal_quits(numbers: tuple[int, int], start: Any) -> None:
+    with (
+        start("apps:stuck", "--timeout-graceful-shutdown", "600") as command,
+        Client(command.port) as client,
+    ):
+        client.send(GET)
+        command.wait_for("request begins")
+        command.process.send_signal(numbers[0])
+        command.wait_for("stopping")
+        assert command.stop(numbers[1]) == 0
+    assert "request is cancelled\n" in command.log
+    assert "lifespan shutdown\n" in command.log
+    assert "Traceback" not in command.log
+
+
+def test_second_signal_while_lifespan_shuts_down(start: Any) -> None:
+    with start("apps:hangs_in_shutdown", "--timeout-graceful-shutdown", "600") as command:
+        command.port  # noqa: B018
+        command.process.send_signal(signal.SIGTERM)
+        command.wait_for("hanging")
+        assert command.stop() == 0
+    assert "Traceback" not in command.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("app", ["apps:slow_start", "waiting"])
+def test_signal_during_the_start(app: str, number: int, start: Any) -> None:
+    with start(app) as command:
+        command.wait_for("starting|importing")
+        assert command.stop(number) == 0
+    assert "Traceback" not in command.log
+    assert "http://" not in command.log
+    assert app == "waiting" or "start is cancelled\n" in command.log
+
+
+def test_app_that_leaves(start: Any) -> None:
+    with start("apps:leaves") as command:
+        with Client(command.port) as client:
+            assert client.response(GET).status == 500
+        assert command.wait() == 7
+    assert "lifespan shutdown\n" in command.log
+
+
+@pytest.mark.parametrize("factory", ["create", "create_later", "create_and_close"])
+def test_factory(factory: str, start: Any) -> None:
+    with start(f"apps:{factory}", "--factory") as command:
+        with Client(command.port) as client:
+            assert client.response(GET).body == b"hello"
+        assert command.stop() == 0
+    assert "Traceback" not in command.log
+    assert ("factory exits\n" in command.log) == (factory == "create_and_close")
+
+
+def test_unix_socket(start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a crash."""
+    monkeypatch.chdir(tmp_path)
+    with start("apps:hello", "--uds", "sock") as command:
+        command.wait_for("unix:sock")
+        command.process.kill()
+        command.wait()
+    assert os.path.exists("sock")
+    with start("apps:hello", "--uds", "sock") as command:
+        command.wait_for("unix:sock")
+        with Client("sock") as client:
+            assert client.response(GET).body == b"hello"
+        assert "already" in end(start("apps:hello", "--uds", "sock"), 1)
+        assert command.stop() == 0
+    assert not os.path.exists("sock")
+
+
+def test_options_from_the_environment(start: Any) -> None:
+    with start("apps:hello", TINYASGI_HEADER="X-A: b", TINYASGI_LIFESPAN="off") as command:
+        with Client(command.port) as client:
+            assert client.response(GET).fields["x-a"] == "b"
+        assert command.stop() == 0
+    assert "WARNING" not in command.log
+
+
+def test_directory_of_the_app(start: Any, tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "inner_apps.py").write_text(APPS)
+    with start("inner_apps:hello", "--app-dir", "inner") as command:
+        with Client(command.port) as client:
+            assert client.response(GET).body == b"hello"
+        assert command.stop() == 0
+
+
+# What ends it: one line and an exit code.
+
+
+def test_port_taken(start: Any) -> None:
+    with serve(hello) as server:
+        log = end(start("apps:hello", "--port", str(server.port)), 1)
+    assert log.count("\n") == 1
+    assert str(server.port) in log
+
+
+@pytest.mark.parametrize(
+    ("app", "words"),
+    [
+        ("no_such_module:app", ["no_such_module"]),
+        ("apps:helo", ["'helo'", "hello"]),
+        ("apps:number", ["number", "int"]),
+        ("apps.py:hello", ["module"]),
+        ("apps:wsgi", ["WSGI"]),
+        ("apps:create", ["--factory"]),
+    ],
+)
+def test_no_app(app: str, words: list[str], start: Any) -> None:
+    log = end(start(app), 3)
+    assert log.count("\n") == 1
+    for word in words:
+        assert word in log
+
+
+@pytest.mark.parametrize(
+    ("app", "error"),
+    [("raising:app", "ValueError: at import"), ("wanting:app", "ModuleNotFoundError")],
+)
+def test_module_that_raises(app: str, error: str, start: Any) -> None:
+    log = end(start(app), 3)
+    assert log.count("Traceback") == 1
+    assert error in log
+    assert f"{app.partition(':')[0]}.py" in log
+
+
+def test_module_that_leaves(start: Any) -> None:
+    assert "Traceback" not in end(start("leaving:app"), 9)
+
+
+def test_factory_that_raises(start: Any) -> None:
+    log = end(start("apps:cannot_create", "--factory"), 3)
+    assert log.count("Traceback") == 1
+    assert "ValueError: no settings" in log
+
+
+def test_startup_that_raises(start: Any) -> None:
+    log = end(start("apps:fails_in_startup"), 3)
+    assert log.count("Traceback") == 1
+    assert "ValueError: no database" in log
+    assert "http://" not in log
+
+
+def test_startup_that_says_so(start: Any) -> None:
+    log = end(start("apps:says_failed"), 3)
+    assert log.count("\n") == 1
+    assert "no database" in log
+
+
+def test_shutdown_that_raises(start: Any) -> None:
+    with start("apps:fails_in_shutdown") as command:
+        command.port  # noqa: B018
+        assert command.stop() == 3
+    assert command.log.count("Traceback") == 1
+    assert "ValueError: can't close" in command.log
+
+
+def test_wrong_certificate(start: Any) -> None:
+    log = end(start("apps:hello", "--ssl-certfile", "nothing.pem"), 2)
+    assert log.count("\n") == 1
+    assert "nothing.pem" in log
+
+
+def test_loop_that_is_not_installed(start: Any, tmp_path: Path) -> None:
+    (tmp_path / "uvloop.py").write_text("raise ImportError")
+    log = end(start("apps:hello", "--loop", "uvloop"), 2)
+    assert log.count("\n") == 1
+    assert "uvloop" in log
+
+
+def test_parser_that_is_not_installed(start: Any, tmp_path: Path) -> None:
+    (tmp_path / "httptools.py").write_text("raise ImportError")
+    log = end(start("apps:hello", "--http", "httptools"), 2)
+    assert log.count("\n") == 1
+    assert "httptools" in log
+
+
+# `run` called from a program.
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """Undoes what a run sets up for its process."""
+    loggers = [logging.getLogger(f"tinyasgi{name}") for name in ("", ".server", ".access")]
+    before = [(logger, vars(logger).copy(), logger.handlers[:]) for logger in loggers]
+    yield
+    for logger, attributes, handlers in before:
+        vars(logger).update(attributes)
+        logger.handlers[:] = handlers
+        logger.setLevel(logger.level)  # forgets what it has remembered of levels
+
+
+@pytest.mark.usefixtures("own_logging")
+def test_run_returns_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(hello, port=-1) == 2
+    assert run("no_such_module:app") == 3
+    with serve(hello) as server:
+        assert run(hello, port=server.port) == 1
+    assert capsys.readouterr().err.count("\n") == 3
+
+
+@pytest.mark.usefixtures("own_logging")
+def test_run_in_a_thread(tmp_path: Path) -> None:
+    """Signals are for the main thread; an app can still end the server."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    codes = []
+
+    async def app(scope, receive, send):
+        raise SystemExit(5)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def work() -> None:
+            try:
+                codes.append(run(app, fd=listener.fileno(), lifespan="off", loop="asyncio"))
+            except SystemExit as error:
+                codes.append(error.code)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        with Client(listener.getsockname()[1]) as client:
+            assert client.response(GET).status == 500
+        thread.join()
+    assert codes == [5]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
