@@ -116,8 +116,7 @@ class Context:
     def _report(self, exchange: Exchange, error: BaseException | None) -> None:
         if error is None:
             return
-        scope = exchange.scope
-        logger.error("%s %r: the app failed", scope["method"], scope["path"], exc_info=error)
+        logger.error("%r: the app failed", exchange.line.name, exc_info=error)
         if not isinstance(error, Exception | asyncio.CancelledError):
             self.on_stop(error)
 

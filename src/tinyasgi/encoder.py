@@ -104,10 +104,11 @@ def encode_head(
     ValueError for what can't be sent.
     """
     head = _STATUS_LINES.get(status) or _status_line(status)
+    pairs = tuple(fields)
     try:
-        section = _sections[tuple(fields)]
+        section = _sections[pairs]
     except TypeError:  # pairs that are lists
-        section = _sections[tuple((name, value) for name, value in fields)]
+        section = _sections[tuple((name, value) for name, value in pairs)]
     names = section.names
     default = defaults.lines if names.isdisjoint(defaults.names) else defaults.without(names)
     announced = section.length

@@ -96,6 +96,7 @@ class HTTP1Connection(Connection):
         """Keeps the beginning of a head until the rest of it arrives, without empty lines."""
         if data.startswith(b"\r\n"):
             self._unread = b""
+            self._wait = min(self._wait, NEXT)
             data = rules.EMPTY_LINES.sub(b"", data, 1)
             if data:
                 self.data_received(data)
@@ -186,7 +187,7 @@ class HTTP1Connection(Connection):
         if self._unread:
             unread, self._unread = self._unread, b""
             self.data_received(unread)
-        if self._wait <= HEAD:
+        if self._wait == HEAD or (self._wait == NEXT and not self._unread):
             self._resume_reading()
 
     # What an exchange calls.

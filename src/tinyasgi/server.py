@@ -162,9 +162,13 @@ class Server:
                 logger.error("can't accept a connection: %s", error)
                 await asyncio.sleep(1)
                 continue
-            while limit and len(self._context.connections) + len(self._handshakes) >= limit:
-                self._gone.clear()
-                await self._gone.wait()
+            try:
+                while limit and len(self._context.connections) + len(self._handshakes) >= limit:
+                    self._gone.clear()
+                    await self._gone.wait()
+            except asyncio.CancelledError:
+                accepted.close()
+                raise
             task = loop.create_task(self._shake_hands(accepted, peer, factory))
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
@@ -185,7 +189,7 @@ class Server:
                 reason = "a request without TLS on a port with TLS"
             self._context.note(peer, f"no TLS handshake: {reason}")
             accepted.close()
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             accepted.close()
 
     # Stopping.
@@ -199,6 +203,8 @@ class Server:
                 listener.cancel()
             else:
                 listener.close()
+        for handshake in self._handshakes:
+            handshake.cancel()
         context.stopping = True
         await _let_loop_read()
         for connection in list(context.connections):
