@@ -38,7 +38,7 @@ __all__ = [
 __all__ += ["in_loop", "quick_loop", "reply", "until", "upload"]
 
 #: Seconds until a test that hangs gives up; one that works never waits for it.
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 GET = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
 

@@ -78,6 +78,7 @@ def test_not_found(folder: str, target: str, said: list[str]) -> None:
         load(target, folder)
     message = str(raised.value)
     assert "\n" not in message
+    assert raised.value.__cause__ is None
     for word in said:
         assert word in message
 
@@ -90,9 +91,13 @@ def test_not_found(folder: str, target: str, said: list[str]) -> None:
         ("wrong_module:app", SyntaxError),
     ],
 )
-def test_errors_of_the_module_itself_pass(folder: str, target: str, error: type[Exception]) -> None:
-    with pytest.raises(error):
+def test_errors_of_the_module_itself_are_the_cause(
+    folder: str, target: str, error: type[Exception]
+) -> None:
+    with pytest.raises(LoadError) as raised:
         load(target, folder)
+    assert target.partition(":")[0] in str(raised.value)
+    assert isinstance(raised.value.__cause__, error)
 
 
 # Factories (DEMAND 45).
@@ -157,9 +162,10 @@ async def test_error_in_a_factory() -> None:
     def create() -> Any:
         raise ValueError("no settings")
 
-    with pytest.raises(ValueError, match="no settings"):
+    with pytest.raises(LoadError) as raised:
         async with created(create):
             pytest.fail("there is no app")
+    assert isinstance(raised.value.__cause__, ValueError)
 
 
 # Interfaces.

@@ -24,6 +24,10 @@ __all__ = ["Context", "Swept"]
 
 logger = logging.getLogger("tinyasgi.server")
 
+#: From Python 3.12 on a task can take its first step at once; an app that need not wait is done
+#: with that.
+_EAGER = sys.version_info >= (3, 12)
+
 #: Most log lines a second about the faults of peers.
 NOTES = 20
 
@@ -91,11 +95,16 @@ class Context:
             exchange.started = time.perf_counter()
         # Not by `loop.create_task`: that goes a longer way to the same end.
         name, variables, run = exchange.line.name, self.variables.copy(), self._run(exchange)
-        if sys.version_info >= (3, 12):  # an app that need not wait ends here and now
-            task = asyncio.Task(run, loop=self.loop, name=name, context=variables, eager_start=True)
+        if _EAGER:
+            exchange.task = asyncio.Task(
+                run,
+                loop=self.loop,
+                name=name,
+                context=variables,
+                eager_start=True,  # type: ignore[call-arg, unused-ignore]
+            )
         else:
-            task = asyncio.Task(run, loop=self.loop, name=name, context=variables)
-        exchange.task = task
+            exchange.task = asyncio.Task(run, loop=self.loop, name=name, context=variables)
         self._left -= 1
         if not self._left:
             logger.info("stopping after %d requests", self.config.limit_max_requests)

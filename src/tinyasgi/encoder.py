@@ -51,7 +51,9 @@ class _Section:
     lines: bytes
     names: frozenset[bytes]
     length: int | None
-    """What its content-length says, which `lines` leave out."""
+    """What its content-length says."""
+    ending: bytes
+    """The line of its content-length, if it has one, and the end of the head."""
     close: bool
     """It has `connection: close`."""
 
@@ -82,7 +84,8 @@ def _render(fields: tuple[tuple[bytes, bytes], ...]) -> _Section:
         elif lower != b"transfer-encoding":
             names.add(lower)
             lines.append(b"\r\n%b: %b" % (lower, value))
-    return _Section(b"".join(lines), frozenset(names), length, close)
+    ending = b"\r\n\r\n" if length is None else _length_line(length)
+    return _Section(b"".join(lines), frozenset(names), length, ending, close)
 
 
 #: The responses of an app are much alike.
@@ -112,36 +115,38 @@ def encode_head(
     names = section.names
     default = defaults.lines if names.isdisjoint(defaults.names) else defaults.without(names)
     announced = section.length
+    ending = section.ending
     framing: Framing
-    ending = b"\r\n\r\n"
     if line.method == "HEAD" or status in _BODILESS:
         framing = NONE
         if status == 204:  # RFC 9110 §8.6 forbids a content-length
-            announced = None
-        elif announced is None:
-            announced = length or None
+            ending = b"\r\n\r\n"
+        elif announced is None and length:
+            ending = _length_line(length)
     elif length is not None:
+        framing = length
         if announced is None:
-            announced = length
+            ending = _length_line(length)
         elif announced != length:
             raise ValueError(f"a body of {length} bytes, but content-length says {announced}")
-        framing = length
     elif announced is not None:
         framing = announced
     elif line.version == "1.1":
-        ending = b"\r\ntransfer-encoding: chunked\r\n\r\n"
         framing = CHUNKED
+        ending = b"\r\ntransfer-encoding: chunked\r\n\r\n"
     else:
         framing = CLOSE_DELIMITED
         persistent = False
-    if announced is not None:
-        ending = b"\r\ncontent-length: %d\r\n\r\n" % announced
     if section.close or not persistent:
         persistent = False
         default += b"\r\nconnection: close"
     elif line.version == "1.0":
         default += b"\r\nconnection: keep-alive"
     return b"".join((head, section.lines, default, ending)), framing, persistent
+
+
+def _length_line(length: int) -> bytes:
+    return b"\r\ncontent-length: %d\r\n\r\n" % length
 
 
 def _status_line(status: int) -> bytes:
