@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         host = transport.get_extra_info("sockname")
         self.client = tuple(peer[:2]) if isinstance(peer, tuple) else None
-        self._server = (host, None) if isinstance(host, str) else tuple(host[:2])
+        self._server = tuple(host[:2]) if isinstance(host, tuple) else (host, None)
         self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
         self._context.opened(self)
 

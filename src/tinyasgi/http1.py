@@ -101,7 +101,11 @@ class HTTP1Connection(Connection):
             if data:
                 self.data_received(data)
             return
-        rules.unfinished_head(data, seen, self._context.config.limit_head_size)
+        rules.check_size(data, self._context.config.limit_head_size)
+        line_end = data.find(b"\r\n")
+        if line_end > 0:
+            self._context.request_lines[data[:line_end]]  # raises what there is to say of it
+        rules.check_beginning(data, seen)
         self._unread = data
         if self._wait == NEXT:
             self._since = self._context.ticks
@@ -112,7 +116,7 @@ class HTTP1Connection(Connection):
         context = self._context
         config = context.config
         if end > config.limit_head_size:
-            rules.unfinished_head(data[:end], 0, config.limit_head_size)
+            rules.check_size(data[:end], config.limit_head_size)
         start = data.find(b"\r\n") + 2
         line = context.request_lines[data[: start - 2]]
         fields = context.parser.fields(data[:end], start)
@@ -317,7 +321,7 @@ class HTTP1Connection(Connection):
         """Closes at once when idle, else when the running exchange is complete."""
         if self._exchange is not None:
             self._exchange.wake()
-        elif self._wait <= NEXT:
+        elif self._wait not in (HEAD, CLOSE):
             self._end()
 
     def close(self) -> None:

@@ -8,15 +8,23 @@ from .cache import Cache
 from .parsers import TOKEN, BadRequest
 from .typing import Fields
 
-__all__ = ["CHUNKED", "EMPTY_LINES", "RequestLine", "judge", "request_line", "unfinished_head"]
-__all__ += ["with_host"]
+__all__ = [
+    "CHUNKED",
+    "EMPTY_LINES",
+    "RequestLine",
+    "check_beginning",
+    "check_size",
+    "judge",
+    "request_line",
+    "with_host",
+]
 
 #: The length of a body whose end the chunked coding tells (RFC 9112 §7.1).
 CHUNKED = -1
 
 #: What a server ignores before a request line (RFC 9112 §2.2).
 EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
-_BARE_LF = re.compile(rb"(?<!\r)\n")
+_BARE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
 
 _VERSIONS = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
@@ -33,19 +41,23 @@ _HOST = re.compile(
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)([/?].*)?", re.DOTALL)
 
 
-def unfinished_head(data: bytes, seen: int, limit: int) -> None:
-    """What can be said of a head before its end has arrived.
-
-    seen: bytes of it that were judged before. limit: most bytes of a head. Raises BadRequest.
-    """
-    if len(data) > limit:
-        if b"\r\n" in data[:limit]:
+def check_size(head: bytes, limit: int) -> None:
+    """Raises BadRequest for a head of more than `limit` bytes, or the beginning of one."""
+    if len(head) > limit:
+        if b"\r\n" in head[:limit]:
             raise BadRequest(431, f"a head of over {limit} bytes")
         raise BadRequest(414, f"a request line of over {limit} bytes")
-    if not TOKEN.match(data) and data != b"\r":
-        raise _bad_request_line(data)
-    if _BARE_LF.search(data, max(seen - 1, 0)):
-        raise BadRequest(400, f"a bare LF as line end: {data[:80]!r}")
+
+
+def check_beginning(head: bytes, seen: int) -> None:
+    """Raises BadRequest for what can't become a head, however it goes on.
+
+    seen: bytes of it that were checked before, less those a fault may begin in.
+    """
+    if not TOKEN.match(head) and head != b"\r":
+        raise _bad_request_line(head)
+    if _BARE.search(head, seen):
+        raise BadRequest(400, f"a bare CR or LF in a head: {head[:80]!r}")
 
 
 @dataclass(frozen=True, slots=True)

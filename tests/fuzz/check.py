@@ -72,7 +72,9 @@ async def check(data: bytes) -> None:
     assert httptools == h11, f"httptools: {httptools}\nh11: {h11}"
     # The last one is refused before the app sees it when a fault in its body is seen first.
     pieces = httptools[1]
-    assert scopes in (pieces, pieces[:-1]), f"in pieces: {pieces}\nin one: {scopes}"
+    # Who waits for 100 (Continue) and gets its answer first has the connection closed.
+    waits = b"expect" in data.lower()
+    assert waits or scopes in (pieces, pieces[:-1]), f"in pieces: {pieces}\nin one: {scopes}"
 
 
 def cut(data: bytes, count: int) -> Iterator[bytes]:
