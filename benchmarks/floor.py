@@ -28,7 +28,7 @@ class Fixed(asyncio.Protocol):
     """Parse all that came, then answer every request in it with a single write."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast("asyncio.Transport", transport)
         self.parser = httptools.HttpRequestParser(self)
         self.complete = 0
 

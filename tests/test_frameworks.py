@@ -349,7 +349,7 @@ def test_litestar() -> None:
 
         return Stream(numbers())
 
-    with client(litestar.Litestar([add, echo, stream]), lifespan="on") as http:
+    with client(litestar.Litestar([add, echo, stream], logging_config=None), lifespan="on") as http:
         assert http.get("/sum/2/3").json() == {"sum": 5}
         assert http.post("/echo", json={"a": [1, 2]}).json() == {"a": [1, 2]}
         assert http.post("/echo", content=b"{").status_code == 400

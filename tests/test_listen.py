@@ -1,14 +1,16 @@
-"""Sockets and their addresses (DEMAND 28, 29, 30)."""
+"""Sockets and their addresses."""
 
 import os
 import socket
 import stat
 import sys
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import GET, Client, hello, reply
+from helpers import GET, PATIENCE, Client, hello, reply
 
 from tinyasgi import Config
 from tinyasgi.listen import ListenError, bind
@@ -193,6 +195,33 @@ def test_live_unix_socket_is_refused(path: str) -> None:
             pytest.fail("two servers share a socket")
         with Client(path) as client:
             assert client.response(GET).status == 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a full queue refuses elsewhere")
+def test_busy_unix_socket_is_refused(path: str) -> None:
+    """Also when its server has no room for the connection that asks whether it lives."""
+    errors = []
+
+    def start() -> None:
+        try:
+            bind(Config(uds=path))[0].close()
+        except ListenError as error:
+            errors.append(error)
+
+    with ExitStack() as stack:
+        with socket.socket(socket.AF_UNIX) as busy:
+            busy.bind(path)
+            busy.listen(0)
+            full = 0
+            while not full:
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                full = client.connect_ex(path)
+            thread = threading.Thread(target=start)
+            thread.start()
+            thread.join(PATIENCE)
+        thread.join()
+    assert len(errors) == 1
 
 
 @posix

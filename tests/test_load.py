@@ -100,7 +100,7 @@ def test_errors_of_the_module_itself_are_the_cause(
     assert isinstance(raised.value.__cause__, error)
 
 
-# Factories (DEMAND 45).
+# Factories.
 
 
 @in_loop

@@ -277,7 +277,7 @@ def test_tls_handshake_does_not_hold_up_others(tls: Certificates) -> None:
         assert client.response(GET).status == 200
 
 
-# How a server stops (DEMAND 1). Each test says what a stop waits for by its own timeout.
+# How a server stops. Each test says what a stop waits for by its own timeout.
 
 
 class Stopping:

@@ -17,6 +17,9 @@ STREAMING: Final = 2  # the head has been written, more body is to come
 COMPLETE: Final = 3  # the response has been written to its end
 LOST: Final = 4  # the response can't be written any more
 
+#: Bytes that an app may send without a wait before others get their turn.
+TURN: Final = 1 << 20
+
 # How far the request body has come.
 ARRIVING: Final = 0
 ARRIVED: Final = 1
@@ -74,7 +77,7 @@ class Exchange:
 
     # fmt: off
     __slots__ = (
-        "_body", "_fields", "_input", "_waiters", "connection", "framing", "line",
+        "_body", "_fields", "_input", "_rested", "_waiters", "connection", "framing", "line",
         "persistent", "phase", "scope", "sent", "started", "status", "task",
     )
     # fmt: on
@@ -97,6 +100,7 @@ class Exchange:
         self.phase: int = WAITING
         self.status = 0
         self.sent = 0  # bytes of response body
+        self._rested = 0
         self._body = b""
         self._input: int = ARRIVED
         self._waiters: set[asyncio.Future[None]] | None = None
@@ -140,6 +144,9 @@ class Exchange:
                 self.connection.write_head(self, self._fields, body, more_body)
             else:
                 self.connection.write_body(self, body, message.get("more_body", False))
+                if self.sent - self._rested > TURN:
+                    self._rested = self.sent
+                    await asyncio.sleep(0)
             while self.phase == STREAMING and self.connection.paused:
                 await self._wait()
         elif phase != LOST:

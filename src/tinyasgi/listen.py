@@ -86,6 +86,7 @@ def release(path: str) -> None:
 
 def _is_stale(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a busy server need not have room for this
         return probe.connect_ex(path) == errno.ECONNREFUSED
 
 
