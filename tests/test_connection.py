@@ -147,6 +147,47 @@ async def test_endless_stream_ends_with_its_client(
     assert secure or caplog.text == ""
 
 
+@pytest.mark.parametrize(
+    ("method", "piece"), [(b"GET", bytes(1000)), (b"GET", b""), (b"HEAD", bytes(1000))]
+)
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_endless_stream_lets_others_in(loop: Any, method: bytes, piece: bytes) -> None:
+    """Also where nothing is written that could fill the connection."""
+    entered, arrived = threading.Event(), threading.Event()
+    served = []
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/other":
+            served.append("other")
+            await reply(send)
+            return
+        entered.set()
+        arrived.wait(PATIENCE)  # the loop stands still until there is another request
+        await send(START)
+        for _ in range(50_000):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            if served:
+                break
+        served.append("stream")
+        await send({"type": "http.response.body"})
+
+    def talk(port: int) -> None:
+        with Client(port) as other, Client(port) as client:
+            other.response(GET.replace(b"/ ", b"/other "))
+            served.clear()
+            client.send(GET.replace(b"GET", method))
+            assert entered.wait(PATIENCE)
+            other.send(GET.replace(b"/ ", b"/other "))
+            arrived.set()
+            other.response()
+            client.head()
+
+    async with Server(app, port=0, lifespan="off") as server:
+        await asyncio.to_thread(talk, server.port)
+    assert served == ["other", "stream"]
+
+
 # Deadlines.
 
 

@@ -49,7 +49,7 @@ def _values(given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[st
         name, value = option_name(field.name), given[field.name]
         if value is None:
             name = environment_name(field.name)
-            value = environment.get(name)
+            value = environment.get(name) or None  # empty is not given
         if isinstance(value, list):
             value = "\n".join(value)
         if isinstance(value, str):

@@ -35,8 +35,8 @@ _TIMES, _RESPONSES, _LOGS, _TLS = "Time limits", "Responses", "Logs", "TLS"
 class Config:
     """All options of a server; `docs/options.md` lists them.
 
-    Times are in seconds and sizes in bytes. 0 switches a limit off; None is "not given". Raises
-    OptionError for a value that is not allowed.
+    Times are in seconds and sizes in bytes. 0 switches a limit off, but for the graceful shutdown
+    it means at once; None is "not given". Raises OptionError for a value that is not allowed.
     """
 
     factory: bool = option(

@@ -94,17 +94,19 @@ class Context:
         if self.access is not None:
             exchange.started = time.perf_counter()
         # Not by `loop.create_task`: that goes a longer way to the same end.
-        name, variables, run = exchange.line.name, self.variables.copy(), self._run(exchange)
+        name = exchange.line.name
         if _EAGER:
-            exchange.task = asyncio.Task(
-                run,
+            exchange.task = asyncio.Task(  # type: ignore[call-arg, unused-ignore]
+                self._run(exchange),
                 loop=self.loop,
                 name=name,
-                context=variables,
-                eager_start=True,  # type: ignore[call-arg, unused-ignore]
+                context=self.variables.copy(),
+                eager_start=True,
             )
         else:
-            exchange.task = asyncio.Task(run, loop=self.loop, name=name, context=variables)
+            exchange.task = asyncio.Task(
+                self._run(exchange), loop=self.loop, name=name, context=self.variables.copy()
+            )
         self._left -= 1
         if not self._left:
             logger.info("stopping after %d requests", self.config.limit_max_requests)

@@ -17,8 +17,10 @@ STREAMING: Final = 2  # the head has been written, more body is to come
 COMPLETE: Final = 3  # the response has been written to its end
 LOST: Final = 4  # the response can't be written any more
 
-#: Bytes that an app may send without a wait before others get their turn.
+# An app may send so many bytes without a wait before others get their turn, and a message alone
+# counts for some.
 TURN: Final = 1 << 20
+MESSAGE: Final = 256
 
 # How far the request body has come.
 ARRIVING: Final = 0
@@ -77,7 +79,7 @@ class Exchange:
 
     # fmt: off
     __slots__ = (
-        "_body", "_fields", "_input", "_rested", "_waiters", "connection", "framing", "line",
+        "_body", "_credit", "_fields", "_input", "_waiters", "connection", "framing", "line",
         "persistent", "phase", "scope", "sent", "started", "status", "task",
     )
     # fmt: on
@@ -100,7 +102,7 @@ class Exchange:
         self.phase: int = WAITING
         self.status = 0
         self.sent = 0  # bytes of response body
-        self._rested = 0
+        self._credit = TURN
         self._body = b""
         self._input: int = ARRIVED
         self._waiters: set[asyncio.Future[None]] | None = None
@@ -139,18 +141,29 @@ class Exchange:
             body = message.get("body", b"")
             if type(body) is not bytes:
                 body = _as_bytes(body)
+            more_body = message.get("more_body", False)
             if phase == STARTED:
-                more_body = message.get("more_body", False)
                 self.connection.write_head(self, self._fields, body, more_body)
             else:
-                self.connection.write_body(self, body, message.get("more_body", False))
-                if self.sent - self._rested > TURN:
-                    self._rested = self.sent
-                    await asyncio.sleep(0)
-            while self.phase == STREAMING and self.connection.paused:
-                await self._wait()
-        elif phase != LOST:
+                self.connection.write_body(self, body, more_body)
+            if self.phase == LOST:
+                raise ClientDisconnected("the client has left")
+            if more_body:
+                self._credit -= len(body) + MESSAGE
+                if self._credit < 0 or self.connection.paused:
+                    await self._take_turns()
+        elif phase == LOST:
+            raise ClientDisconnected("the client has left")
+        else:
             raise RuntimeError(f"{kind!r} can't be sent {_PHASES[phase]} of a response")
+
+    async def _take_turns(self) -> None:
+        """Waits for a client that reads more slowly, and lets others have their turn."""
+        while self.phase == STREAMING and self.connection.paused:
+            await self._wait()
+        if self._credit < 0:
+            self._credit = TURN
+            await asyncio.sleep(0)
         if self.phase == LOST:
             raise ClientDisconnected("the client has left")
 

@@ -90,7 +90,8 @@ class HTTP1Connection(Connection):
         if self._decoder is not None:
             self._read_body(data)
         elif self._wait != CLOSE:
-            self._keep_unread(self._unread + data)
+            self._unread += data
+            self._pause_reading()
 
     def _keep_head(self, data: bytes, seen: int) -> None:
         """Keeps the beginning of a head until the rest of it arrives, without empty lines."""
@@ -144,14 +145,10 @@ class HTTP1Connection(Connection):
                 rest = self._take_body(exchange, rest)
         self._exchange = exchange
         self._wait = APP
-        self._keep_unread(rest)
-        context.start(exchange)
-
-    def _keep_unread(self, data: bytes) -> None:
-        """Keeps what the client sent ahead of a response, and reads no more of it."""
-        self._unread = data
-        if data:
+        self._unread = rest
+        if rest:
             self._pause_reading()
+        context.start(exchange)
 
     def _take_body(self, exchange: Exchange | None, data: bytes) -> bytes:
         """Takes what there is of a request body; what follows it. Raises BadRequest."""
@@ -176,7 +173,9 @@ class HTTP1Connection(Connection):
         except BadRequest as refused:
             self._refuse(refused)
             return
-        self._keep_unread(rest)
+        self._unread = rest
+        if rest:
+            self._pause_reading()
         if exchange is None:
             if self._decoder is None:
                 self._wait = NEXT

@@ -5,7 +5,6 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -58,7 +57,9 @@ class Server:
         if access is None and log.wants_records(self.config):
             access = log.record_access
         self._access = access
-        self._listeners: list[asyncio.AbstractServer | asyncio.Task[None]] = []
+        self._listeners: list[asyncio.AbstractServer] = []
+        #: Sockets that are accepted from here, and whether they are at the moment.
+        self._readers: dict[socket.socket, bool] = {}
         self._handshakes: set[asyncio.Task[None]] = set()
         self._lifespan = Lifespan(self._app, self.config.lifespan)
         self._stop = asyncio.Event()
@@ -85,7 +86,7 @@ class Server:
         loop = asyncio.get_running_loop()
         self._context = context = Context(self._app, self.config, loop)
         context.on_stop = self._fail
-        context.on_gone = self._gone.set
+        context.on_gone = self._on_gone
         context.access = self._access
         self._sockets = self._sockets or listen.bind(self.config)
         self.addresses = [listen.address(sock, self._tls is not None) for sock in self._sockets]
@@ -138,51 +139,72 @@ class Server:
 
     async def _listen(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        factory = partial(HTTP1Connection, self._context)
         backlog = self.config.backlog
         sock.setblocking(False)
         if self._tls is not None or self.config.limit_connections:
             sock.listen(backlog)
-            self._listeners.append(loop.create_task(self._accept(sock, factory)))
+            loop.add_reader(sock, self._accept, sock)
+            self._readers[sock] = True
         elif sock.family == socket.AF_UNIX:
             self._listeners.append(
-                await loop.create_unix_server(factory, sock=sock, backlog=backlog)
+                await loop.create_unix_server(self._connect, sock=sock, backlog=backlog)
             )
         else:
-            self._listeners.append(await loop.create_server(factory, sock=sock, backlog=backlog))
+            self._listeners.append(
+                await loop.create_server(self._connect, sock=sock, backlog=backlog)
+            )
 
-    async def _accept(self, sock: socket.socket, factory: Callable[[], HTTP1Connection]) -> None:
+    def _connect(self) -> HTTP1Connection:
+        return HTTP1Connection(self._context)
+
+    def _accept(self, sock: socket.socket) -> None:
         """Accepts one by one: for a limit that holds, and to see TLS handshakes that fail."""
         loop = asyncio.get_running_loop()
-        limit = self.config.limit_connections
-        while True:
-            try:
-                accepted, peer = await loop.sock_accept(sock)
-            except OSError as error:  # out of file descriptors, for one
-                logger.error("can't accept a connection: %s", error)
-                await asyncio.sleep(1)
-                continue
-            try:
-                while limit and len(self._context.connections) + len(self._handshakes) >= limit:
-                    self._gone.clear()
-                    await self._gone.wait()
-            except asyncio.CancelledError:
-                accepted.close()
-                raise
-            task = loop.create_task(self._shake_hands(accepted, peer, factory))
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+        if self._is_full():
+            self._pause_accepting(sock)
+            return
+        try:
+            accepted, peer = sock.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:  # out of file descriptors, for one
+            logger.error("can't accept a connection: %s", error)
+            self._pause_accepting(sock)
+            loop.call_later(1.0, self._on_gone)
+            return
+        accepted.setblocking(False)
+        task = loop.create_task(self._shake_hands(accepted, peer))
+        self._handshakes.add(task)
+        task.add_done_callback(self._on_shaken)
 
-    async def _shake_hands(
-        self, accepted: socket.socket, peer: Any, factory: Callable[[], HTTP1Connection]
-    ) -> None:
+    def _is_full(self) -> bool:
+        limit = self.config.limit_connections
+        return 0 < limit <= len(self._context.connections) + len(self._handshakes)
+
+    def _pause_accepting(self, sock: socket.socket) -> None:
+        asyncio.get_running_loop().remove_reader(sock)
+        self._readers[sock] = False
+
+    def _on_shaken(self, task: asyncio.Task[None]) -> None:
+        self._handshakes.discard(task)
+        self._on_gone()
+
+    def _on_gone(self) -> None:
+        """A connection or an exchange has ended."""
+        self._gone.set()
+        for sock, reading in self._readers.items():
+            if not reading and not self._is_full():
+                self._readers[sock] = True
+                asyncio.get_running_loop().add_reader(sock, self._accept, sock)
+
+    async def _shake_hands(self, accepted: socket.socket, peer: Any) -> None:
         loop = asyncio.get_running_loop()
         tls: dict[str, Any] = {}
         if self._tls is not None:
             tls = {"ssl": self._tls, "ssl_shutdown_timeout": LINGER}
             tls["ssl_handshake_timeout"] = self.config.timeout_head or None
         try:
-            await loop.connect_accepted_socket(factory, accepted, **tls)
+            await loop.connect_accepted_socket(self._connect, accepted, **tls)
         except ssl.SSLError as error:
             reason = error.reason or str(error)
             if reason == "HTTP_REQUEST":
@@ -198,18 +220,15 @@ class Server:
         """Ends all connections and exchanges; when it returns, none is left but for a log line."""
         context = self._context
         await _let_loop_read()
-        for listener in self._listeners:
-            if isinstance(listener, asyncio.Task):
-                listener.cancel()
-            else:
-                listener.close()
+        self._stop_listening()
         for handshake in self._handshakes:
             handshake.cancel()
         context.stopping = True
         await _let_loop_read()
         for connection in list(context.connections):
             connection.stop()
-        if await self._within(self.config.timeout_graceful_shutdown, self._until_gone()):
+        grace = 0 if self._hurry else self.config.timeout_graceful_shutdown
+        if await self._within(grace, self._until_gone()):
             return
         for exchange in list(context.running):
             exchange.cancel()
@@ -219,6 +238,13 @@ class Server:
             if context.running:
                 logger.error("%d requests did not end when cancelled", len(context.running))
 
+    def _stop_listening(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        for sock in self._readers:
+            self._pause_accepting(sock)
+        self._readers.clear()
+
     async def _until_gone(self) -> None:
         while self._context.connections or self._context.running:
             self._gone.clear()
@@ -227,7 +253,8 @@ class Server:
     async def _within(self, seconds: float, work: Coroutine[Any, Any, None]) -> bool:
         """Whether work ends in time; `quit` makes the time short."""
         try:
-            async with asyncio.timeout(LAST if self._hurry else seconds) as self._timeout:
+            limit = min(seconds, LAST) if self._hurry else seconds
+            async with asyncio.timeout(limit) as self._timeout:
                 await work
         except TimeoutError:
             return False
@@ -246,8 +273,7 @@ class Server:
             self._close()
 
     def _close(self) -> None:
-        for listener in self._listeners:
-            listener.cancel() if isinstance(listener, asyncio.Task) else listener.close()
+        self._stop_listening()
         for sock in self._sockets:
             sock.close()
         if self.config.uds is not None:

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from .config import Config
@@ -54,7 +54,8 @@ def serve(app: Any, **options: Any) -> Iterator[Server]:
             yield servers[0]
     finally:
         if servers and thread.is_alive():
-            loops[0].call_soon_threadsafe(servers[0].stop)
+            with suppress(RuntimeError):  # it has just stopped by itself
+                loops[0].call_soon_threadsafe(servers[0].stop)
         thread.join()
     if errors:
         raise errors[0]
@@ -86,10 +87,13 @@ class MemoryConnection(asyncio.Transport):
 
     async def settle(self) -> None:
         """Until apps that wait for nothing else have gone on as far as they can."""
-        for _ in range(10):
+        quiet, before = 0, None
+        while quiet < 10:
             while self._waiting and self._reading and not self._lost:
                 self.protocol.data_received(self._waiting.pop(0))
             await asyncio.sleep(0)
+            now = len(self.sent), len(self._waiting), self._lost
+            quiet, before = (quiet + 1 if now == before else 0), now
 
     async def eof(self) -> bytes:
         """The client ends its side; returns all that is sent by then."""
