@@ -1,7 +1,6 @@
 """Writes docs/options.md from the fields of `Config`: `make docs`."""
 
 import dataclasses
-from itertools import groupby
 from pathlib import Path
 
 from tinyasgi import Config
@@ -31,10 +30,11 @@ bytes. The app itself can be given as `TINYASGI_APP`.
 def render() -> str:
     """The whole page."""
     parts = [HEAD]
-    fields = dataclasses.fields(Config)
-    for group, members in groupby(fields, key=lambda field: str(field.metadata["group"])):
-        parts += [f"\n## {group}\n\n", "| option | environment | default | meaning |\n"]
-        parts += ["| --- | --- | --- | --- |\n", *map(_row, members)]
+    for field in dataclasses.fields(Config):
+        if heading := field.metadata["heading"]:
+            parts += [f"\n## {heading}\n\n", "| option | environment | default | meaning |\n"]
+            parts += ["| --- | --- | --- | --- |\n"]
+        parts += [_row(field)]
     return "".join(parts)
 
 

@@ -91,20 +91,18 @@ def _parser() -> _Parser:
     version = f"tinyasgi {__version__}, {platform.python_implementation()} "
     version += f"{platform.python_version()} on {platform.system()}"
     parser.add_argument("--version", action="version", version=version)
-    groups: dict[str, Any] = {}
+    group: Any = parser
     for field in dataclasses.fields(Config):
-        group, kind = field.metadata["group"], field.metadata["kind"]
-        if group not in groups:
-            groups[group] = parser.add_argument_group(group)
-        text = field.metadata["help"].replace("%", "%%")
-        name = option_name(field.name)
+        kind: Kind = field.metadata["kind"]
+        if field.metadata["heading"]:
+            group = parser.add_argument_group(field.metadata["heading"])
+        name, text = option_name(field.name), field.metadata["help"].replace("%", "%%")
         if kind is FLAG:
-            groups[group].add_argument(
-                name, action=argparse.BooleanOptionalAction, default=None, help=text
-            )
-        else:
-            if not kind.repeatable and field.default is not None:
-                text += f" (default: {kind.show(field.default)})"
-            action = "append" if kind.repeatable else "store"
-            groups[group].add_argument(name, action=action, metavar=kind.metavar, help=text)
+            yes_or_no = argparse.BooleanOptionalAction
+            group.add_argument(name, action=yes_or_no, default=None, help=text)
+            continue
+        if field.default not in (None, "", ()):
+            text += f" (default: {kind.show(field.default)})"
+        action = "append" if kind.repeatable else "store"
+        group.add_argument(name, action=action, metavar=kind.metavar, help=text)
     return parser

@@ -1,6 +1,5 @@
 """Responses: values → bytes. The only code that writes HTTP/1.1 (RFC 9110, RFC 9112)."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TypeAlias
@@ -8,6 +7,7 @@ from typing import TypeAlias
 from .cache import Cache
 from .parsers import TOKEN
 from .rules import RequestLine
+from .typing import Pairs
 
 __all__ = ["CONTINUE", "NONE", "Defaults", "Framing", "encode_body", "encode_head"]
 __all__ += ["encode_refusal"]
@@ -94,7 +94,7 @@ _sections = Cache(_render, 512, longest=64)
 
 def encode_head(
     status: int,
-    fields: Iterable[tuple[bytes, bytes]],
+    fields: Pairs,
     defaults: Defaults,
     line: RequestLine,
     persistent: bool,

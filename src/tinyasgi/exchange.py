@@ -1,11 +1,11 @@
 """One request and its response, as the app sees them (ASGI HTTP specification 2.5)."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final, Protocol
 
 from .rules import RequestLine
-from .typing import Address, Message, Scope
+from .typing import Address, Message, Pairs, Scope
 
 __all__ = ["COMPLETE", "LOST", "STARTED", "STREAMING", "WAITING", "ClientDisconnected"]
 __all__ += ["Carrier", "Exchange"]
@@ -51,13 +51,7 @@ class Carrier(Protocol):
     def stopping(self) -> bool:
         """The server stops: who streams is to say goodbye."""
 
-    def write_head(
-        self,
-        exchange: "Exchange",
-        fields: Iterable[tuple[bytes, bytes]],
-        body: bytes,
-        more_body: bool,
-    ) -> None:
+    def write_head(self, exchange: "Exchange", fields: Pairs, body: bytes, more_body: bool) -> None:
         """Writes the head and the first piece of the body. Raises TypeError or ValueError."""
 
     def write_body(self, exchange: "Exchange", body: bytes, more_body: bool) -> None:
@@ -90,7 +84,7 @@ class Exchange:
     """How the rest of the response body is framed (`encoder.Framing`)."""
     started: float
     """When the request arrived, in seconds of `time.perf_counter`; set for the access log."""
-    _fields: Iterable[tuple[bytes, bytes]]
+    _fields: Pairs
 
     def __init__(
         self, connection: Carrier, scope: Scope, line: RequestLine, persistent: bool

@@ -1,12 +1,11 @@
 """HTTP/1.1 on one connection (RFC 9112): transport ↔ parser, exchanges, encoder."""
 
-from collections.abc import Iterable
-
 from . import decoder, encoder, rules
 from .connection import APP, BODY, CLOSE, HEAD, NEXT, Connection
 from .context import Context
 from .exchange import COMPLETE, LOST, STREAMING, Exchange
 from .parsers import BadRequest
+from .typing import Pairs
 
 __all__ = ["HTTP1Connection"]
 
@@ -199,13 +198,7 @@ class HTTP1Connection(Connection):
     def stopping(self) -> bool:
         return self._context.stopping
 
-    def write_head(
-        self,
-        exchange: Exchange,
-        fields: Iterable[tuple[bytes, bytes]],
-        body: bytes,
-        more_body: bool,
-    ) -> None:
+    def write_head(self, exchange: Exchange, fields: Pairs, body: bytes, more_body: bool) -> None:
         context = self._context
         head, framing, persistent = encoder.encode_head(
             exchange.status,

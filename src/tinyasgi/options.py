@@ -91,6 +91,7 @@ SECONDS = Kind("a number of seconds, 0 or more", "S", float, _is_time, "{:g}".fo
 FIELDS = Kind("a field as NAME:VALUE", "NAME:VALUE", _fields, _are_fields, repeatable=True)
 
 
-def option(default: Any, group: str, kind: Kind, text: str) -> Any:
-    """A field of `Config`: its default, the heading it stands under, its kind and its help."""
-    return dataclasses.field(default=default, metadata={"group": group, "kind": kind, "help": text})
+def option(default: Any, kind: Kind, text: str, *, heading: str = "") -> Any:
+    """A field of `Config`. heading: for it and the options that follow."""
+    metadata = {"kind": kind, "help": text, "heading": heading}
+    return dataclasses.field(default=default, metadata=metadata)

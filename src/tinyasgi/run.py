@@ -94,23 +94,24 @@ def _announce(server: Server, loop: asyncio.AbstractEventLoop) -> None:
     )
 
 
+def _signals() -> tuple[int, ...]:
+    """The signals that end the process; none are taken outside of the main thread."""
+    main = threading.current_thread() is threading.main_thread()
+    return (signal.SIGINT, signal.SIGTERM) if main else ()
+
+
 class _Signals:
     """SIGINT and SIGTERM: the first stops in order, the second at once, the third as it may."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.server: Server | None = None
         self._task = asyncio.current_task()
-        self._loop = loop
         self._count = 0
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._take(number)
-
-    def _take(self, number: int) -> None:
-        try:
-            self._loop.add_signal_handler(number, self._on_signal)
-        except NotImplementedError:  # Windows
-            signal.signal(number, lambda *_: self._loop.call_soon_threadsafe(self._on_signal))
+        for number in _signals():
+            try:
+                loop.add_signal_handler(number, self._on_signal)
+            except NotImplementedError:  # Windows
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._on_signal))
 
     def _on_signal(self) -> None:
         self._count += 1
@@ -122,21 +123,18 @@ class _Signals:
         else:
             self.server.quit()
         if self._count > 1:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _signals():
                 signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
 def _leaving_on_signals() -> Iterator[None]:
     """Until the loop takes them, signals end the process quietly."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def leave(*_: object) -> None:
         raise SystemExit(0)
 
-    previous = {n: signal.signal(n, leave) for n in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, leave) for number in _signals()}
     try:
         yield
     finally:

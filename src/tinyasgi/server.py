@@ -145,14 +145,10 @@ class Server:
             sock.listen(backlog)
             loop.add_reader(sock, self._accept, sock)
             self._readers[sock] = True
-        elif sock.family == socket.AF_UNIX:
-            self._listeners.append(
-                await loop.create_unix_server(self._connect, sock=sock, backlog=backlog)
-            )
-        else:
-            self._listeners.append(
-                await loop.create_server(self._connect, sock=sock, backlog=backlog)
-            )
+            return
+        unix = sock.family == socket.AF_UNIX
+        create: Any = loop.create_unix_server if unix else loop.create_server
+        self._listeners.append(await create(self._connect, sock=sock, backlog=backlog))
 
     def _connect(self) -> HTTP1Connection:
         return HTTP1Connection(self._context)
