@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Final
 
 from .config import Config
-from .context import Context
+from .context import Context, peer_name
 from .typing import Address
 
 __all__ = ["APP", "BODY", "CLOSE", "FIRST", "HEAD", "LINGER", "NEXT", "Connection"]
@@ -42,23 +42,14 @@ class Connection(asyncio.Protocol):
 
     # fmt: off
     __slots__ = (
-        "_context",
-        "_progress",
-        "_reading",
-        "_scheme",
-        "_server",
-        "_since",
-        "_transport",
-        "_unsent",
-        "_wait",
-        "client",
-        "eof",
-        "paused",
+        "_client", "_context", "_progress", "_reading", "_scheme", "_server", "_since",
+        "_transport", "_unsent", "_wait", "eof", "paused", "peer",
     )
     # fmt: on
 
     _transport: asyncio.Transport
-    client: Address | None
+    peer: str
+    _client: Address | None
     _server: tuple[str, int | None]
     _scheme: str
 
@@ -76,7 +67,8 @@ class Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]  # a BaseTransport cannot write
         peer = transport.get_extra_info("peername")
         host = transport.get_extra_info("sockname")
-        self.client = tuple(peer[:2]) if isinstance(peer, tuple) else None
+        self.peer = peer_name(peer)
+        self._client = tuple(peer[:2]) if isinstance(peer, tuple) else None
         self._server = tuple(host[:2]) if isinstance(host, tuple) else (host, None)
         self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
         self._context.opened(self)
@@ -136,7 +128,7 @@ class Connection(asyncio.Protocol):
             self._progress = ticks
         elif unsent:
             if ticks - self._progress > limits[WRITE]:
-                self._context.note(self.client, "does not read its response")
+                self._context.note(self.peer, "does not read its response")
                 self.close()
         elif ticks - self._since > limits[self._wait]:
             self._expire()

@@ -16,11 +16,10 @@ from .config import Config
 from .encoder import Defaults
 from .exchange import COMPLETE, Exchange
 from .options import OptionError
-from .parsers import BadRequest
 from .rules import RequestLine
-from .typing import Address, App
+from .typing import App
 
-__all__ = ["Context", "Swept"]
+__all__ = ["Context", "Swept", "peer_name"]
 
 logger = logging.getLogger("tinyasgi.server")
 
@@ -30,6 +29,14 @@ _EAGER: Any = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
 #: Most log lines a second about the faults of peers.
 NOTES = 20
+
+
+def peer_name(address: Any) -> str:
+    """How a peer is called in the log: host and port, or `local` on a unix socket."""
+    if not isinstance(address, tuple):
+        return "local"
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Swept(Protocol):
@@ -95,7 +102,7 @@ class Context:
             exchange.started = time.perf_counter()
         # Not by `loop.create_task`: that goes a longer way to the same end.
         run, variables = self._run(exchange), self.variables.copy()
-        name = exchange.line.name
+        name = exchange.line.text
         exchange.task = asyncio.Task(run, loop=self.loop, name=name, context=variables, **_EAGER)
         self._left -= 1
         if not self._left:
@@ -117,21 +124,16 @@ class Context:
     def _report(self, exchange: Exchange, error: BaseException | None) -> None:
         if error is None:
             return
-        logger.error("%r: the app failed", exchange.line.name, exc_info=error)
+        logger.error("%s: the app failed", exchange.line.text, exc_info=error)
         if not isinstance(error, Exception | asyncio.CancelledError):
             self.on_stop(error)
 
     # Connections and the clock.
 
-    def refused(self, client: Address | None, refused: BadRequest) -> None:
-        """Logs what was answered to a bad request, and to whom."""
-        self.note(client, f"{refused.status} {refused.reason}")
-
-    def note(self, client: Address | None, fault: str) -> None:
+    def note(self, peer: str, fault: object) -> None:
         """Logs a peer's fault; a flood of them gives no more than NOTES lines a second."""
         self._notes += 1
         if self._notes <= NOTES:
-            peer = f"{client[0]}:{client[1]}" if client else "a local peer"
             logger.warning("%s: %s", peer, fault)
 
     def opened(self, connection: Swept) -> None:

@@ -182,6 +182,6 @@ def encode_refusal(status: int, reason: str, defaults: Defaults, method: str) ->
     fields = [(b"content-type", b"text/plain; charset=utf-8")]
     if status == 503:
         fields.append((b"retry-after", b"1"))  # seconds (RFC 9110 §10.2.3)
-    line = RequestLine(method, b"", "1.1", None, {}, "")
+    line = RequestLine(method, "1.1", None, {}, "")
     head, framing, _ = encode_head(status, fields, defaults, line, False, len(body))
     return head + encode_body(framing, body, False)[0]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final, Protocol
 
 from .rules import RequestLine
-from .typing import Address, Message, Pairs, Scope
+from .typing import Message, Pairs, Scope
 
 __all__ = ["COMPLETE", "LOST", "STARTED", "STREAMING", "WAITING", "ClientDisconnected"]
 __all__ += ["Carrier", "Exchange"]
@@ -40,8 +40,8 @@ class ClientDisconnected(OSError):
 class Carrier(Protocol):
     """What an exchange asks of the connection that carries it: the seam between the two."""
 
-    client: Address | None
-    """The peer, unless it is a local one."""
+    peer: str
+    """The client, as it is called in the log."""
     paused: bool
     """More is written than the peer takes: who streams waits until `Exchange.wake`."""
     eof: bool

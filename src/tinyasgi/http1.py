@@ -5,7 +5,7 @@ from .connection import APP, BODY, CLOSE, HEAD, NEXT, Connection
 from .context import Context
 from .exchange import COMPLETE, LOST, STREAMING, Exchange
 from .parsers import BadRequest
-from .typing import Pairs
+from .typing import Fields, Pairs
 
 __all__ = ["HTTP1Connection"]
 
@@ -23,7 +23,16 @@ class HTTP1Connection(Connection):
     than one read, and beyond that in the kernel.
     """
 
-    __slots__ = ("_continue", "_decoder", "_dropped", "_exchange", "_unread")
+    __slots__ = (
+        "_continue",
+        "_decoder",
+        "_dropped",
+        "_exchange",
+        "_fields",
+        "_judged",
+        "_tail",
+        "_unread",
+    )
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -32,6 +41,11 @@ class HTTP1Connection(Connection):
         self._continue = False  # the client waits for 100 (Continue) to send its body
         self._dropped = 0  # bytes of a body that the app did not take
         self._unread = b""
+        #: The head of the last request from its version on, what it holds and what that means:
+        #: clients repeat themselves.
+        self._tail = b""
+        self._fields: Fields = []
+        self._judged = (0, True, False)
 
     # What the transport calls.
 
@@ -119,10 +133,15 @@ class HTTP1Connection(Connection):
             rules.check_size(data[:end], config.limit_head_size)
         start = data.find(b"\r\n") + 2
         line = context.request_lines[data[: start - 2]]
-        fields = context.parser.fields(data[:end], start)
-        if len(fields) > config.limit_head_fields:
-            raise BadRequest(431, f"{len(fields)} fields where {config.limit_head_fields} may be")
-        length, persistent, wants_continue = rules.judge(line.version, fields)
+        tail = data[start - 5 : end]
+        if tail != self._tail:
+            self._fields = context.parser.fields(data[:end], start)
+            if len(self._fields) > config.limit_head_fields:
+                raise BadRequest(431, f"more than {config.limit_head_fields} fields")
+            self._judged = rules.judge(line.version, self._fields)
+            self._tail = tail
+        length, persistent, wants_continue = self._judged
+        fields = self._fields.copy()
         if line.host is not None:
             fields = rules.with_host(fields, line.host)
         if len(context.running) >= context.concurrency:
@@ -130,7 +149,7 @@ class HTTP1Connection(Connection):
         scope = line.scope.copy()
         scope["asgi"] = ASGI.copy()
         scope["server"] = self._server
-        scope["client"] = self.client
+        scope["client"] = self._client
         scope["scheme"] = self._scheme
         scope["headers"] = fields
         scope["state"] = context.state.copy()
@@ -282,7 +301,7 @@ class HTTP1Connection(Connection):
 
     def _refuse(self, refused: BadRequest, method: str = "GET") -> None:
         """Answers what is no request, unless the answer would follow the beginning of another."""
-        self._context.refused(self.client, refused)
+        self._context.note(self.peer, refused)
         exchange = self._exchange
         if exchange is not None:
             if exchange.phase >= STREAMING:

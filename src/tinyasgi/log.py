@@ -20,21 +20,18 @@ _package_logger = logging.getLogger("tinyasgi")
 _server_logger = logging.getLogger("tinyasgi.server")
 _access_logger = logging.getLogger("tinyasgi.access")
 
-#: Client, method, target, version, status, bytes of body, milliseconds, "" or " aborted".
-ACCESS_FORMAT = '%s "%s %s HTTP/%s" %d %d B %.1f ms%s'
+#: Client, request line, status, bytes of body, milliseconds, "" or " aborted".
+ACCESS_FORMAT = '%s "%s" %d %d B %.1f ms%s'
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 #: Seconds between two writes of access lines.
 FLUSH = 0.1
 
 
 def _access_values(exchange: Exchange) -> tuple[Any, ...]:
-    """What ACCESS_FORMAT takes; method and target were checked when they arrived."""
-    client = exchange.connection.client
+    """What ACCESS_FORMAT takes."""
     return (
-        f"{client[0]}:{client[1]}" if client else "-",
-        exchange.line.method,
-        exchange.line.target.decode("ascii"),
-        exchange.line.version,
+        exchange.connection.peer,
+        exchange.line.text,
         exchange.status,
         exchange.sent,
         (time.perf_counter() - exchange.started) * 1000,

@@ -65,14 +65,13 @@ class RequestLine:
     """What a request line says (RFC 9112 §3)."""
 
     method: str
-    target: bytes
     version: str
     host: bytes | None
     """The authority of an absolute-form target."""
     scope: dict[str, Any]
     """An HTTP scope, but for what the connection and the fields add."""
-    name: str
-    """For the task: method and path."""
+    text: str
+    """The line itself; nothing in it can break a line of a log."""
 
 
 def request_line(line: bytes, root_path: str) -> RequestLine:
@@ -111,7 +110,7 @@ def request_line(line: bytes, root_path: str) -> RequestLine:
         "headers": None,
         "state": None,
     }
-    return RequestLine(method, target, version, host, scope, f"{method} {path}")
+    return RequestLine(method, version, host, scope, line.decode("ascii"))
 
 
 def _bad_request_line(line: bytes) -> BadRequest:

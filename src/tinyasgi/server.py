@@ -11,7 +11,7 @@ from typing import Any
 from . import listen, load, log
 from .config import Config
 from .connection import LINGER
-from .context import Context
+from .context import Context, peer_name
 from .exchange import Exchange
 from .http1 import HTTP1Connection
 from .lifespan import Lifespan
@@ -205,7 +205,7 @@ class Server:
             reason = error.reason or str(error)
             if reason == "HTTP_REQUEST":
                 reason = "a request without TLS on a port with TLS"
-            self._context.note(peer, f"no TLS handshake: {reason}")
+            self._context.note(peer_name(peer), f"no TLS handshake: {reason}")
             accepted.close()
         except (OSError, asyncio.CancelledError):
             accepted.close()

@@ -29,7 +29,7 @@ class BadRequest(Exception):
     """
 
     def __init__(self, status: int, reason: str) -> None:
-        super().__init__(status, reason)
+        super().__init__(f"{status} {reason}")
         self.status = status
         self.reason = reason
 
