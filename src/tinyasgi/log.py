@@ -9,34 +9,28 @@ import contextlib
 import logging
 import sys
 import time
-from typing import Any, ClassVar, TextIO
+from typing import ClassVar, TextIO
 
 from .config import Config
 from .exchange import COMPLETE, Exchange
 
-__all__ = ["ACCESS_FORMAT", "AccessLines", "record_access", "set_up", "wants_records"]
+__all__ = ["AccessLines", "access_line", "record_access", "set_up", "wants_records"]
 
 _package_logger = logging.getLogger("tinyasgi")
 _server_logger = logging.getLogger("tinyasgi.server")
 _access_logger = logging.getLogger("tinyasgi.access")
 
-#: Client, request line, status, bytes of body, milliseconds, "" or " aborted".
-ACCESS_FORMAT = '%s "%s" %d %d B %.1f ms%s'
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 #: Seconds between two writes of access lines.
 FLUSH = 0.1
 
 
-def _access_values(exchange: Exchange) -> tuple[Any, ...]:
-    """What ACCESS_FORMAT takes."""
-    return (
-        exchange.connection.peer,
-        exchange.line.text,
-        exchange.status,
-        exchange.sent,
-        (time.perf_counter() - exchange.started) * 1000,
-        "" if exchange.phase == COMPLETE else " aborted",
-    )
+def access_line(exchange: Exchange) -> str:
+    """Client, request line, status, bytes of body, milliseconds, and whether it was cut off."""
+    taken = (time.perf_counter() - exchange.started) * 1000
+    peer, text, status = exchange.connection.peer, exchange.line.text, exchange.status
+    mark = "" if exchange.phase == COMPLETE else " aborted"
+    return f'{peer} "{text}" {status} {exchange.sent} B {taken:.1f} ms{mark}'
 
 
 class AccessLines:
@@ -50,7 +44,7 @@ class AccessLines:
     def __call__(self, exchange: Exchange) -> None:
         if not self._lines:
             self._loop.call_later(FLUSH, self.flush)
-        self._lines.append(ACCESS_FORMAT % _access_values(exchange))
+        self._lines.append(access_line(exchange))
 
     def flush(self) -> None:
         """Writes what has been collected."""
@@ -65,7 +59,7 @@ class AccessLines:
 
 def record_access(exchange: Exchange) -> None:
     """Makes an ordinary log record of an exchange."""
-    _access_logger.info(ACCESS_FORMAT, *_access_values(exchange))
+    _access_logger.info(access_line(exchange))
 
 
 def wants_records(config: Config) -> bool:
