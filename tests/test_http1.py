@@ -256,3 +256,62 @@ def test_answer_to_a_client_that_has_gone(caplog: pytest.LogCaptureFixture) -> N
         with Client(server) as client:
             assert client.response(GET).body == b"hello"
     assert "Traceback" not in caplog.text
+
+
+# A client that repeats itself is known by its last head.
+
+
+@in_loop
+async def test_repeated_fields_are_each_request_its_own() -> None:
+    """What an app does to its fields is not seen by the next request."""
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(list(scope["headers"]))
+        scope["headers"].append((b"added", b"by the app"))
+        scope["headers"][0] = (b"host", b"elsewhere")
+        await reply(send, b"")
+
+    async with connect(app) as connection:
+        for _ in range(3):
+            await connection.feed(b"GET / HTTP/1.1\r\nHost: here\r\nA: b\r\n\r\n")
+    assert seen == [[(b"host", b"here"), (b"a", b"b")]] * 3
+
+
+@in_loop
+async def test_heads_that_differ_are_told_apart() -> None:
+    seen = []
+
+    async def app(scope, receive, send):
+        body = (await receive())["body"]
+        seen.append((scope["method"], scope["http_version"], dict(scope["headers"]), body))
+        await reply(send, b"")
+
+    here, there = {b"host": b"here"}, {b"host": b"there"}
+    length = {b"content-length": b"2", **here}
+    long = {b"a": b"x" * 5000, **here}
+    async with connect(app) as connection:
+        for head, body in (
+            ("GET / HTTP/1.1\r\nHost: here", b""),
+            ("PUT / HTTP/1.1\r\nContent-Length: 2\r\nHost: here", b"ab"),
+            ("PUT / HTTP/1.1\r\nContent-Length: 2\r\nHost: here", b"cd"),
+            ("GET / HTTP/1.1\r\nHost: there", b""),
+            ("GET / HTTP/1.1\r\nHost: here", b""),
+            (f"GET / HTTP/1.1\r\nA: {'x' * 5000}\r\nHost: here", b""),
+            (f"GET / HTTP/1.1\r\nA: {'x' * 5000}\r\nHost: here", b""),
+            ("HEAD / HTTP/1.1\r\nHost: here", b""),
+            ("GET / HTTP/1.0\r\nHost: here", b""),
+        ):
+            await connection.feed(head.encode() + b"\r\n\r\n" + body)
+        assert connection.closed
+    assert seen == [
+        ("GET", "1.1", here, b""),
+        ("PUT", "1.1", length, b"ab"),
+        ("PUT", "1.1", length, b"cd"),
+        ("GET", "1.1", there, b""),
+        ("GET", "1.1", here, b""),
+        ("GET", "1.1", long, b""),
+        ("GET", "1.1", long, b""),
+        ("HEAD", "1.1", here, b""),
+        ("GET", "1.0", here, b""),
+    ]

@@ -14,6 +14,8 @@ ASGI = {"version": "3.0", "spec_version": "2.5"}
 HIGH_WATER = 64 * 1024
 #: Most bytes of a request body that are read and dropped so that the connection persists.
 MAX_DROPPED = 256 * 1024
+#: Most bytes of a head that a connection keeps, to know them again.
+MAX_KNOWN = 2048
 
 
 class HTTP1Connection(Connection):
@@ -23,16 +25,7 @@ class HTTP1Connection(Connection):
     than one read, and beyond that in the kernel.
     """
 
-    __slots__ = (
-        "_continue",
-        "_decoder",
-        "_dropped",
-        "_exchange",
-        "_fields",
-        "_judged",
-        "_tail",
-        "_unread",
-    )
+    __slots__ = ("_continue", "_decoder", "_dropped", "_exchange", "_known", "_tail", "_unread")
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -41,11 +34,9 @@ class HTTP1Connection(Connection):
         self._continue = False  # the client waits for 100 (Continue) to send its body
         self._dropped = 0  # bytes of a body that the app did not take
         self._unread = b""
-        #: The head of the last request from its version on, what it holds and what that means:
-        #: clients repeat themselves.
+        # A head from its version on, its fields and what they mean: clients repeat themselves.
         self._tail = b""
-        self._fields: Fields = []
-        self._judged = (0, True, False)
+        self._known: tuple[Fields, tuple[int, bool, bool]] = ([], (0, True, False))
 
     # What the transport calls.
 
@@ -134,14 +125,17 @@ class HTTP1Connection(Connection):
         start = data.find(b"\r\n") + 2
         line = context.request_lines[data[: start - 2]]
         tail = data[start - 5 : end]
-        if tail != self._tail:
-            self._fields = context.parser.fields(data[:end], start)
-            if len(self._fields) > config.limit_head_fields:
+        if tail == self._tail:
+            fields, judged = self._known
+        else:
+            fields = context.parser.fields(data[:end], start)
+            if len(fields) > config.limit_head_fields:
                 raise BadRequest(431, f"more than {config.limit_head_fields} fields")
-            self._judged = rules.judge(line.version, self._fields)
-            self._tail = tail
-        length, persistent, wants_continue = self._judged
-        fields = self._fields.copy()
+            judged = rules.judge(line.version, fields)
+            if len(tail) <= MAX_KNOWN:
+                self._tail, self._known = tail, (fields, judged)
+        length, persistent, wants_continue = judged
+        fields = fields.copy()  # the app may write to it
         if line.host is not None:
             fields = rules.with_host(fields, line.host)
         if len(context.running) >= context.concurrency:
