@@ -518,3 +518,19 @@ async def test_exit_in_an_app_stops_the_server_in_order(error: type[BaseExceptio
             release.set()
     assert await talking == b"finished"
     assert events == ["finished", "shutdown"]
+
+
+@in_loop
+async def test_timeout_after_the_response_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """A TimeoutError comes from a CancelledError, but nobody has cancelled the app."""
+
+    async def app(scope, receive, send):
+        await reply(send, b"hello")
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+
+    async with connect(app) as connection:
+        await connection.feed(GET)
+        while connection.context.running:
+            await asyncio.sleep(0)
+    assert caplog.text.count("\nTimeoutError") == 1

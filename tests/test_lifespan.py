@@ -369,3 +369,21 @@ def test_shutdown_comes_after_the_last_request() -> None:
     with serve(app) as server, Client(server) as client:
         client.response(GET)
     assert events == ["request ends", "shutdown"]
+
+
+@in_loop
+async def test_shutdown_runs_when_nothing_else_is_waited_for() -> None:
+    events = []
+
+    async def app(scope, receive, send):
+        assert scope["type"] == "lifespan"
+        for event in ("startup", "shutdown"):
+            await receive()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            events.append(event)
+            await send({"type": f"lifespan.{event}.complete"})
+
+    async with Server(app, port=0, timeout_graceful_shutdown=0):
+        pass
+    assert events == ["startup", "shutdown"]

@@ -219,9 +219,10 @@ class Exchange:
             if error is None and not told:
                 return RuntimeError(f"the app returned {_PHASES[phase]} of its response")
             return error
-        if any(isinstance(e, asyncio.CancelledError | ClientDisconnected) for e in _chain(error)):
-            return None
-        return error
+        quiet = isinstance(error, asyncio.CancelledError)
+        # Not so a CancelledError further down: every TimeoutError has one for its cause.
+        quiet = quiet or any(isinstance(e, ClientDisconnected) for e in _chain(error))
+        return None if quiet else error
 
 
 def _as_bytes(body: object) -> bytes:

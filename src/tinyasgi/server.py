@@ -261,8 +261,8 @@ class Server:
     async def _end_app(self) -> None:
         """Shuts the app down, as far as it is up, and closes what was opened for it."""
         try:
-            timeout = self.config.timeout_graceful_shutdown
-            if not await self._within(timeout, self._lifespan.shutdown()):
+            seconds = max(self.config.timeout_graceful_shutdown, LAST)
+            if not await self._within(seconds, self._lifespan.shutdown()):
                 logger.error("lifespan shutdown did not end in time")
         finally:
             await self._lifespan.cancel()
