@@ -178,7 +178,7 @@ class WebSocketConnection(Connection):
             self._wait_for(FAREWELL)
 
     def sweep(self, ticks: int) -> None:
-        if self._wait == FRAME and not self._reading:
+        if self._wait >= FRAME and not self._reading:
             self._since = ticks  # the peer is not silent: it is not listened to
         super().sweep(ticks)
 

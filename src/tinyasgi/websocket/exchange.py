@@ -49,7 +49,7 @@ class WebSocketExchange(Exchange):
         self._messages: deque[Any] = deque(({"type": "websocket.connect"},))
         self._queued = 0  # bytes in them
         self._max_queue = config.ws_max_queue
-        self._held = False
+        self._held = False  # the connection waits for the app to ask for more
         self._closed = False  # by the app
         self._code = 0  # of `websocket.disconnect`, once there is one
         self._reason = ""
@@ -149,12 +149,11 @@ class WebSocketExchange(Exchange):
         self._queued += len(message)
         if self._waiters:
             self.wake()
-        if len(self._messages) < self._max_queue and self._queued < HIGH_WATER:
-            return True
-        return not self.hold()
+        self._held = len(self._messages) >= self._max_queue or self._queued >= HIGH_WATER
+        return not self._held
 
     def hold(self) -> bool:
-        """Whether there are messages that the app has to take first; it then asks for more."""
+        """Whether the app has messages to take first; when it has, it asks for what follows."""
         self._held = bool(self._messages)
         return self._held
 

@@ -16,6 +16,9 @@ CLOSE: Final = 8
 PING: Final = 9
 PONG: Final = 10
 
+#: More bytes than there can be.
+ANY: Final = 1 << 62
+
 # Bits of a frame's first byte.
 FIN: Final = 0x80
 #: The bit that sets the opcodes of control frames apart.
@@ -108,7 +111,7 @@ def read_frames(limit: int, make_inflate: Callable[[], Inflate] | None = None) -
     BINARY, PING and PONG, code and reason for CLOSE. `send(b"")` asks for the one after it.
     ProtocolError is raised as soon as a fault can be seen, and is the last that comes.
     """
-    limit = limit or 1 << 63
+    limit = limit or ANY
     beginning = _BEGINNING if make_inflate is None else _BEGINNING_COMPRESSED
     message: _Message | None = None  # one that has begun, but for those that are there at once
     data, position = b"", 0  # what has arrived, and how far it has been read
@@ -180,7 +183,7 @@ class _Message:
     @property
     def room(self) -> int:
         """Bytes that the payload of a further frame may have."""
-        return self._left if self._inflate is None else 1 << 63
+        return self._left if self._inflate is None else ANY
 
     def add(self, piece: bytes, last: bool) -> None:
         """Raises ProtocolError."""
