@@ -235,10 +235,12 @@ class HTTP1Connection(Connection):
         if more_body or framing < 0:
             body, exchange.framing = encoder.encode_body(framing, body, more_body)
         # Else it is whole, and of the length that the head says.
-        if not more_body and self._unread:
+        if self._unread and not more_body:
             self._collect(head + body)  # `_proceed` goes on with the next
-        else:
+        elif more_body or self.burst:
             self._write(head + body, more_body)
+        else:
+            self._transport.write(head + body)
         if not more_body:
             self._finish(exchange)
             return
