@@ -9,7 +9,8 @@ from .config import Config
 from .context import Context, peer_name
 from .typing import Address
 
-__all__ = ["APP", "BODY", "CLOSE", "FIRST", "HEAD", "LINGER", "NEXT", "Connection"]
+__all__ = ["APP", "BODY", "CLOSE", "CLOSING", "FAREWELL", "FIRST", "FRAME", "HEAD", "LINGER"]
+__all__ += ["NEXT", "PONG", "Connection"]
 
 #: Seconds in which a peer that may still be sending can read the last response, before unread
 #: data would reset the connection (RFC 9112 §9.6).
@@ -24,15 +25,22 @@ HEAD: Final = 2  # the rest of a head
 BODY: Final = 3  # body that the app asked for, or that is dropped
 APP: Final = 4  # the app
 CLOSE: Final = 5  # the peer's end of a connection that serves no more
-WRITE: Final = 6  # the peer to read what is written: judged besides the others
+FAREWELL: Final = 6  # the last messages of a WebSocket app, when the server stops
+CLOSING: Final = 7  # the Close frame that answers ours
+FRAME: Final = 8  # a frame
+PONG: Final = 9  # a sign of life, after a ping
+WRITE: Final = 10  # the peer to read what is written: judged besides the others
 
 
 @lru_cache(maxsize=8)
 def _limits(config: Config) -> tuple[float, ...]:
     """Time limits in ticks, in the order of the above."""
     head, keep_alive, body = config.timeout_head, config.timeout_keep_alive, config.timeout_body
-    limits = (head, keep_alive, head, body, 0, LINGER, config.timeout_write)
-    return tuple(math.ceil(limit) or math.inf for limit in limits)
+    http = head, keep_alive, head, body, 0, LINGER
+    websocket = 0, LINGER, config.ws_ping_interval, config.ws_ping_timeout
+    limits = [math.ceil(limit) or math.inf for limit in (*http, *websocket, config.timeout_write)]
+    limits[FAREWELL] = 0  # to the next tick
+    return tuple(limits)
 
 
 class Connection(asyncio.Protocol):
@@ -141,6 +149,19 @@ class Connection(asyncio.Protocol):
             self._resume_reading()
         else:
             self._transport.close()
+
+    def hand_over(self, successor: "Connection") -> None:
+        """Leaves the transport to a connection that speaks another protocol on it."""
+        self._transport.set_protocol(successor)
+        successor.connection_made(self._transport)
+        successor.paused = self.paused
+        successor._reading = self._reading
+        self.connection_lost(None)
+
+    @property
+    def stopping(self) -> bool:
+        """The server stops."""
+        return self._context.stopping
 
     def stop(self) -> None:
         """Closes at once when idle, else when it next can."""

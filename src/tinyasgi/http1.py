@@ -1,11 +1,16 @@
 """HTTP/1.1 on one connection (RFC 9112): transport ↔ parser, exchanges, encoder."""
 
+from typing import TYPE_CHECKING
+
 from . import decoder, encoder, rules
 from .connection import APP, BODY, CLOSE, HEAD, NEXT, Connection
 from .context import Context
 from .exchange import COMPLETE, LOST, STREAMING, Exchange
 from .parsers import BadRequest
 from .typing import Fields, Pairs
+
+if TYPE_CHECKING:
+    from .websocket import WebSocketExchange
 
 __all__ = ["HTTP1Connection"]
 
@@ -36,7 +41,7 @@ class HTTP1Connection(Connection):
         self._unread = b""
         # A head from its version on, its fields and what they mean: clients repeat themselves.
         self._tail = b""
-        self._known: tuple[Fields, tuple[int, bool, bool]] = ([], (0, True, False))
+        self._known: tuple[Fields, rules.Judged] = ([], (0, True, False, False))
 
     # What the transport calls.
 
@@ -63,6 +68,8 @@ class HTTP1Connection(Connection):
         self.eof = True
         exchange = self._exchange
         if exchange is None or self._decoder is not None or self._scheme == "https":
+            return False
+        if type(exchange) is not Exchange:  # a handshake, and nothing to come after it
             return False
         if self._context.config.cancel_on_disconnect:
             return False
@@ -134,7 +141,7 @@ class HTTP1Connection(Connection):
             judged = rules.judge(line.version, fields)
             if len(tail) <= MAX_KNOWN:
                 self._tail, self._known = tail, (fields, judged)
-        length, persistent, wants_continue = judged
+        length, persistent, wants_continue, websocket = judged
         fields = fields.copy()  # the app may write to it
         if line.host is not None:
             fields = rules.with_host(fields, line.host)
@@ -147,7 +154,12 @@ class HTTP1Connection(Connection):
         scope["scheme"] = self._scheme
         scope["headers"] = fields
         scope["state"] = context.state.copy()
-        exchange = Exchange(self, scope, line, persistent)
+        if websocket and line.method == "GET" and config.ws != "none":
+            from .websocket import WebSocketExchange  # not before it is needed: 10 ms at start
+
+            exchange: Exchange = WebSocketExchange(self, scope, line, persistent, config)
+        else:
+            exchange = Exchange(self, scope, line, persistent)
         rest = data[end:]
         if length:
             self._decoder = decoder.choose(length, config.limit_body_size, context.parser)
@@ -215,10 +227,6 @@ class HTTP1Connection(Connection):
 
     # What an exchange calls.
 
-    @property
-    def stopping(self) -> bool:
-        return self._context.stopping
-
     def write_head(self, exchange: Exchange, fields: Pairs, body: bytes, more_body: bool) -> None:
         context = self._context
         head, framing, persistent = encoder.encode_head(
@@ -265,6 +273,20 @@ class HTTP1Connection(Connection):
             self._write(encoder.CONTINUE, False)
         self._wait_for(BODY)
         self._resume_reading()
+
+    def switch(self, exchange: "WebSocketExchange", fields: Pairs) -> None:
+        """Writes 101 (Switching Protocols); the exchange goes on with another connection.
+
+        Raises TypeError or ValueError.
+        """
+        from .websocket import WebSocketConnection
+
+        head = encoder.encode_switch(b"websocket", fields, self._context.defaults)
+        self._transport.write(head)
+        successor = WebSocketConnection(self._context, exchange)
+        unread, self._exchange = self._unread, None
+        self.hand_over(successor)
+        successor.begin(unread)
 
     def abort(self, exchange: Exchange) -> None:
         if exchange.phase < STREAMING:

@@ -119,6 +119,9 @@ class MemoryConnection(asyncio.Transport):
         if not self.closed:
             self.sent += data
 
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
     def write_eof(self) -> None:
         self.closed = True
 
