@@ -245,6 +245,24 @@ async def test_answers_before_a_bad_request_leave_with_the_refusal() -> None:
 
 
 @in_loop
+async def test_answers_before_a_switch_come_first() -> None:
+    async def app(scope, receive, send):
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close"})
+        else:
+            await hello(scope, receive, send)
+
+    fields = [b"Host: here", b"Connection: Upgrade", b"Upgrade: websocket"]
+    fields += [b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    async with connect(app) as connection:
+        writes = watch(connection)
+        await connection.feed(GET * 2 + b"\r\n".join([b"GET / HTTP/1.1", *fields, b"", b""]))
+        assert writes[0].count(b"hello") == 2
+        assert b"HTTP/1.1 101 " in writes[0]
+
+
+@in_loop
 async def test_long_answers_do_not_pile_up() -> None:
     """What is collected goes to the transport soon enough for it to say that it is too much."""
     count = 0

@@ -282,7 +282,7 @@ class HTTP1Connection(Connection):
         from .websocket import WebSocketConnection
 
         head = encoder.encode_switch(b"websocket", fields, self._context.defaults)
-        self._transport.write(head)
+        self._write(head, False)
         successor = WebSocketConnection(self._context, exchange)
         unread, self._exchange = self._unread, None
         self.hand_over(successor)
