@@ -15,6 +15,8 @@ __all__ += ["NEXT", "PONG", "Connection"]
 #: Seconds in which a peer that may still be sending can read the last response, before unread
 #: data would reset the connection (RFC 9112 §9.6).
 LINGER = 2
+#: Bytes that are not kept to be written with others.
+BURST = 16 * 1024
 
 # What a connection waits for: plain numbers, they index its time limits.
 FIRST: Final = 0  # the first byte of the first request
@@ -51,7 +53,7 @@ class Connection(asyncio.Protocol):
     # fmt: off
     __slots__ = (
         "_client", "_context", "_progress", "_reading", "_scheme", "_server", "_since",
-        "_transport", "_unsent", "_wait", "eof", "paused", "peer",
+        "_transport", "_unsent", "_wait", "burst", "eof", "paused", "peer",
     )
     # fmt: on
 
@@ -64,6 +66,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, context: Context) -> None:
         self._context = context
         self._reading = True
+        self.burst = bytearray()  # collected to be written together
         self.paused = False
         self.eof = False
         self._wait: int = FIRST
@@ -83,6 +86,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wait = CLOSE
+        self.burst.clear()
         del self._transport
         self._context.closed(self)
 
@@ -92,6 +96,32 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.paused = False
         self._unsent = 0
+
+    def _write(self, data: bytes, more: bool) -> None:
+        """Writes: at once, or with what follows in this turn of the loop when there may be `more`.
+
+        Each write of a transport is a system call, which costs as much as a small request.
+        """
+        if self.burst or (more and len(data) < BURST):
+            if not self.burst:
+                self._context.loop.call_soon(self._flush)
+            self._collect(data)
+            if not more:
+                self._flush()
+        else:
+            self._transport.write(data)
+
+    def _collect(self, data: bytes) -> None:
+        """Keeps data to be written together; `_flush` is to follow soon."""
+        self.burst += data
+        if len(self.burst) >= BURST:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Hands what was collected to the transport."""
+        if self.burst:
+            burst, self.burst = self.burst, bytearray()
+            self._transport.write(burst)
 
     def _pause_reading(self) -> None:
         if self._reading:
@@ -113,6 +143,7 @@ class Connection(asyncio.Protocol):
         linger: the peer may be sending; the close waits for it to have read that.
         """
         self._wait_for(CLOSE)
+        self._flush()
         if linger and not self.eof and self._transport.can_write_eof():
             self._transport.write_eof()
             self._resume_reading()

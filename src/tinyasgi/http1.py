@@ -173,6 +173,8 @@ class HTTP1Connection(Connection):
         if rest:
             self._pause_reading()
         context.start(exchange)
+        if self.burst and self._exchange is exchange:
+            context.loop.call_soon(self._flush_before, exchange)
 
     def _take_body(self, exchange: Exchange | None, data: bytes) -> bytes:
         """Takes what there is of a request body; what follows it. Raises BadRequest."""
@@ -207,6 +209,11 @@ class HTTP1Connection(Connection):
             elif self._dropped > MAX_DROPPED:
                 self._end()
 
+    def _flush_before(self, exchange: Exchange) -> None:
+        """Answers that were collected do not wait for one that takes longer than its first step."""
+        if self._exchange is exchange:
+            self._flush()
+
     def _proceed(self) -> None:
         """Ready for the next request, which may have been read already."""
         if self._wait != NEXT or self.paused:  # who reads no response gets no further one
@@ -215,6 +222,7 @@ class HTTP1Connection(Connection):
             unread, self._unread = self._unread, b""
             self.data_received(unread)
         if self._wait == HEAD or (self._wait == NEXT and not self._unread):
+            self._flush()
             self._resume_reading()
 
     # What an exchange calls.
@@ -235,7 +243,12 @@ class HTTP1Connection(Connection):
         if more_body or framing < 0:
             body, exchange.framing = encoder.encode_body(framing, body, more_body)
         # Else it is whole, and of the length that the head says.
-        self._transport.write(head + body)
+        if self._unread and not more_body:
+            self._collect(head + body)  # `_proceed` goes on with the next
+        elif more_body or self.burst:
+            self._write(head + body, more_body)
+        else:
+            self._transport.write(head + body)
         if not more_body:
             self._finish(exchange)
             return
@@ -249,7 +262,7 @@ class HTTP1Connection(Connection):
             return
         data, exchange.framing = encoder.encode_body(exchange.framing, body, more_body)
         if data:
-            self._transport.write(data)
+            self._write(data, more_body)
             exchange.sent += len(body)
         if not more_body:
             self._finish(exchange)
@@ -257,7 +270,7 @@ class HTTP1Connection(Connection):
     def want_body(self, exchange: Exchange) -> None:
         if self._continue and exchange.phase < STREAMING:
             self._continue = False
-            self._transport.write(encoder.CONTINUE)
+            self._write(encoder.CONTINUE, False)
         self._wait_for(BODY)
         self._resume_reading()
 
@@ -269,7 +282,7 @@ class HTTP1Connection(Connection):
         from .websocket import WebSocketConnection
 
         head = encoder.encode_switch(b"websocket", fields, self._context.defaults)
-        self._transport.write(head)
+        self._write(head, False)
         successor = WebSocketConnection(self._context, exchange)
         unread, self._exchange = self._unread, None
         self.hand_over(successor)
@@ -281,6 +294,7 @@ class HTTP1Connection(Connection):
             fields = [(b"content-type", b"text/plain; charset=utf-8")]
             self.write_head(exchange, fields, b"Internal Server Error", False)
         else:
+            self._flush()  # what there is of it
             self._lose(exchange)
             self._transport.abort()
 
@@ -330,9 +344,8 @@ class HTTP1Connection(Connection):
             self._end()
             return
         defaults = self._context.defaults
-        self._transport.write(
-            encoder.encode_refusal(refused.status, refused.reason, defaults, method)
-        )
+        refusal = encoder.encode_refusal(refused.status, refused.reason, defaults, method)
+        self._write(refusal, False)
         self._end(linger=True)
 
     def _end(self, linger: bool = False) -> None:
