@@ -52,8 +52,10 @@ def read(reads: Iterable[bytes], limit: int = 0) -> tuple[list[Any], int | None]
         for data in reads:
             frame = reader.send(data)
             while frame is not None:
-                said.append(frame)
+                opcode, payload, more = frame
+                said.append((opcode, payload))
                 frame = reader.send(b"")
+                assert more or frame is None
     except ProtocolError as fault:
         return said, fault.code
     return said, None
