@@ -17,7 +17,7 @@ from tinyasgi.websocket.deflate import TAIL, Deflate, negotiate
 from tinyasgi.websocket.frames import BINARY, COMPRESSED, TEXT, ProtocolError, encode, read_frames
 
 from .helpers import masked
-from .test_frames import cut
+from .oracle import cut
 
 OFFER = "permessage-deflate; client_max_window_bits"
 

@@ -129,7 +129,7 @@ def read_frames(limit: int, make_inflate: Callable[[], Inflate] | None = None) -
             raise ProtocolError(1002, "a frame that is not masked")
         if length > 125:
             if first & CONTROL:
-                raise ProtocolError(1002, "a control frame of over 125 bytes")
+                raise ProtocolError(1002, "a control frame with a long length")
             size += 2 if length == 126 else 8
             while len(data) - position < size - 4:
                 data += yield None
