@@ -1,14 +1,14 @@
 """A connection that speaks WebSocket: frames either way, and the closing handshake."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from functools import partial
 
 from ..connection import CLOSE, CLOSING, FAREWELL, FRAME, PONG, Connection
 from ..context import Context
-from ..exchange import COMPLETE, LOST, STREAMING, ClientDisconnected, Exchange
+from ..exchange import COMPLETE, LOST, ClientDisconnected, Exchange
 from . import frames
 from .deflate import SMALL
-from .exchange import SWITCHING, WebSocketExchange
+from .exchange import WebSocketExchange
 from .frames import BINARY, COMPRESSED, ProtocolError, read_frames
 
 __all__ = ["WebSocketConnection"]
@@ -35,11 +35,8 @@ class WebSocketConnection(Connection):
 
         unread: what has followed the handshake.
         """
-        exchange = self._exchange
-        assert exchange is not None
-        exchange.connection = self
-        exchange.status = SWITCHING
-        exchange.phase = STREAMING
+        assert self._exchange is not None
+        self._exchange.open(self)
         if self.stopping:
             self.stop()
         self.data_received(unread)
@@ -127,10 +124,10 @@ class WebSocketConnection(Connection):
 
     # What an exchange calls.
 
-    def write(self, opcode: int, message: bytes, more: bool) -> None:
-        """Sends a message; with those that follow in this turn of the loop, if there are `more`.
+    def write(self, opcode: int, message: bytes, more: Sized) -> None:
+        """Sends a message. Raises ClientDisconnected.
 
-        Raises ClientDisconnected.
+        more: what the app has still to answer; if anything, that may leave in the same write.
         """
         if self._transport.is_closing():  # broken, and the loop had no turn to say so
             self._client_left(LOST, 1006)
@@ -140,7 +137,7 @@ class WebSocketConnection(Connection):
         else:
             data = frames.encode(opcode, message)
         if more or self.burst:
-            self._write(data, more)
+            self._write(data, more=bool(more))
         else:
             self._transport.write(data)
 

@@ -29,8 +29,8 @@ class WebSocketExchange(Exchange):
 
     # fmt: off
     __slots__ = (
-        "_closed", "_code", "_handshake", "_held", "_max_queue", "_messages", "_queued",
-        "_reason",
+        "_closed", "_code", "_handshake", "_held", "_max_queue", "_messages", "_open",
+        "_queued", "_reason",
     )
     # fmt: on
 
@@ -50,6 +50,7 @@ class WebSocketExchange(Exchange):
         self._queued = 0  # bytes in them
         self._max_queue = config.ws_max_queue
         self._held = False  # the connection waits for the app to ask for more
+        self._open = False  # between the handshake and the end
         self._closed = False  # by the app
         self._code = 0  # of `websocket.disconnect`, once there is one
         self._reason = ""
@@ -83,8 +84,7 @@ class WebSocketExchange(Exchange):
         or KeyError for one with a wrong value.
         """
         kind = message["type"]
-        phase = self.phase
-        if phase == STREAMING and self.status == SWITCHING:
+        if self._open:
             if kind == "websocket.send":
                 text, data = message.get("text"), message.get("bytes")
                 if text is not None and data is None:
@@ -93,7 +93,7 @@ class WebSocketExchange(Exchange):
                     raise ValueError("'websocket.send' has either text or bytes")
                 else:
                     opcode, data = BINARY, data if type(data) is bytes else bytes(memoryview(data))
-                self.connection.write(opcode, data, bool(self._messages))
+                self.connection.write(opcode, data, self._messages)
                 size = len(data)
                 self.sent += size
                 self._credit -= size + MESSAGE
@@ -104,16 +104,16 @@ class WebSocketExchange(Exchange):
                 self.connection.close_with(message.get("code") or 1000, message.get("reason") or "")
                 self._closed = True
                 return
-        elif phase == WAITING and kind == "websocket.accept":
+        elif self.phase == WAITING and kind == "websocket.accept":
             self._accept(message)
             return
-        elif phase == WAITING and kind == "websocket.close":
+        elif self.phase == WAITING and kind == "websocket.close":
             self._deny()
             return
-        elif phase < COMPLETE and kind.startswith("websocket.http.response."):
+        elif self.phase < COMPLETE and kind.startswith("websocket.http.response."):
             await super().send({**message, "type": kind.removeprefix("websocket.")})
             return
-        elif phase >= COMPLETE and not self._closed:
+        elif self.phase >= COMPLETE and not self._closed:
             raise ClientDisconnected("the client has left")
         raise RuntimeError(f"{kind!r} can't be sent {self._standing()}")
 
@@ -122,7 +122,7 @@ class WebSocketExchange(Exchange):
             return "after websocket.close"
         if self.phase == WAITING:
             return "before websocket.accept"
-        return f"after websocket.{'accept' if self.status == SWITCHING else 'http.response.start'}"
+        return f"after websocket.{'accept' if self._open else 'http.response.start'}"
 
     def _accept(self, message: Message) -> None:
         subprotocol, fields = message.get("subprotocol"), message.get("headers", ())
@@ -140,6 +140,13 @@ class WebSocketExchange(Exchange):
         self._closed = True
 
     # What the connection and the context call.
+
+    def open(self, connection: Any) -> None:
+        """The handshake is done; a WebSocketConnection carries the exchange from here on."""
+        self.connection = connection
+        self.status = SWITCHING
+        self.phase = STREAMING
+        self._open = True
 
     def deliver(self, message: str | bytes) -> bool:
         """Takes a message from the connection; whether there is room for more."""
@@ -164,13 +171,13 @@ class WebSocketExchange(Exchange):
 
     def leave(self) -> None:
         """COMPLETE or LOST: from here on the exchange does without its connection."""
-        self._held = False
+        self._open = self._held = False
         self._code = self._code or 1006
         super().leave()
 
     def ended(self, error: BaseException | None) -> BaseException | None:
         """The app returned, or raised `error`: what there is to report of it, if anything."""
-        if self.phase == STREAMING and self.status == SWITCHING:
+        if self._open:
             going = 1001 if self.connection.stopping else 1000
             self.connection.close_with(going if error is None else 1011)
             return error

@@ -114,7 +114,8 @@ def read_frames(limit: int, make_inflate: Callable[[], Inflate] | None = None) -
     """
     limit = limit or ANY
     beginning = _BEGINNING if make_inflate is None else _BEGINNING_COMPRESSED
-    message: _Message | None = None  # one that has begun, but for those that are there at once
+    message: _Message | None = None  # one that is not there at once
+    allowed, room = beginning, limit  # what the next frame may begin with, and how long it may be
     said: Any
     data, position = b"", 0  # what has arrived, and how far it has been read
     while True:
@@ -123,7 +124,7 @@ def read_frames(limit: int, make_inflate: Callable[[], Inflate] | None = None) -
             data, position = data[position:], 0
             data += yield None
         first, length, size = data[position], data[position + 1] - 128, 6
-        if first not in (beginning if message is None else _CONTINUING):
+        if first not in allowed:
             raise _fault(first)
         if length < 0:
             raise ProtocolError(1002, "a frame that is not masked")
@@ -134,7 +135,6 @@ def read_frames(limit: int, make_inflate: Callable[[], Inflate] | None = None) -
             while len(data) - position < size - 4:
                 data += yield None
             length = _long_length(data[position + 2 : position + size - 4])
-        room = limit if message is None else message.room
         if length > room and not first & (CONTROL | COMPRESSED):
             raise ProtocolError(1009, f"a message of over {limit} bytes")
         while len(data) - position < size:
@@ -169,9 +169,11 @@ def read_frames(limit: int, make_inflate: Callable[[], Inflate] | None = None) -
                 length -= position
             message.add(piece, last=first & FIN != 0)
             if not first & FIN:
+                allowed, room = _CONTINUING, message.room
                 continue
             opcode, said = message.take()
             message = None
+            allowed, room = beginning, limit
         more = yield opcode, said, position < len(data)
         if more:
             data, position = data[position:] + more, 0
