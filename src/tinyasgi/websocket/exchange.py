@@ -16,6 +16,9 @@ __all__ = ["WebSocketExchange"]
 #: Bytes of messages that may wait for the app before reading pauses.
 HIGH_WATER = 64 * 1024
 
+#: What the names of messages begin with by which an app refuses a handshake.
+RESPONSE = "websocket.http.response."
+
 #: The status of a handshake that the app has accepted (RFC 9110 §15.2.2).
 SWITCHING = 101
 
@@ -84,38 +87,34 @@ class WebSocketExchange(Exchange):
         or KeyError for one with a wrong value.
         """
         kind = message["type"]
-        if self._open:
-            if kind == "websocket.send":
-                text, data = message.get("text"), message.get("bytes")
-                if text is not None and data is None:
-                    opcode, data = TEXT, text.encode()
-                elif data is None or text is not None:
-                    raise ValueError("'websocket.send' has either text or bytes")
-                else:
-                    opcode, data = BINARY, data if type(data) is bytes else bytes(memoryview(data))
-                self.connection.write(opcode, data, self._messages)
-                size = len(data)
-                self.sent += size
-                self._credit -= size + MESSAGE
-                if self._credit < 0 or self.connection.paused:
-                    await self._take_turns()
-                return
-            if kind == "websocket.close":
-                self.connection.close_with(message.get("code") or 1000, message.get("reason") or "")
-                self._closed = True
-                return
+        if self._open and kind == "websocket.send":
+            text, data = message.get("text"), message.get("bytes")
+            if text is None and data is not None:
+                opcode, data = BINARY, data if type(data) is bytes else bytes(memoryview(data))
+            elif data is None and text is not None:
+                opcode, data = TEXT, text.encode()
+            else:
+                raise ValueError("'websocket.send' has either text or bytes")
+            self.connection.write(opcode, data, self._messages)
+            size = len(data)
+            self.sent += size
+            self._credit -= size + MESSAGE
+            if self._credit < 0 or self.connection.paused:
+                await self._take_turns()
+        elif self._open and kind == "websocket.close":
+            self.connection.close_with(message.get("code") or 1000, message.get("reason") or "")
+            self._closed = True
         elif self.phase == WAITING and kind == "websocket.accept":
-            self._accept(message)
-            return
+            subprotocol, fields = message.get("subprotocol"), message.get("headers", ())
+            self.connection.switch(self, self._handshake.answer(subprotocol, fields))
         elif self.phase == WAITING and kind == "websocket.close":
             self._deny()
-            return
-        elif self.phase < COMPLETE and kind.startswith("websocket.http.response."):
+        elif self.phase < COMPLETE and not self._open and kind.startswith(RESPONSE):
             await super().send({**message, "type": kind.removeprefix("websocket.")})
-            return
         elif self.phase >= COMPLETE and not self._closed:
             raise ClientDisconnected("the client has left")
-        raise RuntimeError(f"{kind!r} can't be sent {self._standing()}")
+        else:
+            raise RuntimeError(f"{kind!r} can't be sent {self._standing()}")
 
     def _standing(self) -> str:
         if self._closed:
@@ -124,15 +123,6 @@ class WebSocketExchange(Exchange):
             return "before websocket.accept"
         return f"after websocket.{'accept' if self._open else 'http.response.start'}"
 
-    def _accept(self, message: Message) -> None:
-        subprotocol, fields = message.get("subprotocol"), message.get("headers", ())
-        self.connection.switch(self, self._handshake.answer(subprotocol, fields))
-
-    @property
-    def deflate(self) -> Deflate | None:
-        """How messages are compressed, if they can be."""
-        return self._handshake.deflate
-
     def _deny(self) -> None:
         self.status = 403
         fields = [(b"content-type", b"text/plain; charset=utf-8")]
@@ -140,6 +130,11 @@ class WebSocketExchange(Exchange):
         self._closed = True
 
     # What the connection and the context call.
+
+    @property
+    def deflate(self) -> Deflate | None:
+        """How messages are compressed, if they can be."""
+        return self._handshake.deflate
 
     def open(self, connection: Any) -> None:
         """The handshake is done; a WebSocketConnection carries the exchange from here on."""
