@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import selectors
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
@@ -215,6 +216,7 @@ class Server:
     async def _drain(self) -> None:
         """Ends all connections and exchanges; when it returns, none is left but for a log line."""
         context = self._context
+        await self._let_loop_accept()
         await _let_loop_read()
         self._stop_listening()
         for handshake in self._handshakes:
@@ -233,6 +235,16 @@ class Server:
                 connection.close()
             if context.running:
                 logger.error("%d requests did not end when cancelled", len(context.running))
+
+    async def _let_loop_accept(self) -> None:
+        """Until no connection waits to be accepted: a loop may take one in each turn."""
+        with selectors.DefaultSelector() as selector:
+            for sock in self._sockets:
+                selector.register(sock, selectors.EVENT_READ)
+            for _ in range(self.config.backlog):
+                if not selector.select(0):
+                    break
+                await asyncio.sleep(0)
 
     def _stop_listening(self) -> None:
         for listener in self._listeners:
@@ -272,6 +284,7 @@ class Server:
         self._stop_listening()
         for sock in self._sockets:
             sock.close()
+        self._sockets.clear()
         if self.config.uds is not None:
             listen.release(self.config.uds)
 
