@@ -70,6 +70,7 @@ async def test_server_takes_config_and_options() -> None:
         assert server.port > 1
         assert server.url == f"http://127.0.0.1:{server.port}"
         assert server.addresses == [server.url]
+        assert (server.ws_url, server.host) == (f"ws://127.0.0.1:{server.port}", "127.0.0.1")
     assert config.port == 1
 
 
@@ -173,7 +174,7 @@ async def test_two_servers_in_one_loop() -> None:
 @pytest.mark.parametrize("http", ["httptools", "h11"])
 def test_parser(http: str) -> None:
     with serve(hello, http=http) as server, Client(server) as client:
-        assert server.parser == http
+        assert server.server.parser == http
         assert client.response(GET).body == b"hello"
 
 
@@ -597,11 +598,12 @@ async def test_quit_before_a_stop() -> None:
     client.close()
 
 
-def test_connections_waiting_to_be_accepted_are_served() -> None:
+@pytest.mark.parametrize("loop", ["asyncio", "auto"])
+def test_connections_waiting_to_be_accepted_are_served(loop: str) -> None:
     """A client whose connection was made before the stop is not reset."""
     for _ in range(5):
         with ExitStack() as stack:
-            with serve(hello) as server:
+            with serve(hello, loop=loop) as server:
                 clients = [stack.enter_context(Client(server)) for _ in range(20)]
                 for client in clients:
                     client.send(GET)

@@ -20,7 +20,7 @@ from .listen import ListenError
 from .options import OptionError
 from .server import Server
 
-__all__ = ["run"]
+__all__ = ["loop_factory", "run"]
 
 logger = logging.getLogger("tinyasgi.server")
 
@@ -40,7 +40,7 @@ def run(app: Any, config: Config | None = None, **options: Any) -> int:
         config = (config or Config()).replace(**options)
         with _leaving_on_signals():
             target = load.load(app, config.app_dir) if isinstance(app, str) else app
-            with asyncio.Runner(loop_factory=_loop_factory(config.loop)) as runner:
+            with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
                 runner.run(_main(target, config))
     except OptionError as error:
         return _tell(BAD_OPTION, error)
@@ -142,8 +142,8 @@ def _leaving_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Raises OptionError when the loop asked for is not installed."""
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes the event loop of that name. Raises OptionError when it is not installed."""
     if name == "asyncio" or (name == "auto" and not importlib.util.find_spec("uvloop")):
         return asyncio.new_event_loop
     try:

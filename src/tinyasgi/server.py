@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import selectors
 import socket
 import ssl
@@ -35,7 +36,9 @@ class Server:
     On entry it is ready, on exit it has stopped as `config` says. app: an ASGI application of
     version 3 or 2. options: fields of `Config`. sockets: bound sockets to listen on instead of
     the configured address; they are closed at the end. access: called with each exchange that is
-    over; by default it becomes a log record if `tinyasgi.access` is enabled for INFO.
+    over; by default it becomes a log record if `tinyasgi.access` is enabled for INFO. on_error:
+    called with a request line, or the name of a lifespan event, and the exception with which the
+    app has ended it; a CancelledError is that of a request that did not end in time for a stop.
 
     It touches nothing but its loop: no signals, no logging set-up, no exit. Raises OptionError
     and LoadError when made; ListenError, LifespanFailed and OSError on entry; on exit
@@ -49,6 +52,7 @@ class Server:
         *,
         sockets: Sequence[socket.socket] = (),
         access: Callable[[Exchange], None] | None = None,
+        on_error: Callable[[str, BaseException], None] = lambda what, error: None,
         **options: Any,
     ) -> None:
         self.config = (config or Config()).replace(**options)
@@ -58,11 +62,12 @@ class Server:
         if access is None and log.wants_records(self.config):
             access = log.record_access
         self._access = access
+        self._on_error = on_error
         self._listeners: list[asyncio.AbstractServer] = []
         #: Sockets that are accepted from here, and whether they are at the moment.
         self._readers: dict[socket.socket, bool] = {}
         self._handshakes: set[asyncio.Task[None]] = set()
-        self._lifespan = Lifespan(self._app, self.config.lifespan)
+        self._lifespan = Lifespan(self._app, self.config.lifespan, on_error)
         self._stop = asyncio.Event()
         self._gone = asyncio.Event()
         self._hurry = False
@@ -70,6 +75,8 @@ class Server:
         self._error: BaseException | None = None
         self.addresses: list[str] = []
         """Where the server listens, each a URL or `unix:PATH`."""
+        self.host = ""
+        """The first of the addresses without the rest of its URL; empty with a unix socket."""
         self.port = 0
         """The TCP port, the real one where 0 was asked for."""
 
@@ -83,16 +90,27 @@ class Server:
         """The first of the addresses."""
         return self.addresses[0]
 
+    @property
+    def ws_url(self) -> str:
+        """The same for WebSocket: `ws` or `wss` instead of `http` or `https`."""
+        return re.sub("^http", "ws", self.url)
+
+    @property
+    def app_state(self) -> dict[str, Any]:
+        """What the app has put into `scope["state"]` in its lifespan startup."""
+        return self._lifespan.state
+
     async def __aenter__(self) -> "Server":
         loop = asyncio.get_running_loop()
         self._context = context = Context(self._app, self.config, loop)
         context.on_stop = self._fail
+        context.on_error = self._on_error
         context.on_gone = self._on_gone
         context.access = self._access
         self._sockets = self._sockets or listen.bind(self.config)
         self.addresses = [listen.address(sock, self._tls is not None) for sock in self._sockets]
         if self._sockets[0].family != socket.AF_UNIX:
-            self.port = self._sockets[0].getsockname()[1]
+            self.host, self.port = self._sockets[0].getsockname()[:2]
         try:
             await self._lifespan.startup()
             context.variables = self._lifespan.variables
@@ -228,6 +246,7 @@ class Server:
         grace = 0 if self._hurry else self.config.timeout_graceful_shutdown
         if await self._within(grace, self._until_gone()):
             return
+        context.overdue = grace > 0 and not self._hurry
         for exchange in list(context.running):
             exchange.cancel()
         if not await self._within(LAST, self._until_gone()):
