@@ -151,6 +151,13 @@ class LiveServer:
 
         One exception is raised as it is, several as a group.
         """
+        __tracebackhide__ = True  # of pytest: the app's frames matter
+        turn = threading.Event()
+        with suppress(RuntimeError):  # the loop is closed
+            if self._loop is not None:
+                # A response is written just before its error is told of.
+                self._loop.call_soon_threadsafe(turn.set)
+                turn.wait(PATIENCE)
         failures = self.failures()
         if len(failures) > 1:
             raise BaseExceptionGroup("the app failed more than once", failures)
