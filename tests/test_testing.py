@@ -276,9 +276,12 @@ def test_app_that_exits() -> None:
 # Errors of the start are raised in the line of the `with`.
 
 
-def test_failing_startup_shows_its_cause() -> None:
+@pytest.mark.parametrize("says_so", [False, True])
+def test_failing_startup_shows_its_cause(says_so: bool) -> None:
     async def app(scope, receive, send):
         await receive()
+        if says_so:
+            await send({"type": "lifespan.startup.failed", "message": "no database"})
         raise ZeroDivisionError("no database")
 
     with pytest.raises(LifespanFailed, match="no database") as caught, serve(app):

@@ -84,7 +84,9 @@ class Lifespan:
             error = raised
         if self._answer.done():
             failed = not self._answer.cancelled() and self._answer.exception()
-            if error is not None and not failed:
+            if failed:  # by a message, after which the app may raise what it is about
+                failed.__cause__ = failed.__cause__ or error
+            elif error is not None:
                 if isinstance(error, Exception):
                     logger.error("the app failed after lifespan.%s", self._event, exc_info=error)
                 self._on_error(f"lifespan.{self._event}", error)
