@@ -4,9 +4,6 @@ import subprocess
 import sys
 
 import pytest
-from helpers import hello
-
-from tinyasgi import testing
 
 pytest_plugins = ["pytester"]
 
@@ -43,13 +40,6 @@ HEAD = """
 """
 
 
-@pytest.fixture(autouse=True, scope="module")
-def loaded() -> None:
-    """What is compiled can't be loaded anew by each run in this process."""
-    with testing.serve(hello):
-        pass
-
-
 @pytest.fixture(autouse=True)
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """A project with apps; of the plugins that are installed it has those that a test names."""
@@ -65,12 +55,11 @@ def run(
     pytester: pytest.Pytester, tests: str, *ini: str, options: tuple[str, ...] = ()
 ) -> pytest.RunResult:
     """Runs tests with lines of an ini file."""
-    # The runs share this process, which has imported the package long since.
-    warnings = ["filterwarnings =", " error", " ignore:Module already imported"]
-    pytester.makeini("\n".join(["[pytest]", "pythonpath = .", *warnings, *ini]))
+    lines = ["[pytest]", "pythonpath = .", "filterwarnings = error", *ini]
+    pytester.makeini("\n".join(lines))
     pytester.makepyfile(_dedent(HEAD) + "\n" + _dedent(tests))
     options = ("--strict-markers", "--strict-config", "-ptinyasgi", *options)
-    return pytester.runpytest_inprocess(*options)
+    return pytester.runpytest_subprocess(*options)
 
 
 def test_serve_is_a_factory(pytester: pytest.Pytester) -> None:
