@@ -140,28 +140,6 @@ def test_sockets_are_closed_when_startup_fails(caplog: pytest.LogCaptureFixture)
             pytest.fail("the app is served")
 
 
-def test_many_servers_in_threads() -> None:
-    barrier = threading.Barrier(20)
-    bodies = []
-
-    def work(number: int) -> None:
-        async def app(scope, receive, send):
-            await reply(send, str(number).encode())
-
-        barrier.wait(PATIENCE)
-        with serve(app, lifespan="off") as server:
-            barrier.wait(PATIENCE)
-            with Client(server) as client:
-                bodies.append((number, int(client.response(GET).body)))
-
-    threads = [threading.Thread(target=work, args=[number]) for number in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(bodies) == [(number, number) for number in range(20)]
-
-
 @in_loop
 async def test_two_servers_in_one_loop() -> None:
     async with Server(hello, port=0) as one, Server(hello, port=0) as other:
