@@ -129,14 +129,14 @@ class LiveServer:
         At the end of the block the list has that one exception, and `exceptions` no longer has
         it. Raises AssertionError when none has come within 10 seconds.
         """
-        earlier = [id(error) for error in self.exceptions]
+        earlier = self.exceptions.copy()
         found: list[BaseException] = []
         yield found
 
         def look() -> bool:
-            for error in self.exceptions:
-                if isinstance(error, kind) and id(error) not in earlier:
-                    found.append(error)
+            for index, error in enumerate(self.exceptions):
+                if isinstance(error, kind) and not any(error is each for each in earlier):
+                    found.append(self.exceptions.pop(index))
                     return True
             return False
 
@@ -144,7 +144,6 @@ class LiveServer:
             if not self._raised.wait_for(look, PATIENCE):
                 kinds = kind if isinstance(kind, tuple) else (kind,)
                 raise AssertionError(f"no {' or '.join(k.__name__ for k in kinds)} from the app")
-            self.exceptions.remove(found[0])
 
     def check(self) -> None:
         """Raises what the app has raised unexpectedly since the last check, if anything.
@@ -158,20 +157,20 @@ class LiveServer:
                 # A response is written just before its error is told of.
                 self._loop.call_soon_threadsafe(turn.set)
                 turn.wait(PATIENCE)
-        failures = self.failures()
+        failures = self._failures()
         if len(failures) > 1:
             raise BaseExceptionGroup("the app failed more than once", failures)
         if failures:
             raise failures[0]
 
-    def failures(self) -> list[BaseException]:
+    def _failures(self) -> list[BaseException]:
         """What `check` would raise; it is forgotten with that."""
         failures: list[BaseException] = []
         if self._raises:
             with self._raised:
                 failures += self.exceptions
                 self.exceptions.clear()
-        if self._error is not None and self._error not in failures:
+        if self._error is not None and id(self._error) not in map(id, failures):
             failures.append(self._error)
         self._error = None
         return failures
@@ -257,9 +256,9 @@ def serve(
             httpx.get(server.url)
 
     app: an ASGI application, `"module:attribute"`, or with `factory=True` what makes one. config,
-    options, sockets: as for `Server`; by default a free port is taken, and running requests get
-    5 seconds to end when the server stops. tls: with a throwaway certificate for localhost, which
-    `LiveServer.ca_certs` vouches for; needs `trustme`. timeout_startup: seconds.
+    options, sockets: as for `Server`; without a `config` of its own it takes a free port, and
+    gives running requests 5 seconds to end when it stops. tls: with a throwaway certificate for
+    localhost, which `LiveServer.ca_certs` vouches for; needs `trustme`. timeout_startup: seconds.
 
     Raises on entry what keeps the server from starting: OptionError, LoadError, ListenError,
     LifespanFailed, TimeoutError. On exit, unless `raise_app_exceptions` is false, what the app
@@ -276,7 +275,7 @@ def serve(
             yield server
         except BaseException as error:
             server.stop()
-            for failure in server.failures():
+            for failure in server._failures():
                 story = "".join(traceback.format_exception(failure))
                 error.add_note(f"The app failed meanwhile:\n{story}")
             raise
