@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import random
+import sys
 import threading
 from typing import Any
 
@@ -106,7 +107,8 @@ async def test_send_waits_while_the_client_does_not_read(loop: Any) -> None:
     async with Server(app, port=0, lifespan="off") as server:
         received = await asyncio.to_thread(talk, server.port)
     assert received == sent + 3
-    assert sent < 50_000_000  # what the kernel's buffers take, and little more
+    # What the kernel's buffers take, and little more; Linux is told to take little itself.
+    assert sent < (2_000_000 if sys.platform == "linux" else 50_000_000)
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
@@ -181,7 +183,7 @@ async def test_endless_stream_lets_others_in(loop: Any, method: bytes, piece: by
             other.send(GET.replace(b"/ ", b"/other "))
             arrived.set()
             other.response()
-            client.head()
+            client.head() if method == b"HEAD" else client.response()
 
     async with Server(app, port=0, lifespan="off") as server:
         await asyncio.to_thread(talk, server.port)

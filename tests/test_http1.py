@@ -26,7 +26,7 @@ from helpers import (
 from tinyasgi import Server
 from tinyasgi.exchange import Exchange
 from tinyasgi.http1 import HTTP1Connection
-from tinyasgi.testing import connect, serve
+from tinyasgi.testing import MemoryConnection, connect, serve
 
 START = {"type": "http.response.start", "status": 200}
 
@@ -148,6 +148,19 @@ def test_lost_connections_leave_nothing_behind(base: Any, caplog: pytest.LogCapt
 # Pipelining.
 
 
+def watch(connection: MemoryConnection) -> list[bytes]:
+    """What is written to a connection from here on, write by write."""
+    writes: list[bytes] = []
+    write = connection.write
+
+    def watched(data: bytes) -> None:
+        writes.append(bytes(data))
+        write(data)
+
+    connection.write = watched  # type: ignore[method-assign]
+    return writes
+
+
 @in_loop
 async def test_pipelined_requests_wait_unread() -> None:
     """While the first is unanswered no more than one further read is taken."""
@@ -191,6 +204,83 @@ async def test_who_does_not_read_gets_no_further_response() -> None:
         assert count == 3
 
 
+@in_loop
+async def test_answers_to_one_read_leave_together() -> None:
+    async with connect(hello) as connection:
+        writes = watch(connection)
+        await connection.feed(GET * 20)
+        assert [write.count(b"hello") for write in writes] == [20]
+        await connection.feed(GET * 2 + GET[:10])
+        assert [write.count(b"hello") for write in writes] == [20, 2]
+        await connection.feed(GET[10:])
+        assert [write.count(b"hello") for write in writes] == [20, 2, 1]
+
+
+@in_loop
+async def test_answers_do_not_wait_for_a_slow_one() -> None:
+    release = asyncio.Event()
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/slow":
+            await release.wait()
+        await reply(send, scope["path"].encode())
+
+    async with connect(app) as connection:
+        writes = watch(connection)
+        await connection.feed(GET * 3 + GET.replace(b"/ ", b"/slow ") + GET * 2)
+        assert [write.count(b"200 OK") for write in writes] == [3]
+        release.set()
+        await connection.settle()
+        assert [write.count(b"200 OK") for write in writes] == [3, 3]
+
+
+@in_loop
+async def test_answers_before_a_bad_request_leave_with_the_refusal() -> None:
+    async with connect(hello) as connection:
+        writes = watch(connection)
+        await connection.feed(GET * 2 + b"bad\r\n\r\n")
+        assert [write.count(b"hello") for write in writes] == [2]
+        assert connection.sent.count(b"HTTP/1.1 400 ") == 1
+        assert connection.closed
+
+
+@in_loop
+async def test_answers_before_a_switch_come_first() -> None:
+    async def app(scope, receive, send):
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close"})
+        else:
+            await hello(scope, receive, send)
+
+    fields = [b"Host: here", b"Connection: Upgrade", b"Upgrade: websocket"]
+    fields += [b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    async with connect(app) as connection:
+        writes = watch(connection)
+        await connection.feed(GET * 2 + b"\r\n".join([b"GET / HTTP/1.1", *fields, b"", b""]))
+        assert writes[0].count(b"hello") == 2
+        assert b"HTTP/1.1 101 " in writes[0]
+
+
+@in_loop
+async def test_long_answers_do_not_pile_up() -> None:
+    """What is collected goes to the transport soon enough for it to say that it is too much."""
+    count = 0
+
+    async def app(scope, receive, send):
+        nonlocal count
+        count += 1
+        await reply(send, bytes(10_000))
+
+    async with connect(app) as connection:
+        connection.write = lambda data: connection.protocol.pause_writing()
+        await connection.feed(GET * 100)
+        assert count == 2
+        connection.protocol.resume_writing()
+        await connection.settle()
+        assert count == 4
+
+
 def test_requests_on_many_connections(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "tinyasgi.server")
     with serve(hello, lifespan="off") as server, ExitStack() as stack:
@@ -200,6 +290,44 @@ def test_requests_on_many_connections(caplog: pytest.LogCaptureFixture) -> None:
         for client in clients:
             assert [client.response().body for _ in range(3)] == [b"hello"] * 3
     assert caplog.text == ""
+
+
+# Streaming.
+
+
+@in_loop
+async def test_pieces_of_one_turn_leave_together() -> None:
+    turn = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await send(START)
+        for _ in range(10):
+            await send({"type": "http.response.body", "body": b"piece", "more_body": True})
+        await turn.wait()
+        for _ in range(10):
+            await send({"type": "http.response.body", "body": b"piece", "more_body": True})
+        await send({"type": "http.response.body"})
+
+    async with connect(app) as connection:
+        writes = watch(connection)
+        await connection.feed(GET)
+        assert [write.count(b"piece") for write in writes] == [10]
+        turn.set()
+        await connection.settle()
+        assert [write.count(b"piece") for write in writes] == [10, 10]
+
+
+@in_loop
+async def test_pieces_before_a_failure_are_sent() -> None:
+    async def app(scope, receive, send):
+        await send(START)
+        await send({"type": "http.response.body", "body": b"piece", "more_body": True})
+        raise ValueError
+
+    async with connect(app) as connection:
+        await connection.feed(GET)
+        assert connection.sent.endswith(b"5\r\npiece\r\n")
+        assert connection.aborted
 
 
 # Bodies that the app does not read.

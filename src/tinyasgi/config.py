@@ -16,6 +16,7 @@ _INTERFACES = choice("auto", "asgi3", "asgi2")
 _LIFESPANS = choice("auto", "on", "off")
 _LOOPS = choice("auto", "asyncio", "uvloop")
 _PARSERS = choice("auto", "httptools", "h11")
+_WEBSOCKETS = choice("auto", "none")
 _LEVELS = choice("critical", "error", "warning", "info", "debug", trace="debug")
 _CERT_REQS = choice("none", "optional", "required", _0="none", _1="optional", _2="required")
 _TLS_VERSIONS = choice("1.2", "1.3")
@@ -60,6 +61,23 @@ class Config:
         "auto", _LOOPS, "event loop; auto: uvloop when it is installed", heading="Implementation"
     )
     http: str = option("auto", _PARSERS, "HTTP parser; auto: httptools when it is installed")
+
+    ws: str = option(
+        "auto", _WEBSOCKETS, "auto: serve WebSocket; none: as plain HTTP", heading="WebSocket"
+    )
+    ws_per_message_deflate: bool = option(True, FLAG, "compress messages if the client can")
+    ws_max_size: int = option(
+        16 * 1024 * 1024, _COUNT, "bytes of a message; more closes with 1009; 0: any"
+    )
+    ws_max_queue: int = option(
+        32, number(1), "messages that may wait for the app before reading pauses"
+    )
+    ws_ping_interval: float = option(
+        20.0, SECONDS, "seconds without a frame until the peer is pinged; 0: never"
+    )
+    ws_ping_timeout: float = option(
+        20.0, SECONDS, "seconds for a sign of life after a ping; 0: any"
+    )
 
     limit_head_size: int = option(
         65536,

@@ -9,11 +9,14 @@ from .config import Config
 from .context import Context, peer_name
 from .typing import Address
 
-__all__ = ["APP", "BODY", "CLOSE", "FIRST", "HEAD", "LINGER", "NEXT", "Connection"]
+__all__ = ["APP", "BODY", "CLOSE", "CLOSING", "FAREWELL", "FIRST", "FRAME", "HEAD", "LINGER"]
+__all__ += ["NEXT", "PONG", "Connection"]
 
 #: Seconds in which a peer that may still be sending can read the last response, before unread
 #: data would reset the connection (RFC 9112 §9.6).
 LINGER = 2
+#: Bytes that are not kept to be written with others.
+BURST = 16 * 1024
 
 # What a connection waits for: plain numbers, they index its time limits.
 FIRST: Final = 0  # the first byte of the first request
@@ -22,15 +25,22 @@ HEAD: Final = 2  # the rest of a head
 BODY: Final = 3  # body that the app asked for, or that is dropped
 APP: Final = 4  # the app
 CLOSE: Final = 5  # the peer's end of a connection that serves no more
-WRITE: Final = 6  # the peer to read what is written: judged besides the others
+FAREWELL: Final = 6  # the last messages of a WebSocket app, when the server stops
+CLOSING: Final = 7  # the Close frame that answers ours
+FRAME: Final = 8  # a frame
+PONG: Final = 9  # a sign of life, after a ping
+WRITE: Final = 10  # the peer to read what is written: judged besides the others
 
 
 @lru_cache(maxsize=8)
 def _limits(config: Config) -> tuple[float, ...]:
     """Time limits in ticks, in the order of the above."""
     head, keep_alive, body = config.timeout_head, config.timeout_keep_alive, config.timeout_body
-    limits = (head, keep_alive, head, body, 0, LINGER, config.timeout_write)
-    return tuple(math.ceil(limit) or math.inf for limit in limits)
+    http = head, keep_alive, head, body, 0, LINGER
+    websocket = 0, LINGER, config.ws_ping_interval, config.ws_ping_timeout
+    limits = [math.ceil(limit) or math.inf for limit in (*http, *websocket, config.timeout_write)]
+    limits[FAREWELL] = 0  # to the next tick
+    return tuple(limits)
 
 
 class Connection(asyncio.Protocol):
@@ -43,7 +53,7 @@ class Connection(asyncio.Protocol):
     # fmt: off
     __slots__ = (
         "_client", "_context", "_progress", "_reading", "_scheme", "_server", "_since",
-        "_transport", "_unsent", "_wait", "eof", "paused", "peer",
+        "_transport", "_unsent", "_wait", "burst", "eof", "paused", "peer",
     )
     # fmt: on
 
@@ -56,6 +66,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, context: Context) -> None:
         self._context = context
         self._reading = True
+        self.burst = bytearray()  # collected to be written together
         self.paused = False
         self.eof = False
         self._wait: int = FIRST
@@ -75,6 +86,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wait = CLOSE
+        self.burst.clear()
         del self._transport
         self._context.closed(self)
 
@@ -84,6 +96,32 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.paused = False
         self._unsent = 0
+
+    def _write(self, data: bytes, more: bool) -> None:
+        """Writes: at once, or with what follows in this turn of the loop when there may be `more`.
+
+        Each write of a transport is a system call, which costs as much as a small request.
+        """
+        if self.burst or (more and len(data) < BURST):
+            if not self.burst:
+                self._context.loop.call_soon(self._flush)
+            self._collect(data)
+            if not more:
+                self._flush()
+        else:
+            self._transport.write(data)
+
+    def _collect(self, data: bytes) -> None:
+        """Keeps data to be written together; `_flush` is to follow soon."""
+        self.burst += data
+        if len(self.burst) >= BURST:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Hands what was collected to the transport."""
+        if self.burst:
+            burst, self.burst = self.burst, bytearray()
+            self._transport.write(burst)
 
     def _pause_reading(self) -> None:
         if self._reading:
@@ -105,11 +143,25 @@ class Connection(asyncio.Protocol):
         linger: the peer may be sending; the close waits for it to have read that.
         """
         self._wait_for(CLOSE)
+        self._flush()
         if linger and not self.eof and self._transport.can_write_eof():
             self._transport.write_eof()
             self._resume_reading()
         else:
             self._transport.close()
+
+    def hand_over(self, successor: "Connection") -> None:
+        """Leaves the transport to a connection that speaks another protocol on it."""
+        self._transport.set_protocol(successor)
+        successor.connection_made(self._transport)
+        successor.paused = self.paused
+        successor._reading = self._reading
+        self.connection_lost(None)
+
+    @property
+    def stopping(self) -> bool:
+        """The server stops."""
+        return self._context.stopping
 
     def stop(self) -> None:
         """Closes at once when idle, else when it next can."""

@@ -10,7 +10,7 @@ from .rules import RequestLine
 from .typing import Pairs
 
 __all__ = ["CONTINUE", "NONE", "Defaults", "Framing", "encode_body", "encode_head"]
-__all__ += ["encode_refusal"]
+__all__ += ["encode_refusal", "encode_switch"]
 
 #: How the end of a response body is known (RFC 9112 §6.3): the number of bytes still to come, or
 #: one of these.
@@ -29,6 +29,15 @@ _STATUS_LINES = {
     if status >= 200
 }
 _BODILESS = frozenset({204, 304})
+#: What a refusal tells besides.
+_REFUSALS = {
+    426: [  # RFC 9110 §15.5.22, RFC 6455 §4.4
+        (b"connection", b"upgrade"),
+        (b"upgrade", b"websocket"),
+        (b"sec-websocket-version", b"13"),
+    ],
+    503: [(b"retry-after", b"1")],  # seconds (RFC 9110 §10.2.3)
+}
 
 
 class Defaults:
@@ -145,6 +154,16 @@ def encode_head(
     return b"".join((head, section.lines, default, ending)), framing, persistent
 
 
+def encode_switch(protocol: bytes, fields: Pairs, defaults: Defaults) -> bytes:
+    """The head that ends HTTP on a connection: 101 (RFC 9110 §15.2.2 and §7.8).
+
+    protocol: what is spoken from here on. Raises TypeError or ValueError.
+    """
+    section = _render(tuple((name, value) for name, value in fields))
+    start = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: "
+    return b"".join((start, protocol, section.lines, defaults.without(section.names), b"\r\n\r\n"))
+
+
 def _length_line(length: int) -> bytes:
     return b"\r\ncontent-length: %d\r\n\r\n" % length
 
@@ -179,9 +198,7 @@ def encode_refusal(status: int, reason: str, defaults: Defaults, method: str) ->
     reason: for the body. method: of the request, as far as it is known.
     """
     body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
-    fields = [(b"content-type", b"text/plain; charset=utf-8")]
-    if status == 503:
-        fields.append((b"retry-after", b"1"))  # seconds (RFC 9110 §10.2.3)
+    fields = [(b"content-type", b"text/plain; charset=utf-8"), *_REFUSALS.get(status, ())]
     line = RequestLine(method, "1.1", None, {}, "")
     head, framing, _ = encode_head(status, fields, defaults, line, False, len(body))
     return head + encode_body(framing, body, False)[0]

@@ -98,7 +98,7 @@ class Exchange:
         self._credit = TURN
         self._body = b""
         self._input: int = ARRIVED
-        self._waiters: set[asyncio.Future[None]] | None = None
+        self._waiters: tuple[asyncio.Future[None], ...] = ()
 
     async def receive(self) -> Message:
         """ASGI's `receive`: any number of tasks may call it, at any time."""
@@ -160,22 +160,22 @@ class Exchange:
         if self.phase == LOST:
             raise ClientDisconnected("the client has left")
 
-    async def _wait(self) -> None:
-        """Until `wake`; a future exists only while a task waits."""
-        if self._waiters is None:
-            self._waiters = set()
+    def _wait(self) -> asyncio.Future[None]:
+        """What to await until `wake`; a future exists only while a task waits."""
         future = asyncio.get_running_loop().create_future()
-        self._waiters.add(future)
-        try:
-            await future
-        finally:
-            self._waiters.discard(future)
+        if self._waiters:  # those of other tasks, or of tasks that were cancelled
+            waiting = [waiter for waiter in self._waiters if not waiter.done()]
+            self._waiters = (*waiting, future)
+        else:
+            self._waiters = (future,)
+        return future
 
     def wake(self) -> None:
         """Lets every task that waits in `receive` or `send` look again."""
-        for future in self._waiters or ():
+        for future in self._waiters:
             if not future.done():
                 future.set_result(None)
+        self._waiters = ()
 
     def expect_body(self) -> None:
         """The request has a body, which `feed` will bring."""
@@ -195,7 +195,7 @@ class Exchange:
     @property
     def awaited(self) -> bool:
         """Whether a task waits in `receive` or `send`."""
-        return bool(self._waiters)
+        return any(not future.done() for future in self._waiters)
 
     def leave(self) -> None:
         """COMPLETE or LOST: from here on the exchange does without its connection."""

@@ -1,11 +1,16 @@
 """HTTP/1.1 on one connection (RFC 9112): transport ↔ parser, exchanges, encoder."""
 
+from typing import TYPE_CHECKING
+
 from . import decoder, encoder, rules
 from .connection import APP, BODY, CLOSE, HEAD, NEXT, Connection
 from .context import Context
 from .exchange import COMPLETE, LOST, STREAMING, Exchange
 from .parsers import BadRequest
 from .typing import Fields, Pairs
+
+if TYPE_CHECKING:
+    from .websocket import WebSocketExchange
 
 __all__ = ["HTTP1Connection"]
 
@@ -36,7 +41,7 @@ class HTTP1Connection(Connection):
         self._unread = b""
         # A head from its version on, its fields and what they mean: clients repeat themselves.
         self._tail = b""
-        self._known: tuple[Fields, tuple[int, bool, bool]] = ([], (0, True, False))
+        self._known: tuple[Fields, rules.Judged] = ([], (0, True, False, False))
 
     # What the transport calls.
 
@@ -63,6 +68,8 @@ class HTTP1Connection(Connection):
         self.eof = True
         exchange = self._exchange
         if exchange is None or self._decoder is not None or self._scheme == "https":
+            return False
+        if type(exchange) is not Exchange:  # a handshake, and nothing to come after it
             return False
         if self._context.config.cancel_on_disconnect:
             return False
@@ -134,7 +141,7 @@ class HTTP1Connection(Connection):
             judged = rules.judge(line.version, fields)
             if len(tail) <= MAX_KNOWN:
                 self._tail, self._known = tail, (fields, judged)
-        length, persistent, wants_continue = judged
+        length, persistent, wants_continue, websocket = judged
         fields = fields.copy()  # the app may write to it
         if line.host is not None:
             fields = rules.with_host(fields, line.host)
@@ -147,7 +154,12 @@ class HTTP1Connection(Connection):
         scope["scheme"] = self._scheme
         scope["headers"] = fields
         scope["state"] = context.state.copy()
-        exchange = Exchange(self, scope, line, persistent)
+        if websocket and line.method == "GET" and config.ws != "none":
+            from .websocket import WebSocketExchange  # not before it is needed: 10 ms at start
+
+            exchange: Exchange = WebSocketExchange(self, scope, line, persistent, config)
+        else:
+            exchange = Exchange(self, scope, line, persistent)
         rest = data[end:]
         if length:
             self._decoder = decoder.choose(length, config.limit_body_size, context.parser)
@@ -161,6 +173,8 @@ class HTTP1Connection(Connection):
         if rest:
             self._pause_reading()
         context.start(exchange)
+        if self.burst and self._exchange is exchange:
+            context.loop.call_soon(self._flush_before, exchange)
 
     def _take_body(self, exchange: Exchange | None, data: bytes) -> bytes:
         """Takes what there is of a request body; what follows it. Raises BadRequest."""
@@ -195,6 +209,11 @@ class HTTP1Connection(Connection):
             elif self._dropped > MAX_DROPPED:
                 self._end()
 
+    def _flush_before(self, exchange: Exchange) -> None:
+        """Answers that were collected do not wait for one that takes longer than its first step."""
+        if self._exchange is exchange:
+            self._flush()
+
     def _proceed(self) -> None:
         """Ready for the next request, which may have been read already."""
         if self._wait != NEXT or self.paused:  # who reads no response gets no further one
@@ -203,13 +222,10 @@ class HTTP1Connection(Connection):
             unread, self._unread = self._unread, b""
             self.data_received(unread)
         if self._wait == HEAD or (self._wait == NEXT and not self._unread):
+            self._flush()
             self._resume_reading()
 
     # What an exchange calls.
-
-    @property
-    def stopping(self) -> bool:
-        return self._context.stopping
 
     def write_head(self, exchange: Exchange, fields: Pairs, body: bytes, more_body: bool) -> None:
         context = self._context
@@ -227,7 +243,12 @@ class HTTP1Connection(Connection):
         if more_body or framing < 0:
             body, exchange.framing = encoder.encode_body(framing, body, more_body)
         # Else it is whole, and of the length that the head says.
-        self._transport.write(head + body)
+        if self._unread and not more_body:
+            self._collect(head + body)  # `_proceed` goes on with the next
+        elif more_body or self.burst:
+            self._write(head + body, more_body)
+        else:
+            self._transport.write(head + body)
         if not more_body:
             self._finish(exchange)
             return
@@ -241,7 +262,7 @@ class HTTP1Connection(Connection):
             return
         data, exchange.framing = encoder.encode_body(exchange.framing, body, more_body)
         if data:
-            self._transport.write(data)
+            self._write(data, more_body)
             exchange.sent += len(body)
         if not more_body:
             self._finish(exchange)
@@ -249,9 +270,23 @@ class HTTP1Connection(Connection):
     def want_body(self, exchange: Exchange) -> None:
         if self._continue and exchange.phase < STREAMING:
             self._continue = False
-            self._transport.write(encoder.CONTINUE)
+            self._write(encoder.CONTINUE, False)
         self._wait_for(BODY)
         self._resume_reading()
+
+    def switch(self, exchange: "WebSocketExchange", fields: Pairs) -> None:
+        """Writes 101 (Switching Protocols); the exchange goes on with another connection.
+
+        Raises TypeError or ValueError.
+        """
+        from .websocket import WebSocketConnection
+
+        head = encoder.encode_switch(b"websocket", fields, self._context.defaults)
+        self._write(head, False)
+        successor = WebSocketConnection(self._context, exchange)
+        unread, self._exchange = self._unread, None
+        self.hand_over(successor)
+        successor.begin(unread)
 
     def abort(self, exchange: Exchange) -> None:
         if exchange.phase < STREAMING:
@@ -259,6 +294,7 @@ class HTTP1Connection(Connection):
             fields = [(b"content-type", b"text/plain; charset=utf-8")]
             self.write_head(exchange, fields, b"Internal Server Error", False)
         else:
+            self._flush()  # what there is of it
             self._lose(exchange)
             self._transport.abort()
 
@@ -308,9 +344,8 @@ class HTTP1Connection(Connection):
             self._end()
             return
         defaults = self._context.defaults
-        self._transport.write(
-            encoder.encode_refusal(refused.status, refused.reason, defaults, method)
-        )
+        refusal = encoder.encode_refusal(refused.status, refused.reason, defaults, method)
+        self._write(refusal, False)
         self._end(linger=True)
 
     def _end(self, linger: bool = False) -> None:

@@ -44,7 +44,8 @@ class MemoryConnection(asyncio.Transport):
             while self._waiting and self._reading and not self._lost:
                 self.protocol.data_received(self._waiting.pop(0))
             await asyncio.sleep(0)
-            now = len(self.sent), len(self._waiting), self._lost
+            sent = len(self.sent) + len(self.protocol.burst)
+            now = sent, len(self._waiting), self._lost
             quiet, before = (quiet + 1 if now == before else 0), now
 
     async def eof(self) -> bytes:
@@ -69,6 +70,9 @@ class MemoryConnection(asyncio.Transport):
     def write(self, data: Any) -> None:
         if not self.closed:
             self.sent += data
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
 
     def write_eof(self) -> None:
         self.closed = True

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from .cache import Cache
 from .parsers import TOKEN, BadRequest
@@ -11,6 +11,7 @@ from .typing import Fields
 __all__ = [
     "CHUNKED",
     "EMPTY_LINES",
+    "Judged",
     "RequestLine",
     "check_beginning",
     "check_size",
@@ -154,16 +155,21 @@ def _is_authority(host: bytes) -> bool:
 
 _authorities = Cache(_is_authority, 256, longest=256)
 
-_JUDGED = frozenset({b"host", b"transfer-encoding", b"content-length", b"connection", b"expect"})
-#: What `judge` returns for a request that has no such field but Host.
-_PLAIN = {"1.1": (0, True, False), "1.0": (0, False, False)}
+_JUDGED = frozenset(
+    {b"host", b"transfer-encoding", b"content-length", b"connection", b"expect", b"upgrade"}
+)
+#: What the fields of a request say of it, as `judge` returns it.
+Judged: TypeAlias = tuple[int, bool, bool, bool]
+#: The same for a request that has no such field but Host.
+_PLAIN = {"1.1": (0, True, False, False), "1.0": (0, False, False, False)}
 
 
-def judge(version: str, fields: Fields) -> tuple[int, bool, bool]:
+def judge(version: str, fields: Fields) -> Judged:
     """What the fields of a request say of its framing. Raises BadRequest.
 
     Returns the length of the body in bytes, or CHUNKED (RFC 9112 §6); whether the client lets the
-    connection persist (§9.3); whether it waits for 100 (Continue) (RFC 9110 §10.1.1).
+    connection persist (§9.3); whether it waits for 100 (Continue) (RFC 9110 §10.1.1); whether it
+    wants to go on with WebSocket instead (§7.8).
     """
     values: dict[bytes, bytes] = {}
     for name, value in fields:
@@ -177,7 +183,13 @@ def judge(version: str, fields: Fields) -> tuple[int, bool, bool]:
         raise BadRequest(400, f"an invalid Host: {host[:80]!r}")
     elif len(values) == 1:
         return _PLAIN[version]
-    return _length(version, values), _persistent(version, values), _waits(version, values)
+    length = _length(version, values)
+    options = _items(values.get(b"connection", b""))
+    persistent = b"close" not in options and (version == "1.1" or b"keep-alive" in options)
+    # HTTP/1.0 has no Upgrade. With a body it stays a request: what of it is a frame?
+    upgrade = b"upgrade" in options and version == "1.1" and not length
+    websocket = upgrade and b"websocket" in _items(values.get(b"upgrade", b""))
+    return length, persistent, _waits(version, values), websocket
 
 
 def _length(version: str, values: dict[bytes, bytes]) -> int:
@@ -186,7 +198,7 @@ def _length(version: str, values: dict[bytes, bytes]) -> int:
     if coding is not None:
         if length is not None:
             raise BadRequest(400, "both Transfer-Encoding and Content-Length")
-        return _coding(version, coding.lower())
+        return _coding(version, coding)
     if length is None:
         return 0
     if not length.isdigit() or len(length) > 30 or int(length) >> 64:
@@ -197,17 +209,17 @@ def _length(version: str, values: dict[bytes, bytes]) -> int:
 def _coding(version: str, coding: bytes) -> int:
     if version == "1.0":
         raise BadRequest(400, "Transfer-Encoding in HTTP/1.0")
-    if coding == b"chunked":
+    *others, last = _items(coding)
+    if last == b"chunked" and not others:
         return CHUNKED
-    *others, last = [item.strip() for item in coding.split(b",")]
     if last != b"chunked" or b"chunked" in others or b"" in others:
         raise BadRequest(400, f"Transfer-Encoding does not end in one chunked: {coding[:80]!r}")
     raise BadRequest(501, f"a transfer coding that is not implemented: {coding[:80]!r}")
 
 
-def _persistent(version: str, values: dict[bytes, bytes]) -> bool:
-    options = [option.strip() for option in values.get(b"connection", b"").lower().split(b",")]
-    return b"close" not in options and (version == "1.1" or b"keep-alive" in options)
+def _items(value: bytes) -> list[bytes]:
+    """The items of a list, lower-case (RFC 9110 §5.6.1)."""
+    return [item.strip() for item in value.lower().split(b",")]
 
 
 def _waits(version: str, values: dict[bytes, bytes]) -> bool:

@@ -23,6 +23,8 @@ __all__ = ["Server", "serve"]
 
 logger = logging.getLogger("tinyasgi.server")
 
+#: Bytes that the kernel takes of what a peer's window has no room for.
+MAX_UNSENT = 64 * 1024
 #: Seconds for what is cut short to come to its end.
 LAST = 1.0
 
@@ -160,6 +162,11 @@ class Server:
         loop = asyncio.get_running_loop()
         backlog = self.config.backlog
         sock.setblocking(False)
+        tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
+        if tcp and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # What is accepted inherits it. By default the kernel takes megabytes for each slow
+            # client: memory, time until a stop or a disconnect is seen, and cold caches.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT)
         if self._tls is not None or self.config.limit_connections:
             sock.listen(backlog)
             loop.add_reader(sock, self._accept, sock)

@@ -1102,7 +1102,7 @@ CONNECTION = [
     ),
 ]
 
-# Upgrades, all of them refused: the request is served as it stands.
+# Upgrades that are not taken: the request is served as it stands.
 
 H2C = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABk")
 WEBSOCKET = (
@@ -1120,8 +1120,17 @@ UPGRADE = section(
     served("upgrade-length-in-two-reads", in_two(sized(b"hello", *H2C) + GET), POSTED, Seen()),
     served("upgrade-chunked", chunked(HELLO, *H2C) + GET, POSTED, Seen()),
     served("upgrade-chunked-in-two-reads", in_two(chunked(HELLO, *H2C) + GET), POSTED, Seen()),
-    served("upgrade-websocket", get(*WEBSOCKET) + GET, Seen(), Seen()),
+    served("upgrade-websocket", get(*WEBSOCKET) + GET, Seen(), Seen(), options={"ws": "none"}),
     served("upgrade-websocket-post", sized(b"hello", *WEBSOCKET) + GET, POSTED, Seen()),
+    served(
+        "upgrade-websocket-with-a-body",
+        get(b"Content-Length: 5", *WEBSOCKET) + b"hello" + GET,
+        Seen(body=b"hello"),
+        Seen(),
+    ),
+    closing("upgrade-websocket-in-1.0", old(*WEBSOCKET), OLD),
+    served("upgrade-websocket-without-connection", get(*WEBSOCKET[1:]) + GET, Seen(), Seen()),
+    refused("upgrade-websocket-bad-key", get(*WEBSOCKET[:3], b"Sec-WebSocket-Key: no"), 400),
     served("upgrade-unknown", get(b"Connection: upgrade", b"Upgrade: tea") + GET, Seen(), Seen()),
     served("upgrade-without-connection", get(b"Upgrade: h2c") + GET, Seen(), Seen()),
     served("upgrade-without-protocol", get(b"Connection: upgrade") + GET, Seen(), Seen()),
