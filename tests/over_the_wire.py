@@ -1,6 +1,6 @@
 """Starlette's own tests over the wire: their client in memory becomes one that asks tinyasgi.
 
-In a checkout of Starlette, with what its tests need, and with uvloop or without:
+In a checkout of Starlette, with what its tests need and with websockets:
 
     PYTHONPATH=.../tinyasgi/tests python -m pytest -p over_the_wire -k "not trio" \
         --ignore tests/test_testclient.py
@@ -8,13 +8,17 @@ In a checkout of Starlette, with what its tests need, and with uvloop or without
 docs/testing.md says what comes out differently, and why.
 """
 
+import json
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx2
-import pytest
 import starlette.testclient
+from starlette.websockets import WebSocketDisconnect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
 from tinyasgi.testing import LiveServer, serve
 
@@ -66,8 +70,14 @@ class Client(httpx2.Client):
             with serve(self.app, lifespan="off", tls=tls, **self._options) as server:
                 yield server
 
-    def websocket_connect(self, *args: Any, **options: Any) -> Any:
-        pytest.skip("WebSocket")
+    def websocket_connect(
+        self, url: str, subprotocols: Any = None, **options: Any
+    ) -> "WebSocketSession":
+        auth = options.pop("auth", None)
+        request = self.build_request("GET", httpx2.URL("ws://testserver").join(url), **options)
+        if auth:
+            request = next(httpx2.BasicAuth(*auth).sync_auth_flow(request))
+        return WebSocketSession(self, request, subprotocols)
 
 
 class Wire(httpx2.BaseTransport):
@@ -92,6 +102,89 @@ class Wire(httpx2.BaseTransport):
             content = b"".join(response.stream)  # type: ignore[arg-type]
             response.stream = httpx2.ByteStream(content)
         return response
+
+
+#: Fields that the client of a WebSocket sends by itself.
+HOP = {"host", "connection", "upgrade"}
+
+
+class WebSocketSession:
+    """What the tests use of `starlette.testclient.WebSocketTestSession`."""
+
+    def __init__(self, client: Client, request: httpx2.Request, subprotocols: Any) -> None:
+        self._client = client
+        self._request = request
+        self._subprotocols = subprotocols
+        self._block = ExitStack()
+
+    def __enter__(self) -> "WebSocketSession":
+        with ExitStack() as stack:
+            server = stack.enter_context(self._client.server("http"))
+            fields = self._request.headers.multi_items()
+            try:
+                self._socket = stack.enter_context(
+                    connect(
+                        str(self._request.url),
+                        sock=socket.create_connection((server.host, server.port)),
+                        subprotocols=self._subprotocols,
+                        additional_headers=[pair for pair in fields if pair[0] not in HOP],
+                        user_agent_header=None,
+                        proxy=None,
+                    )
+                )
+            except InvalidStatus as refused:
+                server.check()
+                response = refused.response
+                raise starlette.testclient.WebSocketDenialResponse(
+                    status_code=response.status_code,
+                    headers=[*response.headers.raw_items()],
+                    content=bytes(response.body or b""),
+                ) from None
+            self._block = stack.pop_all()
+        self.accepted_subprotocol = self._socket.subprotocol
+        response = self._socket.response
+        self.extra_headers = [
+            (name.lower().encode(), value.encode()) for name, value in response.headers.raw_items()
+        ]
+        return self
+
+    def __exit__(self, *error: Any) -> Any:
+        return self._block.__exit__(*error)
+
+    def close(self, code: int = 1000, reason: str | None = None) -> None:
+        self._socket.close(code, reason or "")
+
+    def _send(self, data: str | bytes) -> None:
+        self._socket.send(data)
+
+    send_text = send_bytes = _send
+
+    def send_json(self, data: Any, mode: str = "text") -> None:
+        text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+        self._socket.send(text if mode == "text" else text.encode())
+
+    def receive(self) -> dict[str, Any]:
+        try:
+            data = self._socket.recv(timeout=10)
+        except ConnectionClosed as closed:
+            code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
+            return {"type": "websocket.close", "code": code, "reason": reason}
+        return {"type": "websocket.send", "text" if isinstance(data, str) else "bytes": data}
+
+    def _receive(self, kind: str) -> Any:
+        message = self.receive()
+        if message["type"] == "websocket.close":
+            raise WebSocketDisconnect(message["code"], message["reason"])
+        return message[kind]
+
+    def receive_text(self) -> Any:
+        return self._receive("text")
+
+    def receive_bytes(self) -> Any:
+        return self._receive("bytes")
+
+    def receive_json(self, mode: str = "text") -> Any:
+        return json.loads(self._receive("text" if mode == "text" else "bytes"))
 
 
 starlette.testclient.TestClient = Client  # type: ignore[assignment,misc]
