@@ -3,24 +3,24 @@
 import asyncio
 import contextlib
 import gc
-import importlib.util
 import logging
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from . import __version__, load, log
 from .config import Config
 from .lifespan import LifespanFailed
 from .listen import ListenError
+from .loop import loop_factory
 from .options import OptionError
 from .server import Server
 
-__all__ = ["loop_factory", "run"]
+__all__ = ["run"]
 
 logger = logging.getLogger("tinyasgi.server")
 
@@ -140,14 +140,3 @@ def _leaving_on_signals() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes the event loop of that name. Raises OptionError when it is not installed."""
-    if name == "asyncio" or (name == "auto" and not importlib.util.find_spec("uvloop")):
-        return asyncio.new_event_loop
-    try:
-        import uvloop
-    except ImportError:
-        raise OptionError("loop", name, "installed here") from None
-    return uvloop.new_event_loop

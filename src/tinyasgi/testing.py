@@ -14,8 +14,8 @@ from typing import Any
 
 from .config import Config
 from .load import created, load
+from .loop import loop_factory
 from .memory import MemoryConnection, connect
-from .run import loop_factory
 from .server import Server
 
 __all__ = ["LiveServer", "MemoryConnection", "connect", "serve"]
