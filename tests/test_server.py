@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ def surroundings() -> Any:
 async def test_nothing_else_is_touched(loop: Any) -> None:
     loop_ = asyncio.get_running_loop()
     client = None
+    loop_.set_default_executor(ThreadPoolExecutor(1))
     await asyncio.to_thread(int)  # the loop's own thread exists from here on
     before = surroundings()
     async with Server(hello, port=0) as server:
