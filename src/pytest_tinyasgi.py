@@ -56,7 +56,8 @@ def asgi_server(request: pytest.FixtureRequest) -> "Iterator[LiveServer]":
     if not args and "app" not in options:
         args = (request.config.getini("tinyasgi_app"),)
         if not args[0]:
-            pytest.fail("which app? say so with tinyasgi_app, a marker and an ini option", False)
+            text = "which app? say so with tinyasgi_app, a marker and an ini option"
+            pytest.fail(text, pytrace=False)
     with testing.serve(*args, **{"app_dir": str(request.config.rootpath)} | options) as server:
         yield server
 
@@ -68,7 +69,8 @@ class _Shared:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         marked = item.get_closest_marker("tinyasgi_app") is not None
         if marked and "asgi_server" in getattr(item, "fixturenames", ()):
-            pytest.fail("with tinyasgi_scope = session there is no marker tinyasgi_app", False)
+            text = "with tinyasgi_scope = session there is no marker tinyasgi_app"
+            pytest.fail(text, pytrace=False)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:

@@ -10,6 +10,7 @@ import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,19 @@ def test_exception_is_raised_at_the_end() -> None:
     told = story(caught.value)
     assert "in fails" in told  # where
     assert "in GET /zero HTTP/1.1" in told  # in which request
+    assert waiting() == []
+
+
+def test_exception_that_takes_no_note() -> None:
+    @dataclass(frozen=True)
+    class FrozenError(Exception):
+        code: int
+
+    async def app(scope, receive, send):
+        raise FrozenError(3)
+
+    with pytest.raises(FrozenError), serve(app, lifespan="off") as server:
+        assert get(server) == 500
     assert waiting() == []
 
 

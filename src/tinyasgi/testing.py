@@ -220,10 +220,15 @@ class LiveServer:
             late.__cause__ = error  # where it was
             error = late
         else:
-            error.add_note(f"in {what}")
+            _add_note(error, f"in {what}")
         with self._raised:
             self.exceptions.append(error)
             self._raised.notify_all()
+
+
+def _add_note(error: BaseException, note: str) -> None:
+    with suppress(Exception):  # it may be frozen
+        error.add_note(note)
 
 
 class _Keep(logging.Handler):
@@ -277,7 +282,7 @@ def serve(
             server.stop()
             for failure in server._failures():
                 story = "".join(traceback.format_exception(failure))
-                error.add_note(f"The app failed meanwhile:\n{story}")
+                _add_note(error, f"The app failed meanwhile:\n{story}")
             raise
         server.stop()
         server.check()
