@@ -31,7 +31,8 @@ docs: $(VENV)/standard.stamp
 	$(bin)/python docs/options.py
 
 fuzz: $(VENV)/test.stamp
-	$(bin)/python tests/fuzz/fuzz_connection.py -max_total_time=$(SECONDS) tests/fuzz/corpus
+	$(bin)/python tests/fuzz/fuzz.py connection -max_total_time=$$(( $(SECONDS) / 2 ))
+	$(bin)/python tests/fuzz/fuzz.py frames -max_total_time=$$(( $(SECONDS) / 2 ))
 
 # What the browser test needs, on Debian and its kin.
 browser:

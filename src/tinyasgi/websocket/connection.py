@@ -62,7 +62,7 @@ class WebSocketConnection(Connection):
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._pong is not None:
-            self._transport.write(frames.encode(frames.PONG, self._pong))
+            self._write(frames.encode(frames.PONG, self._pong), more=False)
             self._pong = None
         if self._exchange is not None:
             self._exchange.wake()
@@ -81,7 +81,7 @@ class WebSocketConnection(Connection):
         try:
             frame = self._reader.send(data)
             while frame is not None:
-                opcode, payload = frame
+                opcode, payload, more = frame
                 if opcode <= BINARY:
                     if self._exchange is not None and not self._exchange.deliver(payload):
                         self._pause_reading()
@@ -91,7 +91,7 @@ class WebSocketConnection(Connection):
                 elif opcode == frames.CLOSE:
                     self._end_by(partial(self._answer_close, *payload))
                     return
-                frame = self._reader.send(b"")
+                frame = self._reader.send(b"") if more else None
         except ProtocolError as fault:
             self._end_by(partial(self._fail, fault))
             return
@@ -110,25 +110,28 @@ class WebSocketConnection(Connection):
         if self.paused:
             self._pong = payload
         else:
-            self._transport.write(frames.encode(frames.PONG, payload))
+            self._write(frames.encode(frames.PONG, payload), more=True)
 
     def _answer_close(self, code: int, reason: str) -> None:
         if self._exchange is not None:
-            self._transport.write(frames.encode_close(code))
+            self._write(frames.encode_close(code), more=False)
             self._client_left(COMPLETE, code, reason)
         self._end(linger=True)
 
     def _fail(self, fault: ProtocolError) -> None:
         self._context.note(self.peer, f"WebSocket closed: {fault}")
         if self._exchange is not None:
-            self._transport.write(frames.encode_close(fault.code, fault.reason))
+            self._write(frames.encode_close(fault.code, fault.reason), more=False)
             self._client_left(LOST, fault.code, fault.reason)
         self._end(linger=True)
 
     # What an exchange calls.
 
-    def write(self, opcode: int, message: bytes) -> None:
-        """Sends a message. Raises ClientDisconnected."""
+    def write(self, opcode: int, message: bytes, more: bool) -> None:
+        """Sends a message; with those that follow in this turn of the loop, if there are `more`.
+
+        Raises ClientDisconnected.
+        """
         if self._transport.is_closing():  # broken, and the loop had no turn to say so
             self._client_left(LOST, 1006)
             raise ClientDisconnected("the client has left")
@@ -136,11 +139,14 @@ class WebSocketConnection(Connection):
             data = frames.encode(opcode, self._deflate.compress(message), COMPRESSED)
         else:
             data = frames.encode(opcode, message)
-        self._transport.write(data)
+        if more or self.burst:
+            self._write(data, more)
+        else:
+            self._transport.write(data)
 
     def close_with(self, code: int, reason: str = "") -> None:
         """Begins the closing handshake, which the peer has two seconds for. Raises ValueError."""
-        self._transport.write(frames.encode_close(code, reason))
+        self._write(frames.encode_close(code, reason), more=False)
         self._part(COMPLETE, code, reason)
         self._wait_for(CLOSING)
         self.read()
@@ -184,7 +190,7 @@ class WebSocketConnection(Connection):
 
     def _expire(self) -> None:
         if self._wait == FRAME:
-            self._transport.write(frames.encode(frames.PING, b""))
+            self._write(frames.encode(frames.PING, b""), more=False)
             self._wait_for(PONG)
         elif self._wait == PONG:
             self._fail(ProtocolError(1011, "no sign of life after a ping"))

@@ -93,7 +93,7 @@ class WebSocketExchange(Exchange):
                     raise ValueError("'websocket.send' has either text or bytes")
                 else:
                     opcode, data = BINARY, data if type(data) is bytes else bytes(memoryview(data))
-                self.connection.write(opcode, data)
+                self.connection.write(opcode, data, bool(self._messages))
                 size = len(data)
                 self.sent += size
                 self._credit -= size + MESSAGE
