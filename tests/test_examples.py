@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection, HTTPResponse
@@ -16,7 +17,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from examples import hello, sse, sync_work, upload
+from browser import chromium
+from examples import chat, echo, hello, sse, sync_work, upload
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection
+from websockets.sync.client import connect as connect_websocket
 
 import tinyasgi
 from tinyasgi.testing import serve
@@ -55,6 +60,11 @@ def fetch(
         connection.request(method, target, body, headers)
         response = connection.getresponse()
         return response, response.read()
+
+
+def websocket(server: Any, **options: Any) -> ClientConnection:
+    """Open a WebSocket without regard to proxies, closed at the end of the ``with`` block."""
+    return connect_websocket(server.ws_url, open_timeout=PATIENCE, proxy=None, **options)
 
 
 def next_event(stream: HTTPResponse) -> dict[str, str]:
@@ -223,6 +233,114 @@ def test_sse_command_says_goodbye() -> None:
         assert stream.read() == b""
         log += process.stderr.read()
         assert process.wait(PATIENCE) == 0, log
+
+
+def test_echo() -> None:
+    with serve(echo.app) as server:
+        with websocket(server) as client:
+            for message in ("Grüße", b"\0\xff", "", b"", "x" * 1_000_000):
+                client.send(message)
+                assert client.recv(PATIENCE) == message
+        with websocket(server) as client:
+            client.send("still there")
+            assert client.recv(PATIENCE) == "still there"
+
+
+def test_chat() -> None:
+    with serve(chat.app) as server:
+        response, page = fetch(f"{server.url}/")
+        assert response.status == 200
+        assert b"new WebSocket(" in page
+        assert fetch(f"{server.url}/other")[0].status == 404
+
+        with websocket(server) as first:
+            name = first.recv(PATIENCE).removesuffix(" comes in.")
+            with websocket(server) as second:
+                other = second.recv(PATIENCE).removesuffix(" comes in.")
+                assert other != name
+                assert first.recv(PATIENCE) == f"{other} comes in."
+                for client, who in ((first, name), (second, other)):
+                    client.send("Hello, all!")
+                    assert first.recv(PATIENCE) == f"{who}: Hello, all!"
+                    assert second.recv(PATIENCE) == f"{who}: Hello, all!"
+            assert first.recv(PATIENCE) == f"{other} has left."
+            first.send("")
+            first.send(b"no text")
+            first.send("x" * chat.LONGEST + "y")
+            assert first.recv(PATIENCE) == f"{name}: " + "x" * chat.LONGEST
+    assert not chat.inboxes
+
+
+def test_chat_is_for_its_own_page() -> None:
+    with serve(chat.app) as server:
+        for origin in (server.url, None):
+            with websocket(server, origin=origin) as client:
+                assert client.recv(PATIENCE).endswith(" comes in.")
+        for origin in ("http://127.0.0.1", "https://elsewhere.example", "null"):
+            with pytest.raises(InvalidStatus) as refused, websocket(server, origin=origin):
+                pass
+            assert refused.value.response.status_code == 403
+
+
+def test_chat_does_not_wait_for_slow_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "INBOX", 2)
+    monkeypatch.setattr(chat, "LONGEST", 1_000_000)
+    lines = [f"{number:0100000}" for number in range(200)]  # beyond what sockets keep
+    with (
+        serve(chat.app) as server,
+        websocket(server, compression=None, max_queue=1) as slow,
+        websocket(server, compression=None) as quick,
+    ):
+        name = quick.recv(PATIENCE).removesuffix(" comes in.")
+        for line in lines:
+            quick.send(line)
+            assert quick.recv(PATIENCE) == f"{name}: {line}"
+        heard = []
+        while heard[-1:] != [f"{name}: {lines[-1]}"]:
+            heard.append(slow.recv(PATIENCE))
+        assert len(heard) < len(lines)
+
+
+def test_chat_in_a_browser() -> None:
+    with ExitStack() as stack:
+        driver = stack.enter_context(chromium())
+        elsewhere = stack.enter_context(serve(hello.app))
+        server = stack.enter_context(ExitStack())
+        room = server.enter_context(serve(chat.app))
+
+        def wait_for(text: str) -> None:
+            """Until the page shows a line; the latest is the first."""
+            script = "return document.querySelector('li')?.textContent"
+            deadline = time.monotonic() + PATIENCE
+            while driver.execute_script(script) != text:
+                assert time.monotonic() < deadline, driver.execute_script(script)
+
+        with websocket(room) as client:
+            own = client.recv(PATIENCE).removesuffix(" comes in.")
+            driver.get(f"{room.url}/")
+            name = client.recv(PATIENCE).removesuffix(" comes in.")
+            wait_for(f"{name} comes in.")
+            client.send("<b>Hello</b>")
+            wait_for(f"{own}: <b>Hello</b>")
+            driver.find_element("css selector", "input").send_keys("Grüße\n")
+            wait_for(f"{name}: Grüße")
+            assert client.recv(PATIENCE) == f"{own}: <b>Hello</b>"
+            assert client.recv(PATIENCE) == f"{name}: Grüße"
+
+            # A page from elsewhere can't come in.
+            driver.switch_to.new_window("tab")
+            driver.get(f"{elsewhere.url}/")
+            script = "new WebSocket(arguments[0]).onclose = (event) => arguments[1](event.code)"
+            assert driver.execute_async_script(script, room.ws_url) == 1006
+
+            driver.switch_to.window(driver.window_handles[0])
+            server.close()
+            with pytest.raises(ConnectionClosed) as closed:
+                while client.recv(PATIENCE):
+                    pass
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1001
+            wait_for("Closed: 1001")
 
 
 def test_upload(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
