@@ -1,4 +1,4 @@
-# make serve, make test, make check, make bench, make docs, make fuzz, make browser
+# make serve, make test, make check, make bench, make docs, make fuzz, make autobahn, make browser
 #
 # VENV=.venv-3.13 PYTHON=python3.13 makes another environment beside the first.
 
@@ -10,7 +10,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 bin := $(VENV)/bin
 
-.PHONY: serve test check bench docs fuzz browser
+.PHONY: serve test check bench docs fuzz autobahn browser
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/standard.stamp
@@ -33,6 +33,9 @@ docs: $(VENV)/standard.stamp
 fuzz: $(VENV)/test.stamp
 	$(bin)/python tests/fuzz/fuzz.py connection -max_total_time=$$(( $(SECONDS) / 2 ))
 	$(bin)/python tests/fuzz/fuzz.py frames -max_total_time=$$(( $(SECONDS) / 2 ))
+
+autobahn: $(VENV)/test.stamp
+	$(bin)/python tests/autobahn.py $(CASES)
 
 # What the browser test needs, on Debian and its kin.
 browser:
