@@ -1,6 +1,5 @@
-"""Chromium, as users have it: for pages that only a browser can judge."""
+"""Chromium, for pages that only a browser can judge."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,25 +9,18 @@ import pytest
 
 __all__ = ["chromium"]
 
-#: Names of the command.
-BROWSERS = "chromium", "chromium-browser", "google-chrome"
-
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A browser without a window, driven by selenium; skips the test where there is none."""
+    """A browser without a window, driven by Selenium; skips the test where there is none."""
     webdriver = pytest.importorskip("selenium.webdriver")
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    chromedriver = shutil.which("chromedriver")
-    if browser is None or chromedriver is None:
-        pytest.skip("needs Chromium and its chromedriver")
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not browser or not driver:
+        pytest.skip("no Chromium here: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = browser
-    options.add_argument("--headless=new")
-    if os.geteuid() == 0:
-        options.add_argument("--no-sandbox")  # which root can't have
-    driver = webdriver.Chrome(options, webdriver.ChromeService(chromedriver))
-    try:
-        yield driver
-    finally:
-        driver.quit()
+    for option in ("--headless", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(option)
+    # Selenium would download a driver of its own if none were named.
+    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as page:
+        yield page
