@@ -1,5 +1,7 @@
 """Fixtures of several test files."""
 
+from typing import Any
+
 import pytest
 from helpers import Certificates
 
@@ -8,3 +10,14 @@ from helpers import Certificates
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """Certificates for servers and their clients."""
     return Certificates(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="session")
+def django_settings() -> Any:
+    """The settings of Django, which is set up once and for all."""
+    django = pytest.importorskip("django")
+    from django.conf import settings
+
+    settings.configure(ALLOWED_HOSTS=["127.0.0.1"], SECRET_KEY="x")
+    django.setup()
+    return settings

@@ -240,9 +240,7 @@ def test_fastapi_below_a_path(root_path: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def django_app() -> Any:
-    django = pytest.importorskip("django")
-    from django.conf import settings
+def django_app(django_settings: Any) -> Any:
     from django.core.asgi import get_asgi_application
     from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
     from django.urls import path
@@ -273,8 +271,7 @@ def django_app() -> Any:
         path("stream", stream),
     ]
     sys.modules[urls.__name__] = urls
-    settings.configure(ALLOWED_HOSTS=["127.0.0.1"], ROOT_URLCONF=urls.__name__, SECRET_KEY="x")
-    django.setup()
+    django_settings.ROOT_URLCONF = urls.__name__
     yield get_asgi_application()
     del sys.modules[urls.__name__]
 
