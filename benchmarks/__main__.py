@@ -22,7 +22,7 @@ from .progress import Progress
 from .report import as_markdown, into_readme
 from .results import Outcome, Results
 from .servers import SERVERS, Failure
-from .workloads import WORKLOADS
+from .workloads import HELLO, WORKLOADS
 
 CHARTS = "docs/benchmarks"
 
@@ -84,7 +84,7 @@ def measure(
         outcomes = {
             server.name: Outcome()
             for server in servers
-            if workload.setup.app == "apps:hello" or not server.is_fixed
+            if workload.setup == HELLO or not server.is_fixed
         }
         measured[workload.name] = outcomes
         for number in range(options.rounds):
@@ -148,7 +148,7 @@ def main(argv: Sequence[str]) -> int:
         return 130
     if options.readme:
         readme = ROOT / "README.md"
-        before, chart = readme.read_text(encoding="utf-8"), f"{CHARTS}/throughput.svg"
+        before, chart = readme.read_text(encoding="utf-8"), f"{CHARTS}/main.svg"
         after = into_readme(before, about, measured, command, chart)
         readme.write_text(after, encoding="utf-8")
     print(text)

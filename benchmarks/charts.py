@@ -66,7 +66,7 @@ def bars(axes: Any, name: str, outcomes: Mapping[str, Outcome]) -> None:
     workload = WORKLOADS[name]
     for place, (server, outcome) in enumerate(outcomes.items()):
         if outcome.failure:
-            axes.text(0, place, " - ", va="center")
+            axes.annotate("-", (0, place), (4, 0), textcoords="offset points", va="center")
             continue
         values, middle = outcome.values(), outcome.median()
         spread = [[middle - min(values)], [max(values) - middle]]
@@ -75,7 +75,8 @@ def bars(axes: Any, name: str, outcomes: Mapping[str, Outcome]) -> None:
         axes.errorbar(
             middle, place, xerr=spread, color=INK, capsize=2, elinewidth=0.8, capthick=0.8
         )
-        axes.text(max(values), place, f"  {number(middle)}", va="center")
+        end, text = (max(values), place), number(middle)
+        axes.annotate(text, end, (5, 0), textcoords="offset points", va="center")
     axes.set_yticks(range(len(outcomes)), outcomes)
     axes.invert_yaxis()
     axes.set_xticks([])
@@ -127,7 +128,8 @@ def draw(path: Path, results: Results, kind: Draw, columns: int, height: float) 
     for axes, (name, outcomes) in zip(grid.flat, results.items(), strict=False):
         kind(axes, name, outcomes)
     if kind is not bars:
-        grid.flat[0].legend()
+        lines = grid.flat[0].get_legend_handles_labels()
+        figure.legend(*lines, loc="outside lower center", ncols=7)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
     text = path.read_text(encoding="utf-8")
@@ -147,10 +149,21 @@ def main(directory: Path) -> None:
             if any(wanted(name, key) for o in outcomes.values() for s in o.samples for key in s)
         }
 
+    main = [
+        "hello",
+        "hello-log",
+        "pipelined",
+        "post-1k",
+        "stream-4m",
+        "events-100",
+        "fastapi",
+        "ws-64",
+    ]
     few = ("hello", "fastapi", "ws-64", "crowd")
     loads = chosen(lambda name, key: WORKLOADS[name].unit.endswith("/s"))
     resting = chosen(lambda name, key: not WORKLOADS[name].unit.endswith("/s"))
     with mpl.rc_context(SETTINGS):
+        draw(directory / "main.svg", chosen(lambda name, _: name in main), bars, 2, 1.6)
         draw(directory / "throughput.svg", loads, bars, 2, 1.6)
         draw(directory / "resting.svg", resting, bars, 2, 1.6)
         curves = chosen(lambda name, key: name in few and key == "p50 ms")

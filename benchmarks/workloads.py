@@ -10,7 +10,7 @@ from .resting import crowd, memory_connection, memory_idle, start, wakeups
 from .samples import Workload
 from .servers import CROWD, Setup
 
-__all__ = ["WORKLOADS"]
+__all__ = ["HELLO", "WORKLOADS"]
 
 BODY = b"tinyasgi" * 128  # 1 KiB
 TEXT, LONG = BODY[:64], BODY * 16
@@ -47,24 +47,24 @@ ws = partial(
 WORKLOADS = {
     workload.name: workload
     for workload in (
-        hello("hello", "A short answer to a GET request", load),
+        hello("hello", "Short answer to a GET", load),
         hello(
             "hello-log",
-            "The same, with the access log on",
+            "Short answer, access log on",
             load,
             setup=Setup("apps:hello", log=True),
         ),
-        hello("pipelined", "The same, 16 requests at once", load, pipeline=16),
-        hello("browser", "The same, with 15 fields as a browser sends them", load, fields=BROWSER),
-        hello("tls", "The same, over TLS", load, setup=Setup("apps:hello", tls=True)),
-        hello("workers", "The same, by 2 workers", load, setup=Setup("apps:hello", workers=2)),
+        hello("pipelined", "Short answer, 16 requests at once", load, pipeline=16),
+        hello("browser", "Short answer, 15 fields as of a browser", load, fields=BROWSER),
+        hello("tls", "Short answer over TLS", load, setup=Setup("apps:hello", tls=True)),
+        hello("workers", "Short answer by 2 workers", load, setup=Setup("apps:hello", workers=2)),
         Workload("post-1k", "Echo of 1 KiB", load, ECHO, BODY, BODY),
         Workload("post-64k", "Echo of 64 KiB", load, ECHO, BODY * 64, BODY * 64),
         Workload("stream-4m", "4 MiB in pieces of 64 KiB", load, Setup("apps:stream"), STREAM),
         Workload("events-100", "100 events in one response", load, Setup("apps:events"), EVENTS),
         Workload(
             "starlette",
-            "A short answer by Starlette",
+            "Short answer by Starlette",
             load,
             Setup("frameworks:starlette_app"),
             apps.GREETING,
@@ -81,7 +81,7 @@ WORKLOADS = {
             answer=TEXT,
             connections=1000,
         ),
-        hello("crowd", f"100 of {CROWD:,} connections are active", crowd, connections=100),
+        hello("crowd", f"100 of {CROWD:,} connections active", crowd, connections=100),
         few("start", "From spawn to first answer", start, unit="ms"),
         few("memory-idle", "Memory (PSS) after the first requests", memory_idle, unit="MiB"),
         few(
