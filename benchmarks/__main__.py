@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks`, and `python -m benchmarks hotpath`."""
+"""The command: `python -m benchmarks`, with `hotpath` or `flames` for what they do."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 
-from . import hotpath, results
+from . import flames, hotpath, results
 from .environment import certificates, describe, own_python
 from .process import CLIENT_CPU, ROOT, running
 from .progress import Progress
@@ -51,13 +52,15 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m benchmarks",
         description="Compare ASGI servers, side by side on this machine."
-        " With `hotpath` as its first word, count the instructions of a request instead.",
+        " `hotpath` as first word counts the instructions of a request instead, `flames` draws"
+        " where its time goes.",
     )
     add = parser.add_argument
     add("--servers", type=names(SERVERS), default=list(SERVERS), help=",".join(SERVERS))
     add("--workloads", type=names(WORKLOADS), default=list(WORKLOADS), help=",".join(WORKLOADS))
     add("--rounds", type=positive, default=5, help="measurements of each server (5)")
     add("--seconds", type=positive, default=3, help="length of one load measurement (3)")
+    add("--loop", choices=["uvloop", "asyncio"], default="uvloop", help="event loop (uvloop)")
     add("--python", type=Path, help="an interpreter that has the servers (one of its own)")
     add("--output", type=Path, help="directory for results.json, results.md and charts (SVG)")
     add("--readme", action="store_true", help=f"the same in {CHARTS}, and the table in README.md")
@@ -94,7 +97,8 @@ def measure(
                 progress.step(f"{workload.name}: round {number + 1}, {server.name}")
                 if outcome is None or outcome.failure:
                     continue
-                launch = partial(running, server, python, workload.setup, tls_files)
+                setup = replace(workload.setup, loop=options.loop)
+                launch = partial(running, server, python, setup, tls_files)
                 try:
                     outcome.samples.append(workload.measure(launch, workload, options.seconds))
                 except (Failure, OSError, HTTPException, subprocess.SubprocessError) as error:
@@ -115,6 +119,8 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command. Returns 0; 1 if a server was left out; 2 if nothing could be measured."""
     if argv[:1] == ["hotpath"]:
         return hotpath.main(argv[1:])
+    if argv[:1] == ["flames"]:
+        return flames.main(argv[1:])
     options = arguments(argv)
     if not options.redraw and not shutil.which("wrk"):
         print("The load comes from wrk, not found: apt-get install wrk", file=sys.stderr)

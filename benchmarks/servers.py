@@ -25,6 +25,8 @@ class Setup:
     tls: bool = False
     workers: int = 1
     websocket: bool = False
+    loop: str = "uvloop"
+    """Or `asyncio`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Server:
             if part is None:
                 raise Failure(f"does not have {name}")
         options = " ".join(part for part in parts.values() if part)
-        return options.format(workers=setup.workers, **values).split()
+        return options.format(workers=setup.workers, loop=setup.loop, **values).split()
 
 
 _ADDRESS = "--host {host} --port {port}"
@@ -79,19 +81,19 @@ SERVERS = {
     for server in (
         Server(
             "tinyasgi",
-            "-m tinyasgi {app} --loop uvloop --http httptools",
+            "-m tinyasgi {app} --loop {loop} --http httptools",
             tls=f"{_ADDRESS} --ssl-certfile {{certfile}} --ssl-keyfile {{keyfile}}",
             is_peer=False,
         ),
         Server(
             "uvicorn",
-            "-m uvicorn {app} --loop uvloop --http httptools --no-proxy-headers",
+            "-m uvicorn {app} --loop {loop} --http httptools --no-proxy-headers",
             tls=f"{_ADDRESS} --ssl-certfile {{certfile}} --ssl-keyfile {{keyfile}}",
             websocket="--ws websockets-sansio",
         ),
         Server(
             "granian",
-            "-m granian {app} --interface asgi --loop uvloop --http 1 --http1-pipeline-flush"
+            "-m granian {app} --interface asgi --loop {loop} --http 1 --http1-pipeline-flush"
             f" --backlog {ROOM} --backpressure {ROOM}",
             tls=f"{_ADDRESS} --ssl-certificate {{certfile}} --ssl-keyfile {{keyfile}}",
             http="--no-ws",
@@ -99,7 +101,7 @@ SERVERS = {
         ),
         Server(
             "hypercorn",
-            "-m hypercorn {app} --worker-class uvloop --keep-alive 75",
+            "-m hypercorn {app} --worker-class {loop} --keep-alive 75",
             address="--bind {host}:{port}",
             tls="--bind {host}:{port} --certfile {certfile} --keyfile {keyfile}",
             log="--access-logfile -",
@@ -107,7 +109,7 @@ SERVERS = {
         ),
         Server(
             "gunicorn",
-            "-m gunicorn {app} --worker-class asgi --asgi-loop uvloop --http-parser fast"
+            "-m gunicorn {app} --worker-class asgi --asgi-loop {loop} --http-parser fast"
             f" --keep-alive 75 --worker-connections {ROOM} --log-level warning --no-control-socket",
             address="--bind {host}:{port}",
             tls="--bind {host}:{port} --certfile {certfile} --keyfile {keyfile}",
