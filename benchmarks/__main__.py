@@ -58,8 +58,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--servers", type=names(SERVERS), default=list(SERVERS), help=",".join(SERVERS))
     add("--workloads", type=names(WORKLOADS), default=list(WORKLOADS), help=",".join(WORKLOADS))
-    add("--rounds", type=positive, default=5, help="measurements of each server (5)")
-    add("--seconds", type=positive, default=3, help="length of one load measurement (3)")
+    add("--rounds", type=positive, default=3, help="measurements of each server (3)")
+    add("--seconds", type=positive, default=2, help="length of one load measurement (2)")
     add("--loop", choices=["uvloop", "asyncio"], default="uvloop", help="event loop (uvloop)")
     add("--python", type=Path, help="an interpreter that has the servers (one of its own)")
     add("--output", type=Path, help="directory for results.json, results.md and charts (SVG)")
