@@ -69,7 +69,7 @@ def describe(python: Path, rounds: int, seconds: int) -> Facts:
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": models[0] if models else platform.machine(),
         "cores": os.cpu_count(),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "rounds": rounds,
         "seconds": seconds,
         **json.loads(versions),
