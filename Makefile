@@ -1,4 +1,5 @@
-# make serve, make test, make check, make bench, make hotpath, make figures, make docs, make fuzz
+# make serve, make test, make check, make bench, make hotpath, make figures, make docs, make fuzz,
+# make browser
 #
 # VENV=.venv-3.13 PYTHON=python3.13 makes another environment beside the first.
 
@@ -10,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 bin := $(VENV)/bin
 
-.PHONY: serve test check bench hotpath figures docs fuzz
+.PHONY: serve test check bench hotpath figures docs fuzz browser
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/standard.stamp
@@ -37,7 +38,13 @@ docs: $(VENV)/standard.stamp
 	$(bin)/python docs/options.py
 
 fuzz: $(VENV)/test.stamp
-	$(bin)/python tests/fuzz/fuzz_connection.py -max_total_time=$(SECONDS) tests/fuzz/corpus
+	$(bin)/python tests/fuzz/fuzz.py connection -max_total_time=$$(( $(SECONDS) / 2 ))
+	$(bin)/python tests/fuzz/fuzz.py frames -max_total_time=$$(( $(SECONDS) / 2 ))
+
+# What the browser test needs, on Debian and its kin.
+browser:
+	apt-get -qq update
+	apt-get -qq install --no-install-recommends -y chromium chromium-driver
 
 # An extra of pyproject.toml, installed again when that file changes.
 $(VENV)/%.stamp: pyproject.toml | $(bin)/python

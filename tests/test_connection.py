@@ -358,7 +358,7 @@ async def test_client_that_does_not_read_is_given_up(
         await receive()
         await receive()
 
-    monkeypatch.setattr("tinyasgi.testing.MemoryConnection", Crowded)
+    monkeypatch.setattr("tinyasgi.memory.MemoryConnection", Crowded)
     async with connect(app, **options(write=10)) as connection:
         assert isinstance(connection, Crowded)
         await connection.feed(GET)

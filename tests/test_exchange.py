@@ -534,3 +534,21 @@ async def test_timeout_after_the_response_is_reported(caplog: pytest.LogCaptureF
         while connection.context.running:
             await asyncio.sleep(0)
     assert caplog.text.count("\nTimeoutError") == 1
+
+
+def test_error_in_a_cycle_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """Task groups are taken apart by middleware, and leave a member that comes from its group."""
+
+    async def app(scope, receive, send):
+        error = ZeroDivisionError()
+        error.__context__ = ExceptionGroup("of a task group", [error])
+        await reply(send, b"hello")
+        raise error
+
+    with (
+        serve(app, lifespan="off") as server,
+        Client(server) as client,
+        server.expect(ZeroDivisionError),
+    ):
+        assert client.response(GET).body == b"hello"
+    assert traceback_count(caplog) == 1

@@ -16,7 +16,7 @@ def test_package() -> None:
 
 
 def test_testing() -> None:
-    assert set(tinyasgi.testing.__all__) == {"MemoryConnection", "connect", "serve"}
+    assert set(tinyasgi.testing.__all__) == {"LiveServer", "MemoryConnection", "connect", "serve"}
 
 
 @pytest.mark.parametrize("name", ["tinyasgi", "tinyasgi.testing", "tinyasgi.typing"])

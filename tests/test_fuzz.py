@@ -1,20 +1,17 @@
 """The inputs that the fuzzer starts from, without the fuzzer."""
 
 import asyncio
-import runpy
 from pathlib import Path
-from typing import Any
 
 import pytest
+from fuzz import connection, frames
 
-FUZZ = Path(__file__).parent / "fuzz"
-
-
-@pytest.fixture(scope="module")
-def check() -> Any:
-    return runpy.run_path(str(FUZZ / "check.py"))["check"]
+CORPUS = Path(__file__).parent / "fuzz" / "corpus"
+CHECKS = {"connection": connection.check, "frames": frames.check}
 
 
-@pytest.mark.parametrize("path", sorted((FUZZ / "corpus").iterdir()), ids=lambda path: path.name)
-def test_corpus(path: Path, check: Any) -> None:
-    asyncio.run(check(path.read_bytes()))
+@pytest.mark.parametrize(
+    "path", sorted(CORPUS.glob("*/*")), ids=lambda path: f"{path.parent.name}-{path.name}"
+)
+def test_corpus(path: Path) -> None:
+    asyncio.run(CHECKS[path.parent.name](path.read_bytes()))

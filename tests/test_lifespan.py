@@ -282,7 +282,10 @@ def test_error_while_serving(caplog: pytest.LogCaptureFixture) -> None:
         await send(COMPLETE)
         raise ValueError("broke later")
 
-    with serve(lifespan_app(lifespan)) as server:
+    with (
+        pytest.raises(ValueError, match="broke later"),
+        serve(lifespan_app(lifespan)) as server,
+    ):
         assert served(server)
     assert caplog.text.count("Traceback") == 1
     assert "ValueError: broke later" in caplog.text
@@ -343,7 +346,10 @@ def test_hanging_shutdown_is_bounded(stubborn: bool, caplog: pytest.LogCaptureFi
                 if not stubborn or len(outcome) > 1:
                     raise
 
-    with serve(lifespan_app(lifespan), timeout_graceful_shutdown=0.01):
+    with (
+        pytest.raises(TimeoutError, match=r"lifespan\.shutdown"),
+        serve(lifespan_app(lifespan), timeout_graceful_shutdown=0.01),
+    ):
         pass
     assert outcome[0] == "cancelled"
     assert "lifespan shutdown" in caplog.text

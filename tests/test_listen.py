@@ -40,7 +40,7 @@ def test_port_zero_takes_a_free_one() -> None:
 
 def test_name_with_several_addresses() -> None:
     with serve(hello, host="localhost") as server:
-        assert all(address.endswith(f":{server.port}") for address in server.addresses)
+        assert all(address.endswith(f":{server.port}") for address in server.server.addresses)
         with socket.create_connection(("localhost", server.port)) as sock:
             assert sock.getpeername()[1] == server.port
 
@@ -112,7 +112,7 @@ def test_given_sockets() -> None:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     ports = [sock.getsockname()[1] for sock in sockets]
     with serve(hello, sockets=sockets) as server:
-        assert server.addresses == [f"http://127.0.0.1:{port}" for port in ports]
+        assert server.server.addresses == [f"http://127.0.0.1:{port}" for port in ports]
         for port in ports:
             with Client(port) as client:
                 assert client.response(GET).status == 200
@@ -160,7 +160,8 @@ def test_unix_socket(path: str) -> None:
         await reply(send, b"unix")
 
     with serve(app, uds=path, lifespan="off") as server:
-        assert server.addresses == [f"unix:{path}"]
+        assert server.url == f"unix:{path}"
+        assert (server.host, server.port) == ("", 0)
         with Client(path) as client:
             assert client.response(GET).body == b"unix"
     assert list(scopes[0]["server"]) == [path, None]

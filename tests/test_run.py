@@ -1,5 +1,6 @@
 """The process: how it starts, what its exit code is, and what it says when it can't go on."""
 
+import gc
 import logging
 import os
 import signal
@@ -401,6 +402,7 @@ def own_logging() -> Iterator[None]:
         vars(logger).update(attributes)
         logger.handlers[:] = handlers
         logger.setLevel(logger.level)  # forgets what it has remembered of levels
+    gc.unfreeze()
 
 
 @pytest.mark.usefixtures("own_logging")

@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ def surroundings() -> Any:
 async def test_nothing_else_is_touched(loop: Any) -> None:
     loop_ = asyncio.get_running_loop()
     client = None
+    loop_.set_default_executor(ThreadPoolExecutor(1))
     await asyncio.to_thread(int)  # the loop's own thread exists from here on
     before = surroundings()
     async with Server(hello, port=0) as server:
@@ -70,6 +72,7 @@ async def test_server_takes_config_and_options() -> None:
         assert server.port > 1
         assert server.url == f"http://127.0.0.1:{server.port}"
         assert server.addresses == [server.url]
+        assert (server.ws_url, server.host) == (f"ws://127.0.0.1:{server.port}", "127.0.0.1")
     assert config.port == 1
 
 
@@ -139,28 +142,6 @@ def test_sockets_are_closed_when_startup_fails(caplog: pytest.LogCaptureFixture)
             pytest.fail("the app is served")
 
 
-def test_many_servers_in_threads() -> None:
-    barrier = threading.Barrier(20)
-    bodies = []
-
-    def work(number: int) -> None:
-        async def app(scope, receive, send):
-            await reply(send, str(number).encode())
-
-        barrier.wait(PATIENCE)
-        with serve(app, lifespan="off") as server:
-            barrier.wait(PATIENCE)
-            with Client(server) as client:
-                bodies.append((number, int(client.response(GET).body)))
-
-    threads = [threading.Thread(target=work, args=[number]) for number in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(bodies) == [(number, number) for number in range(20)]
-
-
 @in_loop
 async def test_two_servers_in_one_loop() -> None:
     async with Server(hello, port=0) as one, Server(hello, port=0) as other:
@@ -173,7 +154,7 @@ async def test_two_servers_in_one_loop() -> None:
 @pytest.mark.parametrize("http", ["httptools", "h11"])
 def test_parser(http: str) -> None:
     with serve(hello, http=http) as server, Client(server) as client:
-        assert server.parser == http
+        assert server.server.parser == http
         assert client.response(GET).body == b"hello"
 
 
@@ -597,11 +578,12 @@ async def test_quit_before_a_stop() -> None:
     client.close()
 
 
-def test_connections_waiting_to_be_accepted_are_served() -> None:
+@pytest.mark.parametrize("loop", ["asyncio", "auto"])
+def test_connections_waiting_to_be_accepted_are_served(loop: str) -> None:
     """A client whose connection was made before the stop is not reset."""
     for _ in range(5):
         with ExitStack() as stack:
-            with serve(hello) as server:
+            with serve(hello, loop=loop) as server:
                 clients = [stack.enter_context(Client(server)) for _ in range(20)]
                 for client in clients:
                     client.send(GET)

@@ -84,6 +84,10 @@ class Context:
         self.access: Callable[[Exchange], None] | None = None
         #: Called when the server is to stop, with the exception that makes it, if one does.
         self.on_stop: Callable[[BaseException | None], None] = lambda error: None
+        #: Called with a request line and the exception that the app has ended it with.
+        self.on_error: Callable[[str, BaseException], None] = lambda what, error: None
+        #: The time for a stop is over: what still runs is being cancelled.
+        self.overdue = False
         #: Called when a connection or an exchange is gone.
         self.on_gone: Callable[[], None] = lambda: None
         self.ticks = 0
@@ -114,6 +118,8 @@ class Context:
             await self.app(exchange.scope, exchange.receive, exchange.send)
         except BaseException as error:
             self._report(exchange, exchange.ended(error))
+            if self.overdue and isinstance(error, asyncio.CancelledError):
+                self.on_error(exchange.line.text, error)
         else:
             if exchange.phase < COMPLETE:
                 self._report(exchange, exchange.ended(None))
@@ -125,6 +131,7 @@ class Context:
         if error is None:
             return
         logger.error("%s: the app failed", exchange.line.text, exc_info=error)
+        self.on_error(exchange.line.text, error)
         if not isinstance(error, Exception | asyncio.CancelledError):
             self.on_stop(error)
 

@@ -1,7 +1,6 @@
 """One request and its response, as the app sees them (ASGI HTTP specification 2.5)."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Final, Protocol
 
 from .rules import RequestLine
@@ -231,11 +230,14 @@ def _as_bytes(body: object) -> bytes:
     raise TypeError(f"the body of 'http.response.body' must be bytes, not {type(body).__name__}")
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception, those it was raised from or within, and those it groups."""
-    while error is not None:
-        yield error
-        if isinstance(error, BaseExceptionGroup):
-            for member in error.exceptions:
-                yield from _chain(member)
-        error = error.__cause__ or error.__context__
+def _chain(error: BaseException | None) -> list[BaseException]:
+    """An exception, those it was raised from or within, and those it groups: maybe a cycle."""
+    found: dict[int, BaseException] = {}
+    waiting = [error]
+    for each in waiting:
+        if each is not None and id(each) not in found:
+            found[id(each)] = each
+            waiting.append(each.__cause__ or each.__context__)
+            if isinstance(each, BaseExceptionGroup):
+                waiting += each.exceptions
+    return [*found.values()]

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from .typing import App, Message
@@ -21,11 +22,19 @@ class Lifespan:
 
     mode: `on`; `off`; or `auto`, where an app that raises or returns before it has called
     `receive()` is taken for one without lifespan. What it raises later is a failure.
+    on_error: called with `lifespan.EVENT` and an exception that `startup` and `shutdown` don't
+    raise.
     """
 
-    def __init__(self, app: App, mode: str) -> None:
+    def __init__(
+        self,
+        app: App,
+        mode: str,
+        on_error: Callable[[str, BaseException], None] = lambda what, error: None,
+    ) -> None:
         self._app = app
         self._mode = mode
+        self._on_error = on_error
         self.state: dict[str, Any] = {}
         #: The context as the app leaves it when startup is complete: requests run in copies of it.
         self.variables = contextvars.copy_context()
@@ -75,8 +84,12 @@ class Lifespan:
             error = raised
         if self._answer.done():
             failed = not self._answer.cancelled() and self._answer.exception()
-            if isinstance(error, Exception) and not failed:
-                logger.error("the app failed after lifespan.%s", self._event, exc_info=error)
+            if failed:  # by a message, after which the app may raise what it is about
+                failed.__cause__ = failed.__cause__ or error
+            elif error is not None:
+                if isinstance(error, Exception):
+                    logger.error("the app failed after lifespan.%s", self._event, exc_info=error)
+                self._on_error(f"lifespan.{self._event}", error)
         elif self._mode == "auto" and not self._received and not _is_final(error):
             logger.warning("the app is served without lifespan: %s", _summary(error))
             self._answer.set_result(None)
@@ -86,7 +99,9 @@ class Lifespan:
             self._answer.set_exception(error)
         else:
             logger.error("the app failed in lifespan.%s", self._event, exc_info=error)
-            self._answer.set_exception(LifespanFailed(_summary(error)))
+            failure = LifespanFailed(_summary(error))
+            failure.__cause__ = error
+            self._answer.set_exception(failure)
 
     async def _receive(self) -> Message:
         self._received = True

@@ -3,20 +3,20 @@
 import asyncio
 import contextlib
 import gc
-import importlib.util
 import logging
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from . import __version__, load, log
 from .config import Config
 from .lifespan import LifespanFailed
 from .listen import ListenError
+from .loop import loop_factory
 from .options import OptionError
 from .server import Server
 
@@ -40,7 +40,7 @@ def run(app: Any, config: Config | None = None, **options: Any) -> int:
         config = (config or Config()).replace(**options)
         with _leaving_on_signals():
             target = load.load(app, config.app_dir) if isinstance(app, str) else app
-            with asyncio.Runner(loop_factory=_loop_factory(config.loop)) as runner:
+            with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
                 runner.run(_main(target, config))
     except OptionError as error:
         return _tell(BAD_OPTION, error)
@@ -140,14 +140,3 @@ def _leaving_on_signals() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Raises OptionError when the loop asked for is not installed."""
-    if name == "asyncio" or (name == "auto" and not importlib.util.find_spec("uvloop")):
-        return asyncio.new_event_loop
-    try:
-        import uvloop
-    except ImportError:
-        raise OptionError("loop", name, "installed here") from None
-    return uvloop.new_event_loop

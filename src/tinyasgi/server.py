@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import re
+import selectors
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
@@ -36,7 +38,9 @@ class Server:
     On entry it is ready, on exit it has stopped as `config` says. app: an ASGI application of
     version 3 or 2. options: fields of `Config`. sockets: bound sockets to listen on instead of
     the configured address; they are closed at the end. access: called with each exchange that is
-    over; by default it becomes a log record if `tinyasgi.access` is enabled for INFO.
+    over; by default it becomes a log record if `tinyasgi.access` is enabled for INFO. on_error:
+    called with a request line, or the name of a lifespan event, and the exception with which the
+    app has ended it; a CancelledError is that of a request that did not end in time for a stop.
 
     It touches nothing but its loop: no signals, no logging set-up, no exit. Raises OptionError
     and LoadError when made; ListenError, LifespanFailed and OSError on entry; on exit
@@ -50,6 +54,7 @@ class Server:
         *,
         sockets: Sequence[socket.socket] = (),
         access: Callable[[Exchange], None] | None = None,
+        on_error: Callable[[str, BaseException], None] = lambda what, error: None,
         **options: Any,
     ) -> None:
         self.config = (config or Config()).replace(**options)
@@ -59,11 +64,12 @@ class Server:
         if access is None and log.wants_records(self.config):
             access = log.record_access
         self._access = access
+        self._on_error = on_error
         self._listeners: list[asyncio.AbstractServer] = []
         #: Sockets that are accepted from here, and whether they are at the moment.
         self._readers: dict[socket.socket, bool] = {}
         self._handshakes: set[asyncio.Task[None]] = set()
-        self._lifespan = Lifespan(self._app, self.config.lifespan)
+        self._lifespan = Lifespan(self._app, self.config.lifespan, on_error)
         self._stop = asyncio.Event()
         self._gone = asyncio.Event()
         self._hurry = False
@@ -71,6 +77,8 @@ class Server:
         self._error: BaseException | None = None
         self.addresses: list[str] = []
         """Where the server listens, each a URL or `unix:PATH`."""
+        self.host = ""
+        """The first of the addresses without the rest of its URL; empty with a unix socket."""
         self.port = 0
         """The TCP port, the real one where 0 was asked for."""
 
@@ -84,16 +92,27 @@ class Server:
         """The first of the addresses."""
         return self.addresses[0]
 
+    @property
+    def ws_url(self) -> str:
+        """The same for WebSocket: `ws` or `wss` instead of `http` or `https`."""
+        return re.sub("^http", "ws", self.url)
+
+    @property
+    def app_state(self) -> dict[str, Any]:
+        """What the app has put into `scope["state"]` in its lifespan startup."""
+        return self._lifespan.state
+
     async def __aenter__(self) -> "Server":
         loop = asyncio.get_running_loop()
         self._context = context = Context(self._app, self.config, loop)
         context.on_stop = self._fail
+        context.on_error = self._on_error
         context.on_gone = self._on_gone
         context.access = self._access
         self._sockets = self._sockets or listen.bind(self.config)
         self.addresses = [listen.address(sock, self._tls is not None) for sock in self._sockets]
         if self._sockets[0].family != socket.AF_UNIX:
-            self.port = self._sockets[0].getsockname()[1]
+            self.host, self.port = self._sockets[0].getsockname()[:2]
         try:
             await self._lifespan.startup()
             context.variables = self._lifespan.variables
@@ -222,6 +241,7 @@ class Server:
     async def _drain(self) -> None:
         """Ends all connections and exchanges; when it returns, none is left but for a log line."""
         context = self._context
+        await self._let_loop_accept()
         await _let_loop_read()
         self._stop_listening()
         for handshake in self._handshakes:
@@ -233,6 +253,7 @@ class Server:
         grace = 0 if self._hurry else self.config.timeout_graceful_shutdown
         if await self._within(grace, self._until_gone()):
             return
+        context.overdue = grace > 0 and not self._hurry
         for exchange in list(context.running):
             exchange.cancel()
         if not await self._within(LAST, self._until_gone()):
@@ -240,6 +261,16 @@ class Server:
                 connection.close()
             if context.running:
                 logger.error("%d requests did not end when cancelled", len(context.running))
+
+    async def _let_loop_accept(self) -> None:
+        """Until no connection waits to be accepted: a loop may take one in each turn."""
+        with selectors.DefaultSelector() as selector:
+            for sock in self._sockets:
+                selector.register(sock, selectors.EVENT_READ)
+            for _ in range(self.config.backlog):
+                if not selector.select(0):
+                    break
+                await asyncio.sleep(0)
 
     def _stop_listening(self) -> None:
         for listener in self._listeners:
@@ -279,6 +310,7 @@ class Server:
         self._stop_listening()
         for sock in self._sockets:
             sock.close()
+        self._sockets.clear()
         if self.config.uds is not None:
             listen.release(self.config.uds)
 

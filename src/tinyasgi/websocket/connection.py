@@ -1,14 +1,14 @@
 """A connection that speaks WebSocket: frames either way, and the closing handshake."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from functools import partial
 
 from ..connection import CLOSE, CLOSING, FAREWELL, FRAME, PONG, Connection
 from ..context import Context
-from ..exchange import COMPLETE, LOST, STREAMING, ClientDisconnected, Exchange
+from ..exchange import COMPLETE, LOST, ClientDisconnected, Exchange
 from . import frames
 from .deflate import SMALL
-from .exchange import SWITCHING, WebSocketExchange
+from .exchange import WebSocketExchange
 from .frames import BINARY, COMPRESSED, ProtocolError, read_frames
 
 __all__ = ["WebSocketConnection"]
@@ -35,11 +35,8 @@ class WebSocketConnection(Connection):
 
         unread: what has followed the handshake.
         """
-        exchange = self._exchange
-        assert exchange is not None
-        exchange.connection = self
-        exchange.status = SWITCHING
-        exchange.phase = STREAMING
+        assert self._exchange is not None
+        self._exchange.open(self)
         if self.stopping:
             self.stop()
         self.data_received(unread)
@@ -62,7 +59,7 @@ class WebSocketConnection(Connection):
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._pong is not None:
-            self._transport.write(frames.encode(frames.PONG, self._pong))
+            self._write(frames.encode(frames.PONG, self._pong), more=False)
             self._pong = None
         if self._exchange is not None:
             self._exchange.wake()
@@ -81,7 +78,7 @@ class WebSocketConnection(Connection):
         try:
             frame = self._reader.send(data)
             while frame is not None:
-                opcode, payload = frame
+                opcode, payload, more = frame
                 if opcode <= BINARY:
                     if self._exchange is not None and not self._exchange.deliver(payload):
                         self._pause_reading()
@@ -91,7 +88,7 @@ class WebSocketConnection(Connection):
                 elif opcode == frames.CLOSE:
                     self._end_by(partial(self._answer_close, *payload))
                     return
-                frame = self._reader.send(b"")
+                frame = self._reader.send(b"") if more else None
         except ProtocolError as fault:
             self._end_by(partial(self._fail, fault))
             return
@@ -110,25 +107,28 @@ class WebSocketConnection(Connection):
         if self.paused:
             self._pong = payload
         else:
-            self._transport.write(frames.encode(frames.PONG, payload))
+            self._write(frames.encode(frames.PONG, payload), more=True)
 
     def _answer_close(self, code: int, reason: str) -> None:
         if self._exchange is not None:
-            self._transport.write(frames.encode_close(code))
+            self._write(frames.encode_close(code), more=False)
             self._client_left(COMPLETE, code, reason)
         self._end(linger=True)
 
     def _fail(self, fault: ProtocolError) -> None:
         self._context.note(self.peer, f"WebSocket closed: {fault}")
         if self._exchange is not None:
-            self._transport.write(frames.encode_close(fault.code, fault.reason))
+            self._write(frames.encode_close(fault.code, fault.reason), more=False)
             self._client_left(LOST, fault.code, fault.reason)
         self._end(linger=True)
 
     # What an exchange calls.
 
-    def write(self, opcode: int, message: bytes) -> None:
-        """Sends a message. Raises ClientDisconnected."""
+    def write(self, opcode: int, message: bytes, more: Sized) -> None:
+        """Sends a message. Raises ClientDisconnected.
+
+        more: what the app has still to answer; if anything, that may leave in the same write.
+        """
         if self._transport.is_closing():  # broken, and the loop had no turn to say so
             self._client_left(LOST, 1006)
             raise ClientDisconnected("the client has left")
@@ -136,11 +136,14 @@ class WebSocketConnection(Connection):
             data = frames.encode(opcode, self._deflate.compress(message), COMPRESSED)
         else:
             data = frames.encode(opcode, message)
-        self._transport.write(data)
+        if more or self.burst:
+            self._write(data, more=bool(more))
+        else:
+            self._transport.write(data)
 
     def close_with(self, code: int, reason: str = "") -> None:
         """Begins the closing handshake, which the peer has two seconds for. Raises ValueError."""
-        self._transport.write(frames.encode_close(code, reason))
+        self._write(frames.encode_close(code, reason), more=False)
         self._part(COMPLETE, code, reason)
         self._wait_for(CLOSING)
         self.read()
@@ -178,13 +181,13 @@ class WebSocketConnection(Connection):
             self._wait_for(FAREWELL)
 
     def sweep(self, ticks: int) -> None:
-        if self._wait == FRAME and not self._reading:
+        if self._wait >= FRAME and not self._reading:
             self._since = ticks  # the peer is not silent: it is not listened to
         super().sweep(ticks)
 
     def _expire(self) -> None:
         if self._wait == FRAME:
-            self._transport.write(frames.encode(frames.PING, b""))
+            self._write(frames.encode(frames.PING, b""), more=False)
             self._wait_for(PONG)
         elif self._wait == PONG:
             self._fail(ProtocolError(1011, "no sign of life after a ping"))

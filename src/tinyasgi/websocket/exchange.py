@@ -16,6 +16,9 @@ __all__ = ["WebSocketExchange"]
 #: Bytes of messages that may wait for the app before reading pauses.
 HIGH_WATER = 64 * 1024
 
+#: What the names of messages begin with by which an app refuses a handshake.
+RESPONSE = "websocket.http.response."
+
 #: The status of a handshake that the app has accepted (RFC 9110 §15.2.2).
 SWITCHING = 101
 
@@ -29,8 +32,8 @@ class WebSocketExchange(Exchange):
 
     # fmt: off
     __slots__ = (
-        "_closed", "_code", "_handshake", "_held", "_max_queue", "_messages", "_queued",
-        "_reason",
+        "_closed", "_code", "_handshake", "_held", "_max_queue", "_messages", "_open",
+        "_queued", "_reason",
     )
     # fmt: on
 
@@ -49,7 +52,8 @@ class WebSocketExchange(Exchange):
         self._messages: deque[Any] = deque(({"type": "websocket.connect"},))
         self._queued = 0  # bytes in them
         self._max_queue = config.ws_max_queue
-        self._held = False
+        self._held = False  # the connection waits for the app to ask for more
+        self._open = False  # between the handshake and the end
         self._closed = False  # by the app
         self._code = 0  # of `websocket.disconnect`, once there is one
         self._reason = ""
@@ -83,55 +87,41 @@ class WebSocketExchange(Exchange):
         or KeyError for one with a wrong value.
         """
         kind = message["type"]
-        phase = self.phase
-        if phase == STREAMING and self.status == SWITCHING:
-            if kind == "websocket.send":
-                text, data = message.get("text"), message.get("bytes")
-                if text is not None and data is None:
-                    opcode, data = TEXT, text.encode()
-                elif data is None or text is not None:
-                    raise ValueError("'websocket.send' has either text or bytes")
-                else:
-                    opcode, data = BINARY, data if type(data) is bytes else bytes(memoryview(data))
-                self.connection.write(opcode, data)
-                size = len(data)
-                self.sent += size
-                self._credit -= size + MESSAGE
-                if self._credit < 0 or self.connection.paused:
-                    await self._take_turns()
-                return
-            if kind == "websocket.close":
-                self.connection.close_with(message.get("code") or 1000, message.get("reason") or "")
-                self._closed = True
-                return
-        elif phase == WAITING and kind == "websocket.accept":
-            self._accept(message)
-            return
-        elif phase == WAITING and kind == "websocket.close":
+        if self._open and kind == "websocket.send":
+            text, data = message.get("text"), message.get("bytes")
+            if text is None and data is not None:
+                opcode, data = BINARY, data if type(data) is bytes else bytes(memoryview(data))
+            elif data is None and text is not None:
+                opcode, data = TEXT, text.encode()
+            else:
+                raise ValueError("'websocket.send' has either text or bytes")
+            self.connection.write(opcode, data, self._messages)
+            size = len(data)
+            self.sent += size
+            self._credit -= size + MESSAGE
+            if self._credit < 0 or self.connection.paused:
+                await self._take_turns()
+        elif self._open and kind == "websocket.close":
+            self.connection.close_with(message.get("code") or 1000, message.get("reason") or "")
+            self._closed = True
+        elif self.phase == WAITING and kind == "websocket.accept":
+            subprotocol, fields = message.get("subprotocol"), message.get("headers", ())
+            self.connection.switch(self, self._handshake.answer(subprotocol, fields))
+        elif self.phase == WAITING and kind == "websocket.close":
             self._deny()
-            return
-        elif phase < COMPLETE and kind.startswith("websocket.http.response."):
+        elif self.phase < COMPLETE and not self._open and kind.startswith(RESPONSE):
             await super().send({**message, "type": kind.removeprefix("websocket.")})
-            return
-        elif phase >= COMPLETE and not self._closed:
+        elif self.phase >= COMPLETE and not self._closed:
             raise ClientDisconnected("the client has left")
-        raise RuntimeError(f"{kind!r} can't be sent {self._standing()}")
+        else:
+            raise RuntimeError(f"{kind!r} can't be sent {self._standing()}")
 
     def _standing(self) -> str:
         if self._closed:
             return "after websocket.close"
         if self.phase == WAITING:
             return "before websocket.accept"
-        return f"after websocket.{'accept' if self.status == SWITCHING else 'http.response.start'}"
-
-    def _accept(self, message: Message) -> None:
-        subprotocol, fields = message.get("subprotocol"), message.get("headers", ())
-        self.connection.switch(self, self._handshake.answer(subprotocol, fields))
-
-    @property
-    def deflate(self) -> Deflate | None:
-        """How messages are compressed, if they can be."""
-        return self._handshake.deflate
+        return f"after websocket.{'accept' if self._open else 'http.response.start'}"
 
     def _deny(self) -> None:
         self.status = 403
@@ -141,6 +131,18 @@ class WebSocketExchange(Exchange):
 
     # What the connection and the context call.
 
+    @property
+    def deflate(self) -> Deflate | None:
+        """How messages are compressed, if they can be."""
+        return self._handshake.deflate
+
+    def open(self, connection: Any) -> None:
+        """The handshake is done; a WebSocketConnection carries the exchange from here on."""
+        self.connection = connection
+        self.status = SWITCHING
+        self.phase = STREAMING
+        self._open = True
+
     def deliver(self, message: str | bytes) -> bool:
         """Takes a message from the connection; whether there is room for more."""
         if self._code:
@@ -149,12 +151,11 @@ class WebSocketExchange(Exchange):
         self._queued += len(message)
         if self._waiters:
             self.wake()
-        if len(self._messages) < self._max_queue and self._queued < HIGH_WATER:
-            return True
-        return not self.hold()
+        self._held = len(self._messages) >= self._max_queue or self._queued >= HIGH_WATER
+        return not self._held
 
     def hold(self) -> bool:
-        """Whether there are messages that the app has to take first; it then asks for more."""
+        """Whether the app has messages to take first; when it has, it asks for what follows."""
         self._held = bool(self._messages)
         return self._held
 
@@ -165,13 +166,13 @@ class WebSocketExchange(Exchange):
 
     def leave(self) -> None:
         """COMPLETE or LOST: from here on the exchange does without its connection."""
-        self._held = False
+        self._open = self._held = False
         self._code = self._code or 1006
         super().leave()
 
     def ended(self, error: BaseException | None) -> BaseException | None:
         """The app returned, or raised `error`: what there is to report of it, if anything."""
-        if self.phase == STREAMING and self.status == SWITCHING:
+        if self._open:
             going = 1001 if self.connection.stopping else 1000
             self.connection.close_with(going if error is None else 1011)
             return error

@@ -16,6 +16,9 @@ CLOSE: Final = 8
 PING: Final = 9
 PONG: Final = 10
 
+#: More bytes than there can be.
+ANY: Final = 1 << 62
+
 # Bits of a frame's first byte.
 FIN: Final = 0x80
 #: The bit that sets the opcodes of control frames apart.
@@ -33,7 +36,7 @@ _CONTINUING = _CONTROLS | {CONTINUATION, FIN | CONTINUATION}
 #: how many bytes may come of it; it raises ProtocolError.
 Inflate: TypeAlias = Callable[[bytes, bool, int], bytes]
 #: What `read_frames` returns: bytes in, opcodes with what they say out.
-Reader: TypeAlias = Generator[tuple[int, Any] | None, bytes, None]
+Reader: TypeAlias = Generator[tuple[int, Any, bool] | None, bytes, None]
 
 
 class ProtocolError(Exception):
@@ -103,66 +106,77 @@ def read_frames(limit: int, make_inflate: Callable[[], Inflate] | None = None) -
     limit: most bytes of a message, 0 for no limit. make_inflate: called for each compressed
     message; None when compression was not agreed on.
 
-    A generator: `send(data)` returns the next message or control frame, and None when more must
-    arrive for it. Each is a pair of the opcode and what the frame says: a str for TEXT, bytes for
-    BINARY, PING and PONG, code and reason for CLOSE. `send(b"")` asks for the one after it.
-    ProtocolError is raised as soon as a fault can be seen, and is the last that comes.
+    A generator, to be started by `next`. `send(data)` returns the next message or control frame,
+    or None when more must arrive for it. Each is an opcode, what the frame says, and whether
+    something has arrived behind it, which `send(b"")` reads. What a frame says is a str for TEXT,
+    bytes for BINARY, PING and PONG, code and reason for CLOSE. ProtocolError is raised as soon as
+    a fault can be seen, and is the last that comes.
     """
-    limit = limit or 1 << 63
+    limit = limit or ANY
     beginning = _BEGINNING if make_inflate is None else _BEGINNING_COMPRESSED
-    message: _Message | None = None  # one that has begun, but for those that are there at once
+    message: _Message | None = None  # one that is not there at once
+    allowed, room = beginning, limit  # what the next frame may begin with, and how long it may be
+    said: Any
     data, position = b"", 0  # what has arrived, and how far it has been read
     while True:
         # The head: two bytes, the length if it is long, and the masking key.
         while len(data) - position < 2:
-            data, position = data[position:] + (yield None), 0
+            data, position = data[position:], 0
+            data += yield None
         first, length, size = data[position], data[position + 1] - 128, 6
-        if first not in (beginning if message is None else _CONTINUING):
+        if first not in allowed:
             raise _fault(first)
         if length < 0:
             raise ProtocolError(1002, "a frame that is not masked")
         if length > 125:
             if first & CONTROL:
-                raise ProtocolError(1002, "a control frame of over 125 bytes")
+                raise ProtocolError(1002, "a control frame with a long length")
             size += 2 if length == 126 else 8
             while len(data) - position < size - 4:
-                data, position = data[position:] + (yield None), 0
+                data += yield None
             length = _long_length(data[position + 2 : position + size - 4])
-        room = limit if message is None else message.room
         if length > room and not first & (CONTROL | COMPRESSED):
             raise ProtocolError(1009, f"a message of over {limit} bytes")
         while len(data) - position < size:
-            data, position = data[position:] + (yield None), 0
+            data += yield None
         position += size
         key = data[position - 4 : position]
         # The payload. That of a control frame is short, and taken whole.
         while first & CONTROL and len(data) - position < length:
-            data, position = data[position:] + (yield None), 0
+            data += yield None
         piece = unmask(data[position : position + length], key)
         position += len(piece)
         length -= len(piece)
-        if first & CONTROL:
-            data += yield first & 15, (_close(piece) if first & 15 == CLOSE else piece)
-        elif first == FIN | TEXT and not length:
-            data += yield TEXT, _text(piece)
+        opcode = first & 15
+        if first == FIN | TEXT and not length:
+            said = _text(piece)
+        elif first & CONTROL:
+            said = _close(piece) if opcode == CLOSE else piece
         elif first == FIN | BINARY and not length:
-            data += yield BINARY, piece
+            said = piece
         else:
             if message is None:
                 inflate = make_inflate() if make_inflate and first & COMPRESSED else None
-                message = _Message(first & 15, limit, inflate)
+                message = _Message(opcode, limit, inflate)
             while length:
                 message.add(piece, last=False)
                 turn = len(piece) & 3
                 key = key[turn:] + key[:turn]
-                data, position = (yield None), 0
+                data = piece = b""
+                data = yield None
                 piece = unmask(data[:length], key)
                 position = len(piece)
                 length -= position
             message.add(piece, last=first & FIN != 0)
-            if first & FIN:
-                frame, message = message.take(), None
-                data += yield frame
+            if not first & FIN:
+                allowed, room = _CONTINUING, message.room
+                continue
+            opcode, said = message.take()
+            message = None
+            allowed, room = beginning, limit
+        more = yield opcode, said, position < len(data)
+        if more:
+            data, position = data[position:] + more, 0
 
 
 class _Message:
@@ -180,7 +194,7 @@ class _Message:
     @property
     def room(self) -> int:
         """Bytes that the payload of a further frame may have."""
-        return self._left if self._inflate is None else 1 << 63
+        return self._left if self._inflate is None else ANY
 
     def add(self, piece: bytes, last: bool) -> None:
         """Raises ProtocolError."""

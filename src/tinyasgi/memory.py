@@ -1,0 +1,113 @@
+"""A connection in memory: feed bytes, read the bytes answered."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from .config import Config
+from .context import Context
+from .http1 import HTTP1Connection
+from .load import as_asgi3
+
+__all__ = ["MemoryConnection", "connect"]
+
+
+class MemoryConnection(asyncio.Transport):
+    """One HTTP/1.1 connection without a socket: what is fed arrives, what is written is kept."""
+
+    def __init__(self, app: Any, config: Config) -> None:
+        super().__init__({"peername": ("127.0.0.1", 50000), "sockname": ("127.0.0.1", 8000)})
+        self.context = Context(as_asgi3(app), config, asyncio.get_running_loop())
+        self.protocol = HTTP1Connection(self.context)
+        #: All that the server has written.
+        self.sent = bytearray()
+        #: The server has closed, or half-closed, the connection.
+        self.closed = False
+        self.aborted = False
+        self._lost = False
+        self._reading = True
+        self._waiting: list[bytes] = []
+        self.protocol.connection_made(self)
+
+    async def feed(self, *reads: bytes) -> bytes:
+        """Lets each piece arrive in a read of its own; returns all that is sent by then."""
+        for data in reads:
+            self._waiting.append(data)
+            await self.settle()
+        return bytes(self.sent)
+
+    async def settle(self) -> None:
+        """Until apps that wait for nothing else have gone on as far as they can."""
+        quiet, before = 0, None
+        while quiet < 10:
+            while self._waiting and self._reading and not self._lost:
+                self.protocol.data_received(self._waiting.pop(0))
+            await asyncio.sleep(0)
+            sent = len(self.sent) + len(self.protocol.burst)
+            now = sent, len(self._waiting), self._lost
+            quiet, before = (quiet + 1 if now == before else 0), now
+
+    async def eof(self) -> bytes:
+        """The client ends its side; returns all that is sent by then."""
+        if not self._lost and not self.protocol.eof_received():
+            self.close()
+        await self.settle()
+        return bytes(self.sent)
+
+    async def reset(self) -> None:
+        """The connection breaks."""
+        self._lose(ConnectionResetError())
+        await self.settle()
+
+    def _lose(self, error: Exception | None) -> None:
+        if not self._lost:
+            self.closed = self._lost = True
+            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, error)
+
+    # What the protocol calls.
+
+    def write(self, data: Any) -> None:
+        if not self.closed:
+            self.sent += data
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+    def write_eof(self) -> None:
+        self.closed = True
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._lose(None)
+
+    def abort(self) -> None:
+        self.aborted = True
+        self._lose(None)
+
+    def is_closing(self) -> bool:
+        return self._lost
+
+    def pause_reading(self) -> None:
+        self._reading = False
+
+    def resume_reading(self) -> None:
+        self._reading = True
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+@asynccontextmanager
+async def connect(app: Any, **options: Any) -> AsyncIterator[MemoryConnection]:
+    """A connection in memory, for tests of the protocol; options as for `Config`."""
+    connection = MemoryConnection(app, Config(**options))
+    try:
+        yield connection
+    finally:
+        for exchange in list(connection.context.running):
+            exchange.cancel()
+        connection.close()
+        await connection.settle()

@@ -1,0 +1,1 @@
+"""Checks for a fuzzer, and what it starts from."""

@@ -1,0 +1,39 @@
+"""Random bytes, led by coverage, through a check.
+
+    python tests/fuzz/fuzz.py connection -max_total_time=60
+
+The first argument is one of CHECKS, the others are libFuzzer's. What it finds goes to a new
+temporary directory, the corpus stays as it is. An input that fails is written there too; pass its
+path to run it again.
+"""
+
+import asyncio
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+FUZZ = Path(__file__).parent
+sys.path.insert(0, str(FUZZ.parent))
+
+with atheris.instrument_imports(include=["tinyasgi"]):
+    from fuzz import connection, frames
+
+CHECKS = {"connection": connection.check, "frames": frames.check}
+
+
+def main() -> None:
+    script, name, *given = sys.argv
+    findings = tempfile.mkdtemp(prefix="tinyasgi-fuzz-")
+    options = [f"-artifact_prefix={findings}{os.sep}", "-timeout=10", "-max_len=1000"]
+    if not any(os.path.isfile(argument) for argument in given):
+        given += [findings, str(FUZZ / "corpus" / name)]  # the first takes new inputs
+    with asyncio.Runner() as runner:
+        atheris.Setup([script, *options, *given], lambda data: runner.run(CHECKS[name](data)))
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

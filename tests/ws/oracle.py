@@ -1,0 +1,134 @@
+"""What the `websockets` library makes of frames, to compare with."""
+
+import random
+from collections.abc import Iterable
+from typing import Any
+
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Opcode
+from websockets.protocol import CLIENT, OPEN, SERVER, Protocol, Side
+
+from tinyasgi.websocket.deflate import Deflate, negotiate
+from tinyasgi.websocket.frames import (
+    BINARY,
+    CLOSE,
+    COMPRESSED,
+    TEXT,
+    ProtocolError,
+    encode,
+    encode_close,
+    read_frames,
+)
+
+__all__ = ["check", "cut", "read"]
+
+#: Faults that they see later, or let pass.
+LENIENT = (
+    "a text that is not",
+    "a length in more",
+    "a control frame with a long",
+    "a compressed message with something behind",
+)
+
+
+def agreed() -> Deflate:
+    """Compression as it is agreed on without any parameter."""
+    deflate = negotiate("permessage-deflate")
+    assert deflate is not None
+    return deflate
+
+
+def cut(data: bytes, seed: int) -> list[bytes]:
+    """Pieces of random sizes."""
+    chance = random.Random(seed)
+    pieces = []
+    while data:
+        size = chance.choice((1, 2, 3, 7, 50, 1000))
+        pieces.append(data[:size])
+        data = data[size:]
+    return pieces
+
+
+def read(reads: Iterable[bytes], limit: int = 0) -> tuple[list[Any], int | None]:
+    """What we read: what is said, and the code of the fault that ends it."""
+    said, fault = we_read(reads, limit)
+    return said, fault and fault.code
+
+
+def we_read(
+    reads: Iterable[bytes], limit: int = 0, compressed: bool = False
+) -> tuple[list[Any], ProtocolError | None]:
+    said: list[Any] = []
+    reader = read_frames(limit, agreed().inflater if compressed else None)
+    next(reader)
+    try:
+        for data in reads:
+            frame = reader.send(data)
+            while frame is not None:
+                opcode, what, more = frame
+                said.append((opcode, what))
+                frame = reader.send(b"")
+                assert more or frame is None
+    except ProtocolError as fault:
+        return said, fault
+    return said, None
+
+
+def others_read(stream: bytes, side: Side, compressed: bool) -> tuple[list[Any], bool]:
+    """What `websockets` reads up to a Close frame, and whether it finds a fault."""
+    protocol = Protocol(side, state=OPEN, max_size=None)
+    if compressed:
+        window = agreed().client_window if side is SERVER else agreed().server_window
+        protocol.extensions = [PerMessageDeflate(True, True, window, window)]
+    protocol.receive_data(stream)
+    said: list[Any] = []
+    parts: list[bytes] = []
+    kind = BINARY
+    for frame in protocol.events_received():
+        if frame.opcode is Opcode.CLOSE:
+            break
+        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            said.append((int(frame.opcode), bytes(frame.data)))
+            continue
+        kind = kind if frame.opcode is Opcode.CONT else int(frame.opcode)
+        parts.append(bytes(frame.data))
+        if frame.fin:
+            message = b"".join(parts)
+            parts.clear()
+            try:
+                said.append((kind, message.decode() if kind == TEXT else message))
+            except UnicodeDecodeError:
+                return said, True
+    return said, protocol.parser_exc is not None
+
+
+def check(stream: bytes, compressed: bool, seed: int) -> None:
+    """That we read a client's stream, however it is cut, as `websockets` does.
+
+    And that it reads what we write of that.
+    """
+    said, fault = we_read([stream], compressed=compressed)
+    again, same = we_read(cut(stream, seed), compressed=compressed)
+    assert again == said
+    if compressed:  # a text may be wrong before the rest of it can't be inflated
+        assert (same is None) == (fault is None)
+    else:
+        assert str(same) == str(fault)
+    ends = [number for number, (opcode, _) in enumerate(said) if opcode == CLOSE]
+    theirs, faulty = others_read(stream, SERVER, compressed)
+    if ends:  # what follows a Close is for nobody to judge
+        said = said[: ends[0]]
+        theirs = theirs[: len(said)]
+    elif fault is None:
+        assert not faulty
+    elif fault.reason.startswith(LENIENT):
+        theirs = theirs[: len(said)]
+    assert theirs == said  # a faulty frame need not be whole for us to say so
+    stream = b""
+    for opcode, what in said:
+        payload = what.encode() if opcode == TEXT else what
+        if compressed and opcode in (TEXT, BINARY):
+            stream += encode(opcode, agreed().compress(payload), COMPRESSED)
+        else:
+            stream += encode(opcode, payload)
+    assert others_read(stream + encode_close(1000), CLIENT, compressed) == (said, False)

@@ -1,0 +1,191 @@
+"""Frames, against those of the `websockets` library in both directions."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
+
+from tinyasgi.websocket import frames
+from tinyasgi.websocket.frames import (
+    BINARY,
+    CLOSE,
+    PING,
+    TEXT,
+    encode,
+    encode_close,
+)
+
+from .helpers import masked
+from .oracle import check, cut, read
+
+SIZES = [0, 1, 125, 126, 127, 65535, 65536, 100_000]
+
+MESSAGES = st.one_of(st.binary(max_size=300), st.text(max_size=300))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", [TEXT, BINARY])
+def test_one_message(kind: int, size: int) -> None:
+    payload = b"x" * size
+    data = Frame(Opcode(kind), payload).serialize(mask=True)
+    expected = payload.decode() if kind == TEXT else payload
+    for reads in ([data], cut(data, size), [data[:1], data[1:]], [data[:-1], data[-1:]]):
+        assert read(reads) == ([(kind, expected)] if reads else [], None)
+
+
+@given(st.lists(st.tuples(MESSAGES, st.lists(st.integers(0, 300), max_size=3))), st.integers())
+def test_messages_in_fragments_and_pings_between(
+    messages: list[tuple[str | bytes, list[int]]], seed: int
+) -> None:
+    stream, expected = b"", []
+    for message, places in messages:
+        payload = message.encode() if isinstance(message, str) else message
+        bounds = [0, *sorted(min(place, len(payload)) for place in places), len(payload)]
+        fragments = [payload[a:b] for a, b in pairwise(bounds)]
+        opcode = Opcode.TEXT if isinstance(message, str) else Opcode.BINARY
+        for number, fragment in enumerate(fragments):
+            last = number == len(fragments) - 1
+            stream += Frame(opcode, fragment, fin=last).serialize(mask=True)
+            opcode = Opcode.CONT
+            if not last:
+                stream += Frame(Opcode.PING, b"%d" % number).serialize(mask=True)
+                expected.append((PING, b"%d" % number))
+        expected.append((TEXT if isinstance(message, str) else BINARY, message))
+    assert read([stream]) == read(cut(stream, seed)) == (expected, None)
+
+
+@st.composite
+def streams(draw: Any) -> bytes:
+    """Frames that are mostly right."""
+    stream = b""
+    for _ in range(draw(st.integers(1, 6))):
+        first = draw(
+            st.sampled_from([0x81, 0x82, 0x01, 0x02, 0x00, 0x80, 0x88, 0x89, 0x8A] * 3)
+            | st.integers(0, 255)
+        )
+        payload = draw(
+            st.binary(max_size=130) | st.sampled_from([b"\x03\xe8", b"\x03\xe8bye", b"\x03", b""])
+        )
+        data = masked(first, payload)
+        if draw(st.integers(0, 20)) == 0:
+            place = draw(st.integers(0, len(data) - 1))
+            data = data[:place] + draw(st.binary(max_size=2)) + data[place + 1 :]
+        stream += data
+    return stream
+
+
+@given(streams(), st.booleans(), st.integers())
+def test_any_stream_is_read_as_others_do(stream: bytes, compressed: bool, seed: int) -> None:
+    check(stream, compressed, seed)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_heads_of_frames(size: int) -> None:
+    payload = b"p" * size
+    assert encode(BINARY, payload) == Frame(Opcode.BINARY, payload).serialize(mask=False)
+
+
+TEXTS = {
+    "ascii": (b"hello", None),
+    "two bytes": ("é".encode(), None),
+    "four bytes": ("\U0001f600".encode(), None),
+    "the last there is": ("\U0010ffff".encode(), None),
+    "beyond the last": (b"\xf4\x90\x80\x80", 1007),
+    "a surrogate": (b"\xed\xa0\x80", 1007),
+    "overlong": (b"\xc0\xaf", 1007),
+    "a continuation alone": (b"\x80", 1007),
+    "cut short": (b"\xe2\x82", 1007),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_text(name: str) -> None:
+    payload, fault = TEXTS[name]
+    data = masked(0x81, payload)
+    fragments = [masked(0x01, payload[:1]), masked(0x80, payload[1:])]
+    for reads in ([data], cut(data, 1), fragments):
+        said, code = read(reads)
+        assert code == fault
+        assert said == ([] if fault else [(TEXT, payload.decode())])
+
+
+def test_text_fails_at_its_first_bad_byte() -> None:
+    data = masked(0x81, b"good \xf4\x90 and more that has not arrived")
+    assert read([data[:13]]) == ([], 1007)
+    assert read([masked(0x01, b"\xce\xba\xe1"), masked(0x00, b"\xff")]) == ([], 1007)
+
+
+FAULTS = {
+    "no mask": (encode(TEXT, b"hello"), 1002),
+    "reserved bit 1": (masked(0xC1, b"x"), 1002),
+    "reserved bit 2": (masked(0xA1, b"x"), 1002),
+    "reserved bit 3": (masked(0x91, b"x"), 1002),
+    "opcode 3": (masked(0x83), 1002),
+    "opcode 11": (masked(0x8B), 1002),
+    "control frame in fragments": (masked(0x09), 1002),
+    "long control frame": (masked(0x89, b"x" * 126), 1002),
+    "continuation of nothing": (masked(0x80, b"x"), 1002),
+    "message within another": (masked(0x01, b"x") + masked(0x81, b"y"), 1002),
+    "length in two bytes": (masked(0x82, b"x", length=b"\xfe\x00\x01"), 1002),
+    "length in eight bytes": (masked(0x82, b"x", length=b"\xff" + bytes(7) + b"\x01"), 1002),
+    "length of 64 bits": (masked(0x82, b"", length=b"\xff\x80" + bytes(7)), 1002),
+    "Close with one byte": (masked(0x88, b"\x03"), 1002),
+    "Close with a bad reason": (masked(0x88, b"\x03\xe8\xff"), 1007),
+    **{
+        f"Close with {code}": (masked(0x88, code.to_bytes(2, "big")), 1002)
+        for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)
+    },
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault(name: str) -> None:
+    data, code = FAULTS[name]
+    assert read([data]) == read(cut(data, 2)) == ([], code)
+    good = masked(0x82, b"good")
+    assert read([good + data]) == ([(BINARY, b"good")], code)
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1003, 1007, 1011, 1014, 3000, 4999])
+def test_close(code: int) -> None:
+    data = masked(0x88, code.to_bytes(2, "big") + "bye é".encode())
+    assert read([data]) == read(cut(data, 3)) == ([(CLOSE, (code, "bye é"))], None)
+    assert encode_close(code, "bye é")[2:] == code.to_bytes(2, "big") + "bye é".encode()
+
+
+def test_close_without_a_code() -> None:
+    assert read([masked(0x88)]) == ([(CLOSE, (1005, ""))], None)
+    assert encode_close(1005) == b"\x88\x00"
+
+
+@pytest.mark.parametrize("code", [0, 999, 1004, 1006, 1015, 2000, 5000])
+def test_a_code_that_may_not_be_sent(code: int) -> None:
+    with pytest.raises(ValueError, match=str(code)):
+        encode_close(code)
+
+
+def test_a_reason_without_room() -> None:
+    assert len(encode_close(1000, "é" * 61)) == 2 + 2 + 122
+    with pytest.raises(ValueError, match="124 bytes"):
+        encode_close(1000, "é" * 62)
+
+
+def test_limit() -> None:
+    assert read([masked(0x82, b"x" * 10)], limit=10) == ([(BINARY, b"x" * 10)], None)
+    head = masked(0x82, b"x" * 11)[:6]
+    assert read([head], limit=10) == ([], 1009)  # before the payload has arrived
+    fragments = [masked(0x02, b"x" * 6), masked(0x89, b"ping"), masked(0x80, b"x" * 5)]
+    assert read(fragments, limit=10) == ([(PING, b"ping")], 1009)
+    assert read([masked(0x02, b"x" * 10), masked(0x89, b"ping"), masked(0x80)], limit=10) == (
+        [(PING, b"ping"), (BINARY, b"x" * 10)],
+        None,
+    )
+
+
+@given(st.binary(max_size=500), st.binary(min_size=4, max_size=4))
+def test_unmasking_in_python_is_that_in_c(data: bytes, key: bytes) -> None:
+    assert frames.unmask is not frames._xor
+    assert frames._xor(data, key) == frames.unmask(data, key)
