@@ -1,4 +1,5 @@
-# make serve, make test, make check, make bench, make docs, make fuzz, make autobahn, make browser
+# make serve, make test, make check, make bench, make hotpath, make figures, make docs, make fuzz,
+# make autobahn, make browser
 #
 # VENV=.venv-3.13 PYTHON=python3.13 makes another environment beside the first.
 
@@ -10,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 bin := $(VENV)/bin
 
-.PHONY: serve test check bench docs fuzz autobahn browser
+.PHONY: serve test check bench hotpath figures docs fuzz autobahn browser
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/standard.stamp
@@ -25,7 +26,13 @@ check: $(VENV)/dev.stamp
 	$(bin)/mypy
 
 bench: $(VENV)/standard.stamp
-	$(bin)/python -m benchmarks
+	$(bin)/python -m benchmarks --output benchmarks/results
+
+hotpath: $(VENV)/hotpath.stamp
+	$(bin)/python -m benchmarks hotpath
+
+figures: $(VENV)/standard.stamp
+	$(bin)/python -m benchmarks --readme
 
 docs: $(VENV)/standard.stamp
 	$(bin)/python docs/options.py

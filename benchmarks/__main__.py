@@ -1,4 +1,4 @@
-"""The command: ``python -m benchmarks``."""
+"""The command: `python -m benchmarks`, with `hotpath` or `flames` for what they do."""
 
 from __future__ import annotations
 
@@ -9,18 +9,27 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 
-from .report import Outcome, as_json, as_markdown, environment
-from .servers import CLIENT_CPU, SERVERS, Failure, own_python, running
-from .workloads import WORKLOADS, load
+from . import flames, hotpath, results
+from .environment import certificates, describe, own_python
+from .process import CLIENT_CPU, ROOT, running
+from .progress import Progress
+from .report import as_markdown, into_readme
+from .results import Outcome, Results
+from .servers import SERVERS, Failure
+from .workloads import HELLO, WORKLOADS
+
+CHARTS = "docs/benchmarks"
 
 
 def names(table: Collection[str]) -> Callable[[str], list[str]]:
-    """Return a parser of comma-separated names that must be in ``table``."""
+    """A parser of comma-separated names that must be in `table`."""
 
     def parse(text: str) -> list[str]:
         chosen = list(dict.fromkeys(text.split(",")))
@@ -32,91 +41,126 @@ def names(table: Collection[str]) -> Callable[[str], list[str]]:
 
 
 def positive(text: str) -> int:
-    """Parse a whole number above zero."""
+    """A whole number above zero."""
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
     return value
 
 
-def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser("benchmarks", description="Compare ASGI servers.")
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks",
+        description="Compare ASGI servers, side by side on this machine."
+        " `hotpath` as first word counts the instructions of a request instead, `flames` draws"
+        " where its time goes.",
+    )
     add = parser.add_argument
     add("--servers", type=names(SERVERS), default=list(SERVERS), help=",".join(SERVERS))
     add("--workloads", type=names(WORKLOADS), default=list(WORKLOADS), help=",".join(WORKLOADS))
-    add("--rounds", type=positive, default=5, help="measurements of each server (5)")
-    add("--seconds", type=positive, default=3, help="length of one load measurement (3)")
-    add("--python", type=Path, help="an interpreter that has the servers (benchmarks/.venv)")
-    add("--output", type=Path, help="directory to write results.md and results.json to")
-    return parser.parse_args(argv)
+    add("--rounds", type=positive, default=3, help="measurements of each server (3)")
+    add("--seconds", type=positive, default=2, help="length of one load measurement (2)")
+    add("--loop", choices=["uvloop", "asyncio"], default="uvloop", help="event loop (uvloop)")
+    add("--python", type=Path, help="an interpreter that has the servers (one of its own)")
+    add("--output", type=Path, help="directory for results.json, results.md and charts (SVG)")
+    add("--readme", action="store_true", help=f"the same in {CHARTS}, and the table in README.md")
+    add("--redraw", action="store_true", help="do not measure: take results.json as it is there")
+    options = parser.parse_args(argv)
+    if options.readme:
+        options.output = ROOT / CHARTS
+    if options.redraw and not options.output:
+        parser.error("--redraw needs --output or --readme")
+    return options
 
 
-def measure(options: argparse.Namespace, python: Path) -> dict[str, dict[str, Outcome]]:
-    """Run the rounds, interleaved; each round begins with another server, so that none is favoured.
+def measure(
+    options: argparse.Namespace, python: Path, tls_files: Mapping[str, Path]
+) -> dict[str, dict[str, Outcome]]:
+    """Runs the rounds, interleaved; each round begins with another server: none is favoured.
 
     A server that fails once is out of the workload: what it did before does not count either.
     """
-    results: dict[str, dict[str, Outcome]] = {}
+    measured: dict[str, dict[str, Outcome]] = {}
+    servers = [SERVERS[name] for name in options.servers]
+    progress = Progress(len(options.workloads) * options.rounds * len(servers))
     for workload in (WORKLOADS[name] for name in options.workloads):
-        plain = workload.app == "hello" and not workload.log
-        servers = [SERVERS[name] for name in options.servers]
-        servers = [server for server in servers if plain or not server.is_fixed]
-        outcomes = results[workload.name] = {server.name: Outcome() for server in servers}
+        outcomes = {
+            server.name: Outcome()
+            for server in servers
+            if workload.setup == HELLO or not server.is_fixed
+        }
+        measured[workload.name] = outcomes
         for number in range(options.rounds):
-            shift = number % max(len(servers), 1)
+            shift = number % len(servers)
             for server in servers[shift:] + servers[:shift]:
-                outcome = outcomes[server.name]
-                if outcome.failure:
+                outcome = outcomes.get(server.name)
+                progress.step(f"{workload.name}: round {number + 1}, {server.name}")
+                if outcome is None or outcome.failure:
                     continue
-                progress(f"{workload.name}: round {number + 1}/{options.rounds}, {server.name}")
-                launch = partial(running, server, python, workload.app, workload.log)
+                setup = replace(workload.setup, loop=options.loop)
+                launch = partial(running, server, python, setup, tls_files)
                 try:
-                    sample = workload.measure(launch, workload, options.seconds)
-                    outcome.samples.append(sample)
+                    outcome.samples.append(workload.measure(launch, workload, options.seconds))
                 except (Failure, OSError, HTTPException, subprocess.SubprocessError) as error:
                     outcome.failure = str(error) or type(error).__name__
-                    progress(f"{workload.name}: {server.name} is left out: {outcome.failure}\n")
-    progress("")
-    return results
+                    progress.note(f"{workload.name}: {server.name}: {outcome.failure}")
+    progress.end()
+    return measured
 
 
-def progress(text: str) -> None:
-    """Show where the run is: over the last line of a terminal, or on a line of its own."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-    elif text:
-        print(text.rstrip(), file=sys.stderr, flush=True)
+def write(options: argparse.Namespace, python: Path, text: str) -> None:
+    """Writes what is to be read beside `results.json`."""
+    (options.output / "results.md").write_text(text, encoding="utf-8")
+    draw = [str(python), "-m", "benchmarks.charts", str(options.output.resolve())]
+    subprocess.run(draw, cwd=ROOT, check=True, timeout=120)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Return 0; 1 if a server was left out; 2 if nothing could be measured."""
+def main(argv: Sequence[str]) -> int:
+    """Runs the command. Returns 0; 1 if a server was left out; 2 if nothing could be measured."""
+    if argv[:1] == ["hotpath"]:
+        return hotpath.main(argv[1:])
+    if argv[:1] == ["flames"]:
+        return flames.main(argv[1:])
     options = arguments(argv)
-    loaded = any(WORKLOADS[name].measure is load for name in options.workloads)
-    if loaded and not shutil.which("wrk"):
+    if not options.redraw and not shutil.which("wrk"):
         print("The load comes from wrk, not found: apt-get install wrk", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that servers are stopped
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))  # servers inherit it: 1000 idle
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))  # servers inherit it: 10,000 idle
+    measured: Results
     try:
         python = options.python.absolute() if options.python else own_python()
-        about = environment(python, options.rounds, options.seconds)
-        os.sched_setaffinity(0, {CLIENT_CPU})
-        results = measure(options, python)
+        if options.output:
+            options.output.mkdir(parents=True, exist_ok=True)
+        if options.redraw:
+            about, measured = results.read(options.output / "results.json")
+        else:
+            words = [word for word in argv if word != "--redraw"]
+            about = describe(python, options.rounds, options.seconds)
+            about["command"] = " ".join(["python -m benchmarks", *words])
+            os.sched_setaffinity(0, {CLIENT_CPU})
+            with tempfile.TemporaryDirectory() as directory:
+                measured = measure(options, python, certificates(Path(directory)))
+        command = str(about["command"])
+        text = as_markdown(about, measured, command)
+        if options.output:
+            results.write(options.output / "results.json", about, measured)
+            write(options, python, text)
     except (OSError, subprocess.SubprocessError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    table = as_markdown(about, results)
-    print(table)
-    if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / "results.md").write_text(table, encoding="utf-8")
-        (options.output / "results.json").write_text(as_json(about, results), encoding="utf-8")
-    failed = any(outcome.failure for o in results.values() for outcome in o.values())
+    if options.readme:
+        readme = ROOT / "README.md"
+        before, chart = readme.read_text(encoding="utf-8"), f"{CHARTS}/main.svg"
+        after = into_readme(before, about, measured, command, chart)
+        readme.write_text(after, encoding="utf-8")
+    print(text)
+    failed = any(outcome.failure for o in measured.values() for outcome in o.values())
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

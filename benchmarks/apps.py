@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -16,7 +17,7 @@ EVENTS = [b"data: event %d\n\n" % number for number in range(100)]
 
 
 async def hello(scope: Message, receive: Receive, send: Send) -> None:
-    """Give one short body of known length."""
+    """One short body of known length."""
     if scope["type"] == "lifespan":
         return await lifespan(receive, send)
     await send(start(b"text/plain", len(GREETING)))
@@ -24,7 +25,7 @@ async def hello(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def echo(scope: Message, receive: Receive, send: Send) -> None:
-    """Read the whole body, then send it back."""
+    """Reads the whole body, then sends it back."""
     if scope["type"] == "lifespan":
         return await lifespan(receive, send)
     parts: list[bytes] = []
@@ -39,7 +40,7 @@ async def echo(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def stream(scope: Message, receive: Receive, send: Send) -> None:
-    """Send a long body in large pieces, its length not announced."""
+    """A long body in large pieces, its length not announced."""
     if scope["type"] == "lifespan":
         return await lifespan(receive, send)
     await send(start(b"application/octet-stream"))
@@ -49,7 +50,7 @@ async def stream(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def events(scope: Message, receive: Receive, send: Send) -> None:
-    """Send a hundred server-sent events, each one on its own."""
+    """A hundred server-sent events, each one on its own."""
     if scope["type"] == "lifespan":
         return await lifespan(receive, send)
     await send(start(b"text/event-stream"))
@@ -58,8 +59,36 @@ async def events(scope: Message, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body"})
 
 
+async def ws_echo(scope: Message, receive: Receive, send: Send) -> None:
+    """Sends each WebSocket message back."""
+    if scope["type"] != "websocket":
+        return await hello(scope, receive, send)
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "bytes": message["bytes"]})
+
+
+members: set[Send] = set()
+
+
+async def ws_broadcast(scope: Message, receive: Receive, send: Send) -> None:
+    """Sends each WebSocket message to all that are connected."""
+    if scope["type"] != "websocket":
+        return await hello(scope, receive, send)
+    await receive()
+    await send({"type": "websocket.accept"})
+    members.add(send)
+    try:
+        while (message := await receive())["type"] == "websocket.receive":
+            text = {"type": "websocket.send", "bytes": message["bytes"]}
+            await asyncio.gather(*[member(text) for member in members])
+    finally:
+        members.discard(send)
+
+
 def start(content_type: bytes, length: int | None = None) -> Message:
-    """Return the message that starts a response; without a length the server must frame it."""
+    """The message that starts a response; without a length the server must frame it."""
     headers = [(b"content-type", content_type)]
     if length is not None:
         headers.append((b"content-length", b"%d" % length))
@@ -67,7 +96,7 @@ def start(content_type: bytes, length: int | None = None) -> Message:
 
 
 async def lifespan(receive: Receive, send: Send) -> None:
-    """Agree to start up and to shut down."""
+    """Agrees to start up and to shut down."""
     while True:
         event = (await receive())["type"]
         await send({"type": f"{event}.complete"})

@@ -1,93 +1,92 @@
-"""Say what was measured, for people (Markdown) and for programs (JSON)."""
+"""What was measured, for people: Markdown."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
-from statistics import median
 
+from .environment import PACKAGES, Facts
+from .results import Outcome, Results
 from .servers import SERVERS
-from .workloads import WORKLOADS, Sample, Workload
+from .workloads import WORKLOADS
 
-PACKAGES = ("tinyasgi", "uvicorn", "granian", "uvloop", "httptools")
-ASK_VERSIONS = """
-import importlib.metadata, json, platform, sys
-found = {d.name.lower(): d.version for d in importlib.metadata.distributions()}
-print(json.dumps({"python": platform.python_version(), **{n: found.get(n) for n in sys.argv[1:]}}))
-"""
+__all__ = ["as_markdown", "into_readme"]
 
-
-@dataclass(slots=True)
-class Outcome:
-    """What one server did in one workload: a sample per round, or why it was left out."""
-
-    samples: list[Sample] = field(default_factory=list)
-    failure: str | None = None
-
-    def median(self, key: str = "value") -> float:
-        return median(sample[key] for sample in self.samples)
+BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
+#: What a detailed table shows beside the values, when it is there.
+DETAILS = ("CPU µs/request", "CPU µs/message", "CPU %", "p50 ms", "p99 ms", "p99.9 ms", "MiB")
 
 
-Results = Mapping[str, Mapping[str, Outcome]]  # by workload, by server
+def as_markdown(about: Facts, results: Results, command: str) -> str:
+    """A table of all, then one per workload with the medians of the rounds side by side."""
+    sections = [section(name, outcomes) for name, outcomes in results.items()]
+    return "\n".join(["# Benchmarks\n", summary(about, results, command), *sections])
 
 
-def environment(python: Path, rounds: int, seconds: int) -> dict[str, str | int | None]:
-    """Describe the machine, the versions and the settings: all that a result depends on."""
-    command = [str(python), "-c", ASK_VERSIONS, *PACKAGES]
-    versions = subprocess.run(command, check=True, capture_output=True, timeout=30).stdout
-    cpus = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.partition(": ")[2] for line in cpus if line.startswith("model name")]
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "cpu": models[0] if models else platform.machine(),
-        "cores": os.cpu_count(),
-        "kernel": platform.release(),
-        "rounds": rounds,
-        "seconds": seconds,
-        **json.loads(versions),
-    }
+def into_readme(readme: str, about: Facts, results: Results, command: str, chart: str) -> str:
+    """A README with the table and the chart of this run between its two marks."""
+    before, _, rest = readme.partition(BEGIN)
+    after = rest.partition(END)[2]
+    image = f"![Requests a second, by workload and server]({chart})"
+    return f"{before}{BEGIN}\n{summary(about, results, command)}\n{image}\n\n{END}{after}"
 
 
-def as_json(about: Mapping[str, object], results: Results) -> str:
-    """Return every sample, so that other statistics can be made of them later."""
-    plain = {
-        name: {server: asdict(outcome) for server, outcome in outcomes.items()}
-        for name, outcomes in results.items()
-    }
-    return json.dumps({"environment": about, "results": plain}, indent=2, ensure_ascii=False) + "\n"
+def summary(about: Facts, results: Results, command: str) -> str:
+    """The medians of all workloads and servers, and how ours compares with the best peer."""
+    names = [name for name in SERVERS if any(name in outcomes for outcomes in results.values())]
+    lines = [row(["workload", "", *names, "tinyasgi ÷ best peer"])]
+    lines.append(row(["---", "---", *["---:"] * (len(names) + 1)]))
+    for name, outcomes in results.items():
+        cells = [cell(outcomes.get(server)) for server in names]
+        ours, best = outcomes.get("tinyasgi"), best_peer(name, outcomes)
+        ratio = ours.median() / best if ours and not ours.failure and best else None
+        cells.append("" if ratio is None else f"**{ratio:.2f}**")
+        lines.append(row([WORKLOADS[name].about, WORKLOADS[name].unit, *cells]))
+    versions = ", ".join(f"{name} {about[name]}" for name in PACKAGES if about.get(name))
+    machine = f"{about['cpu']}, {about['cores']} cores, Linux {about['kernel']}"
+    lines += [
+        "",
+        f"Medians of {about['rounds']} interleaved rounds of {about['seconds']} s, "
+        f"{about['date']}; {machine}; CPython {about['python']}; {versions}. A - stands for what "
+        f"a server does not have, does wrong or fails at under this load. Made by `{command}`.\n",
+    ]
+    return "\n".join(lines)
 
 
-def as_markdown(about: Mapping[str, object], results: Results) -> str:
-    """Return a section per workload, with the medians of the rounds side by side."""
-    facts = ", ".join(f"{name} {value}" for name, value in about.items() if value is not None)
-    sections = [section(WORKLOADS[name], outcomes) for name, outcomes in results.items()]
-    return "\n".join(["# Benchmarks\n", f"{facts}.\n", *sections])
+def cell(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return ""
+    return "-" if outcome.failure else number(outcome.median())
 
 
-def section(workload: Workload, outcomes: Mapping[str, Outcome]) -> str:
-    """Return one table. A ratio is a median divided by the peer's, or by the best peer's."""
-    good = {name: outcome for name, outcome in outcomes.items() if not outcome.failure}
-    peers = {name: good[name].median() for name in good if SERVERS[name].is_peer}
-    best = max if workload.more_is_better else min
-    divisors = {"best peer": best(peers.values()), **peers} if peers else {}
-    extras = [key for key in next(iter(good.values())).samples[0] if key != "value"] if good else []
+def best_peer(workload: str, outcomes: Mapping[str, Outcome]) -> float | None:
+    """The best median among the peers."""
+    best = max if WORKLOADS[workload].more_is_better else min
+    medians = [
+        outcome.median()
+        for server, outcome in outcomes.items()
+        if SERVERS[server].is_peer and not outcome.failure
+    ]
+    return best(medians) if medians else None
+
+
+def section(name: str, outcomes: Mapping[str, Outcome]) -> str:
+    """One workload in detail. A ratio is a median divided by the best peer's."""
+    workload = WORKLOADS[name]
+    good = {server: outcome for server, outcome in outcomes.items() if not outcome.failure}
+    best = best_peer(name, outcomes)
     sense = "more" if workload.more_is_better else "less"
-    lines = [f"## {workload.name}\n", f"{workload.about}: {workload.unit}, {sense} is better.\n"]
+    lines = [f"## {name}\n", f"{workload.about}: {workload.unit}, {sense} is better.\n"]
     if good:
-        heads = ["server", "median", "min", "max", *(f"÷ {name}" for name in divisors), *extras]
+        first = next(iter(good.values())).samples[0]
+        details = [key for key in DETAILS if key in first]
+        heads = ["server", "median", "min", "max", "÷ best peer", *details]
         lines += [row(heads), row(["---", *["---:"] * (len(heads) - 1)])]
-    for name, outcome in good.items():
-        values = [sample["value"] for sample in outcome.samples]
+    for server, outcome in good.items():
+        values = outcome.values()
         cells = [number(value) for value in (outcome.median(), min(values), max(values))]
-        cells += [f"{outcome.median() / divisor:.2f}" for divisor in divisors.values()]
-        lines.append(row([name, *cells, *(number(outcome.median(key)) for key in extras)]))
-    failures = [f"- {name} was left out: {o.failure}" for name, o in outcomes.items() if o.failure]
+        cells.append(f"{outcome.median() / best:.2f}" if best else "")
+        lines.append(row([server, *cells, *(number(outcome.median(key)) for key in details)]))
+    failures = [f"- {server}: {o.failure}" for server, o in outcomes.items() if o.failure]
     return "\n".join([*lines, *([""] if good and failures else []), *failures, ""])
 
 
@@ -96,5 +95,5 @@ def row(cells: list[str]) -> str:
 
 
 def number(value: float) -> str:
-    """Return three digits that matter, or all those before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    """Three digits that matter, or all those before the point."""
+    return f"{value:,.0f}" if value >= 100 or not value else f"{value:.3g}"

@@ -1,0 +1,28 @@
+"""The same greeting by way of the frameworks that most apps are made with."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from . import apps
+
+GREETING = b'{"message":"Hello, world!"}'
+
+
+async def hello(request: Request) -> Response:
+    """Plain text."""
+    return PlainTextResponse(apps.GREETING)
+
+
+starlette_app = Starlette(routes=[Route("/", hello)])
+fastapi_app = FastAPI()
+
+
+@fastapi_app.get("/")
+async def greet(name: str = "world") -> dict[str, str]:
+    """JSON, by way of a query parameter with a default."""
+    return {"message": f"Hello, {name}!"}

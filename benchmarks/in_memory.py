@@ -1,0 +1,217 @@
+"""What `hotpath` runs under valgrind: connections in memory, and marks between the rows.
+
+It calls `getppid`, which nothing else here does; at each call valgrind writes down how many
+instructions there were since the last one, and begins anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import count
+from typing import Any
+
+import uvloop
+
+from . import apps
+from .websocket import HANDSHAKE, MASK, frame
+
+GET = b"GET /path HTTP/1.1\r\nHost: localhost:8000\r\nUser-Agent: test/1.0\r\nAccept: */*\r\n\r\n"
+OTHER = GET.replace(b"test/1.0", b"%08d")
+POST = b"POST /path HTTP/1.1\r\nHost: localhost:8000\r\nContent-Length: 1024\r\n\r\n" + bytes(1024)
+MESSAGE = frame(bytes(64), MASK)
+REPEATS = 200
+
+#: The rows in which bytes are fed to a connection: an app, what is sent first, what is repeated.
+FED: dict[str, tuple[Any, bytes, Callable[[], Iterator[bytes]]]] = {
+    "GET": (apps.hello, GET, lambda: iter(lambda: GET, None)),
+    "GET, another field value each time": (apps.hello, GET, lambda: (OTHER % n for n in count())),
+    "16 GETs pipelined": (apps.hello, GET, lambda: iter(lambda: GET * 16, None)),
+    "POST of 1 KiB, echoed": (apps.echo, POST, lambda: iter(lambda: POST, None)),
+    "100 events in one response": (apps.events, GET, lambda: iter(lambda: GET, None)),
+    "WebSocket message of 64 bytes, echoed": (
+        apps.ws_echo,
+        HANDSHAKE,
+        lambda: iter(lambda: MESSAGE, None),
+    ),
+}
+
+
+class Memory(asyncio.Transport):
+    """A transport without a socket; it keeps what was written last."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 50000), "sockname": ("127.0.0.1", 8000)})
+        self.protocol: Any = None
+        self.written = 0
+        self.first = b""
+
+    def write(self, data: Any) -> None:
+        self.written += len(data)
+        self.first = self.first or bytes(data)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self.protocol  # type: ignore[no-any-return]
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_reading(self) -> bool:
+        return True
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+def tinyasgi(app: Any) -> asyncio.Protocol:
+    from tinyasgi.config import Config
+    from tinyasgi.context import Context
+    from tinyasgi.http1 import HTTP1Connection
+
+    config = Config(http="httptools")
+    return HTTP1Connection(Context(app, config, asyncio.get_running_loop()))
+
+
+def uvicorn(app: Any) -> asyncio.Protocol:
+    from uvicorn.config import Config
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    from uvicorn.server import ServerState
+
+    config = Config(app, access_log=False, log_level="error", http="httptools")
+    config.ws = "websockets-sansio"
+    config.proxy_headers = False
+    config.load()
+    state = ServerState()
+    state.default_headers = [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT"), (b"server", b"uvicorn")]
+    return HttpToolsProtocol(config, state, {}, asyncio.get_running_loop())
+
+
+def mark() -> None:
+    os.getppid()
+
+
+async def fed(make: Callable[[Any], asyncio.Protocol], row: str) -> bool:
+    """Runs one row on one server; false when the server does not have it."""
+    app, first, pieces = FED[row]
+    transport = Memory()
+    transport.protocol = make(app)
+    transport.protocol.connection_made(transport)
+    transport.protocol.data_received(first)
+    await settled(transport)
+    if first is HANDSHAKE and not transport.first.startswith(b"HTTP/1.1 101 "):
+        return False
+    data = pieces()
+    before = transport.written
+    transport.get_protocol().data_received(next(data))  # type: ignore[attr-defined]
+    await settled(transport)
+    size = transport.written - before
+    assert size > 0, row
+
+    async def repeat() -> None:
+        for _ in range(REPEATS):
+            wanted = transport.written + size
+            transport.protocol.data_received(next(data))
+            while transport.written < wanted:
+                await asyncio.sleep(0)
+
+    await repeat()  # until the interpreter has seen enough to be quick
+    mark()
+    await repeat()
+    mark()
+    return True
+
+
+async def settled(transport: Memory) -> None:
+    """Until nothing more is written."""
+    quiet, before = 0, -1
+    while quiet < 50:
+        await asyncio.sleep(0)
+        quiet = quiet + 1 if transport.written == before else 0
+        before = transport.written
+
+
+# Layers of ours, each alone.
+
+
+async def layers() -> dict[str, Callable[[], Awaitable[object] | object]]:
+    """What one GET consists of, as functions."""
+    from tinyasgi import encoder, rules
+
+    transport = Memory()
+    connection: Any = tinyasgi(apps.hello)
+    connection.connection_made(transport)
+    connection.data_received(GET)
+    await settled(transport)
+    context = connection._context
+    start = GET.find(b"\r\n") + 2
+    line = context.request_lines[GET[: start - 2]]
+    fields = [(b"content-type", b"text/plain"), (b"content-length", b"13")]
+
+    async def nothing() -> None:
+        pass
+
+    async def send(message: Any) -> None:
+        pass
+
+    async def task() -> None:
+        await asyncio.Task(nothing(), context=context.variables.copy())
+
+    async def app() -> None:
+        await apps.hello({"type": "http"}, send, send)  # type: ignore[arg-type]
+
+    return {
+        "an empty task, awaited": task,
+        "the app, its messages going nowhere": app,
+        "the fields of a head, by httptools": lambda: context.parser.fields(GET, start),
+        "what the fields mean": lambda: rules.judge("1.1", context.parser.fields(GET, start)),
+        "a response's head": lambda: encoder.encode_head(
+            200, fields, context.defaults, line, True, 13
+        ),
+    }
+
+
+async def layer(function: Callable[[], Awaitable[object] | object]) -> None:
+    async def repeat() -> None:
+        for _ in range(REPEATS):
+            result = function()
+            if result.__class__.__name__ == "coroutine":
+                await result  # type: ignore[misc]
+
+    await repeat()
+    mark()
+    await repeat()
+    mark()
+
+
+async def main() -> None:
+    """Prints a line for each pair of marks: row, tab, server."""
+    for row in FED:
+        for make in (tinyasgi, uvicorn):
+            if await fed(make, row):
+                print(row, make.__name__, sep="\t")
+    for row, function in (await layers()).items():
+        await layer(function)
+        print(row, "tinyasgi", sep="\t")
+    sys.stdout.flush()
+    os._exit(0)  # what is still open needs no orderly end
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

@@ -1,0 +1,104 @@
+"""What the benchmarks do beside measuring: command lines, frames, reports."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from websockets.frames import Frame, Opcode
+
+if sys.platform != "linux":
+    pytest.skip("the benchmarks read /proc", allow_module_level=True)
+
+from benchmarks import results
+from benchmarks.environment import Facts
+from benchmarks.hotpath import as_table
+from benchmarks.report import BEGIN, END, as_markdown, into_readme
+from benchmarks.results import Outcome
+from benchmarks.servers import SERVERS, Failure, Setup
+from benchmarks.websocket import MASK, frame
+from benchmarks.workloads import HELLO, WORKLOADS
+
+ABOUT: Facts = {
+    "date": "2026-01-02",
+    "cpu": "a core",
+    "cores": 2,
+    "kernel": "6.1",
+    "rounds": 3,
+    "seconds": 2,
+    "python": "3.11.7",
+    "uvloop": "0.23.0",
+}
+MEASURED = {
+    "hello": {
+        "tinyasgi": Outcome([{"value": 300.0}, {"value": 100.0}, {"value": 200.0}]),
+        "uvicorn": Outcome([{"value": 80.0}]),
+        "granian": Outcome([], "did not start"),
+        "floor": Outcome([{"value": 4000.0}]),
+    },
+    "start": {
+        "tinyasgi": Outcome([{"value": 60.0}]),
+        "uvicorn": Outcome([{"value": 120.0}]),
+    },
+    "wakeups": {"tinyasgi": Outcome([{"value": 0.0}]), "granian": Outcome([{"value": 0.0}])},
+}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("setup", [HELLO, Setup("apps:ws_echo", websocket=True)])
+def test_words(name: str, setup: Setup) -> None:
+    words = SERVERS[name].words(setup, host="127.0.0.1", port=8123)
+    assert any("8123" in word for word in words)
+    assert not any("{" in word for word in words)
+
+
+def test_a_server_without_what_is_wanted() -> None:
+    with pytest.raises(Failure, match="does not have workers"):
+        SERVERS["daphne"].words(Setup("apps:hello", workers=2), host="127.0.0.1", port=1)
+
+
+@pytest.mark.parametrize("size", [0, 1, 64, 125, 126, 65535, 65536])
+def test_frame(size: int) -> None:
+    data = bytes(number % 251 for number in range(size))
+    assert frame(data) == Frame(Opcode.BINARY, data).serialize(mask=False)
+    masked = frame(data, MASK)
+    assert len(masked) == len(frame(data)) + 4
+    head = len(masked) - size
+    pad = (MASK * (size // 4 + 1))[:size]
+    assert bytes(a ^ b for a, b in zip(masked[head:], pad, strict=True)) == data
+
+
+def test_report() -> None:
+    text = as_markdown(ABOUT, MEASURED, "the command")
+    row = next(line for line in text.splitlines() if line.startswith("| Short answer to a GET"))
+    cells = [cell.strip() for cell in row.split("|")]
+    assert cells[3:-1] == ["200", "80", "-", "4,000", "**2.50**"]
+    assert "**0.50**" in text  # of the time to start
+    assert "- granian: did not start" in text
+    assert "the command" in text
+
+
+def test_readme_is_written_between_its_marks() -> None:
+    readme = f"before\n{BEGIN}old\n{END}after\n"
+    once = into_readme(readme, ABOUT, MEASURED, "x", "chart.svg")
+    assert once.startswith(f"before\n{BEGIN}")
+    assert once.endswith(f"{END}after\n")
+    assert "old" not in once
+    assert "(chart.svg)" in once
+    assert into_readme(once, ABOUT, MEASURED, "x", "chart.svg") == once
+
+
+def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
+    results.write(tmp_path / "results.json", ABOUT, MEASURED)
+    assert results.read(tmp_path / "results.json") == (ABOUT, MEASURED)
+
+
+def test_workloads_are_named_once() -> None:
+    abouts = [workload.about for workload in WORKLOADS.values()]
+    assert len(set(abouts)) == len(abouts)
+
+
+def test_hotpath_table() -> None:
+    counts = {"GET": {"tinyasgi": 110, "uvicorn": 220}, "POST": {"uvicorn": 5}}
+    table = as_table(counts, {"GET": {"tinyasgi": 100}}).splitlines()
+    assert table[1].split() == ["GET", "110", "+10.0%", "220", "0.50"]
+    assert table[2].split() == ["POST", "not", "available", "5"]
