@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -63,7 +64,7 @@ def fetch(
 
 
 def websocket(server: Any, **options: Any) -> ClientConnection:
-    """Open a WebSocket without regard to proxies, closed at the end of the ``with`` block."""
+    """Open a WebSocket without regard to proxies, closed at the end of a ``with`` block."""
     return connect_websocket(server.ws_url, open_timeout=PATIENCE, proxy=None, **options)
 
 
@@ -286,19 +287,21 @@ def test_chat_does_not_wait_for_slow_members(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(chat, "INBOX", 2)
     monkeypatch.setattr(chat, "LONGEST", 1_000_000)
     lines = [f"{number:0100000}" for number in range(200)]  # beyond what sockets keep
-    with (
-        serve(chat.app) as server,
-        websocket(server, compression=None, max_queue=1) as slow,
-        websocket(server, compression=None) as quick,
-    ):
-        name = quick.recv(PATIENCE).removesuffix(" comes in.")
-        for line in lines:
-            quick.send(line)
-            assert quick.recv(PATIENCE) == f"{name}: {line}"
-        heard = []
-        while heard[-1:] != [f"{name}: {lines[-1]}"]:
-            heard.append(slow.recv(PATIENCE))
-        assert len(heard) < len(lines)
+    with serve(chat.app) as server, socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        sock.connect((server.host, server.port))
+        with (
+            websocket(server, compression=None, max_queue=1, sock=sock) as slow,
+            websocket(server, compression=None) as quick,
+        ):
+            name = quick.recv(PATIENCE).removesuffix(" comes in.")
+            for line in lines:
+                quick.send(line)
+                assert quick.recv(PATIENCE) == f"{name}: {line}"
+            heard = []
+            while heard[-1:] != [f"{name}: {lines[-1]}"]:
+                heard.append(slow.recv(PATIENCE))
+            assert len(heard) < len(lines)
 
 
 def test_chat_in_a_browser() -> None:

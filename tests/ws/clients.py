@@ -41,21 +41,18 @@ def websockets(url: str, messages: Sequence[str | bytes], compressed: bool) -> V
     options: Any = {"compression": "deflate" if compressed else None, "max_size": None}
     heard: list[str | bytes] = []
     try:
-        client = connect(url, proxy=None, subprotocols=["b", "a"], **options)
+        with connect(url, proxy=None, subprotocols=["b", "a"], **options) as client:
+            for message in messages:
+                client.send(message)
+                heard.append(client.recv(PATIENCE))
+            if messages:
+                client.close(4000, "bye")
+            with suppress(ConnectionClosed):
+                client.recv(PATIENCE)
     except InvalidStatus as refused:
         return Visit(refused.response.status_code)
-    with client:
-        for message in messages:
-            client.send(message)
-            heard.append(client.recv(PATIENCE))
-        if messages:
-            client.close(4000, "bye")
-        with suppress(ConnectionClosed):
-            client.recv(PATIENCE)
-        compressed = client.protocol.extensions != []
-        return Visit(
-            101, compressed, client.subprotocol, heard, client.close_code, client.close_reason
-        )
+    agreed = client.protocol.extensions != []
+    return Visit(101, agreed, client.subprotocol, heard, client.close_code, client.close_reason)
 
 
 def websockets_asyncio(url: str, messages: Sequence[str | bytes], compressed: bool) -> Visit:
@@ -67,23 +64,20 @@ def websockets_asyncio(url: str, messages: Sequence[str | bytes], compressed: bo
         options: Any = {"compression": "deflate" if compressed else None, "max_size": None}
         heard: list[str | bytes] = []
         try:
-            client = await connect(url, proxy=None, subprotocols=["b", "a"], **options)
+            async with connect(url, proxy=None, subprotocols=["b", "a"], **options) as client:
+                for message in messages:
+                    half = len(message) // 2
+                    await client.send([message[:half], message[half:]])
+                    heard.append(await client.recv())
+                    await (await client.ping())
+                if messages:
+                    await client.close(4000, "bye")
+                with suppress(ConnectionClosed):
+                    await client.recv()
         except InvalidStatus as refused:
             return Visit(refused.response.status_code)
-        async with client:
-            for message in messages:
-                half = len(message) // 2
-                await client.send([message[:half], message[half:]])
-                heard.append(await client.recv())
-                await (await client.ping())
-            if messages:
-                await client.close(4000, "bye")
-            with suppress(ConnectionClosed):
-                await client.recv()
-        compressed_ = client.protocol.extensions != []
-        return Visit(
-            101, compressed_, client.subprotocol, heard, client.close_code, client.close_reason
-        )
+        agreed = client.protocol.extensions != []
+        return Visit(101, agreed, client.subprotocol, heard, client.close_code, client.close_reason)
 
     return asyncio.run(visit())
 

@@ -260,14 +260,14 @@ def test_close(server: LiveServer) -> None:
 
 
 def test_refusal(server: LiveServer) -> None:
-    with pytest.raises(InvalidStatus) as refused:
-        visit(server, "/refuse")
+    with pytest.raises(InvalidStatus) as refused, visit(server, "/refuse"):
+        pass
     assert refused.value.response.status_code == 403
 
 
 def test_denial(server: LiveServer, framework: Any) -> None:
-    with pytest.raises(InvalidStatus) as refused:
-        visit(server, "/deny")
+    with pytest.raises(InvalidStatus) as refused, visit(server, "/deny"):
+        pass
     response = refused.value.response
     if framework in (channels, litestar):  # they know of no other denial
         assert response.status_code == 403
