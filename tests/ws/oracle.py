@@ -68,7 +68,7 @@ def we_read(
                 opcode, what, more = frame
                 said.append((opcode, what))
                 frame = reader.send(b"")
-                assert more or frame is None
+                assert more or frame is None  # it need not be asked for
     except ProtocolError as fault:
         return said, fault
     return said, None

@@ -114,7 +114,7 @@ async def test_refused_by_the_app(message: Any, caplog: pytest.LogCaptureFixture
     async with connect(sends(*filter(None, [message]))) as connection:
         answer = await connection.feed(HANDSHAKE)
         assert answer.startswith(b"HTTP/1.1 403 Forbidden\r\n")
-        assert answer.endswith(b"\r\n\r\nForbidden")
+        assert answer.endswith(b"\r\n\r\nForbidden\n")
         assert (await connection.feed(HANDSHAKE)).count(b"HTTP/1.1 403 ") == 2
     assert not caplog.records
 

@@ -16,6 +16,7 @@ from tinyasgi.websocket.frames import (
     TEXT,
     encode,
     encode_close,
+    read_frames,
 )
 
 from .helpers import masked
@@ -189,3 +190,14 @@ def test_limit() -> None:
 def test_unmasking_in_python_is_that_in_c(data: bytes, key: bytes) -> None:
     assert frames.unmask is not frames._xor
     assert frames._xor(data, key) == frames.unmask(data, key)
+
+
+def test_nothing_of_a_large_message_is_kept() -> None:
+    reader = read_frames(0)
+    next(reader)
+    data = masked(0x82, bytes(100_000))
+    frame = reader.send(data)
+    while frame is not None:
+        frame = reader.send(b"") if frame[2] else None
+    kept = [value for value in reader.gi_frame.f_locals.values() if isinstance(value, bytes)]
+    assert sum(map(len, kept)) < 100

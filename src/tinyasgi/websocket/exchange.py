@@ -126,7 +126,7 @@ class WebSocketExchange(Exchange):
     def _deny(self) -> None:
         self.status = 403
         fields = [(b"content-type", b"text/plain; charset=utf-8")]
-        self.connection.write_head(self, fields, b"Forbidden", False)
+        self.connection.write_head(self, fields, b"Forbidden\n", False)
         self._closed = True
 
     # What the connection and the context call.

@@ -16,6 +16,8 @@ CLOSE: Final = 8
 PING: Final = 9
 PONG: Final = 10
 
+#: Bytes of the last message that may be kept until the next.
+KEPT: Final = 256
 #: More bytes than there can be.
 ANY: Final = 1 << 62
 
@@ -107,10 +109,10 @@ def read_frames(limit: int, make_inflate: Callable[[], Inflate] | None = None) -
     message; None when compression was not agreed on.
 
     A generator, to be started by `next`. `send(data)` returns the next message or control frame,
-    or None when more must arrive for it. Each is an opcode, what the frame says, and whether
-    something has arrived behind it, which `send(b"")` reads. What a frame says is a str for TEXT,
-    bytes for BINARY, PING and PONG, code and reason for CLOSE. ProtocolError is raised as soon as
-    a fault can be seen, and is the last that comes.
+    or None when more must arrive for it. Each is an opcode, what the frame says, and whether to ask
+    by `send(b"")` for one behind it. What a frame says is a str for TEXT, bytes for BINARY, PING
+    and PONG, code and reason for CLOSE. ProtocolError is raised as soon as a fault can be seen, and
+    is the last that comes.
     """
     limit = limit or ANY
     beginning = _BEGINNING if make_inflate is None else _BEGINNING_COMPRESSED
@@ -122,6 +124,7 @@ def read_frames(limit: int, make_inflate: Callable[[], Inflate] | None = None) -
         # The head: two bytes, the length if it is long, and the masking key.
         while len(data) - position < 2:
             data, position = data[position:], 0
+            piece = said = b""  # nothing of a message is kept by who waits for the next
             data += yield None
         first, length, size = data[position], data[position + 1] - 128, 6
         if first not in allowed:
@@ -174,7 +177,7 @@ def read_frames(limit: int, make_inflate: Callable[[], Inflate] | None = None) -
             opcode, said = message.take()
             message = None
             allowed, room = beginning, limit
-        more = yield opcode, said, position < len(data)
+        more = yield opcode, said, position < len(data) or len(said) > KEPT
         if more:
             data, position = data[position:] + more, 0
 

@@ -53,7 +53,7 @@ def judge(fields: Fields, compress: bool) -> Handshake:
     """
     version = _joined(fields, b"sec-websocket-version")
     if version != b"13":
-        raise BadRequest(426, f"version {version[:20]!r} of WebSocket is not spoken here, 13 is")
+        raise BadRequest(426, f"version 13 of WebSocket is spoken here, not {version[:20]!r}")
     key = _joined(fields, b"sec-websocket-key")
     try:
         if len(binascii.a2b_base64(key, strict_mode=True)) != 16:
