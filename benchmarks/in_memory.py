@@ -100,7 +100,9 @@ def uvicorn(app: Any) -> asyncio.Protocol:
     config.load()
     state = ServerState()
     state.default_headers = [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT"), (b"server", b"uvicorn")]
-    return HttpToolsProtocol(config, state, {}, asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    protocol: asyncio.Protocol = HttpToolsProtocol(config, state, {}, loop)
+    return protocol
 
 
 def mark() -> None:

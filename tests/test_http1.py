@@ -318,6 +318,20 @@ async def test_pieces_of_one_turn_leave_together() -> None:
 
 
 @in_loop
+async def test_pieces_before_a_half_close_are_sent() -> None:
+    async def app(scope, receive, send):
+        await send(START | {"headers": [(b"content-length", b"5")]})
+        await send({"type": "http.response.body", "body": b"piece", "more_body": True})
+        await send({"type": "http.response.body"})
+
+    async with connect(app) as connection:
+        connection.protocol.data_received(GET)
+        while not connection.protocol.burst:
+            await asyncio.sleep(0)
+        assert (await connection.eof()).endswith(b"piece")
+
+
+@in_loop
 async def test_pieces_before_a_failure_are_sent() -> None:
     async def app(scope, receive, send):
         await send(START)

@@ -84,6 +84,12 @@ class Connection(asyncio.Protocol):
         self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
         self._context.opened(self)
 
+    def eof_received(self) -> bool:
+        """The peer sends no more. The transport closes, unless a protocol says otherwise."""
+        self.eof = True
+        self._flush()
+        return False
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._wait = CLOSE
         self.burst.clear()

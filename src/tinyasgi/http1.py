@@ -65,7 +65,7 @@ class HTTP1Connection(Connection):
 
     def eof_received(self) -> bool:
         """A half-close and a close look alike: who has asked for all gets its answer."""
-        self.eof = True
+        super().eof_received()
         exchange = self._exchange
         if exchange is None or self._decoder is not None or self._scheme == "https":
             return False
