@@ -25,6 +25,7 @@ OPTIONS: list[tuple[str, str | None, Any]] = [
     ("uds", "server.sock", "server.sock"),
     ("uds_mode", "640", 0o640),
     ("fd", "3", 3),
+    ("bind", "[::]:80", ("[::]:80",)),
     ("backlog", "10", 10),
     ("loop", "asyncio", "asyncio"),
     ("http", "h11", "h11"),
@@ -160,6 +161,13 @@ def test_header_is_repeatable(command: Any) -> None:
     assert command("module:app", TINYASGI_HEADER="A: 1\nB: 2\nA: 3")[1].header == fields
 
 
+def test_bind_is_repeatable(command: Any) -> None:
+    words = ["localhost:80", ":81", "[::1]:82", "unix:a b.sock", "fd://3"]
+    _, config = command("module:app", *[f"--bind={word}" for word in words])
+    assert config.bind == tuple(words)
+    assert command("module:app", TINYASGI_BIND="\n".join(words))[1] == config
+
+
 @pytest.mark.parametrize(("text", "value"), [("0", "none"), ("1", "optional"), ("2", "required")])
 def test_numbers_for_certificates(command: Any, text: str, value: str) -> None:
     assert command("--ssl-cert-reqs", text, "module:app")[1].ssl_cert_reqs == value
@@ -182,6 +190,10 @@ def test_numbers_for_certificates(command: Any, text: str, value: str) -> None:
         ("limit_body_size", "1M", "whole number"),
         ("limit_head_fields", "0", "1 or more"),
         ("uds_mode", "999", "octal"),
+        ("bind", "::1:80", "[IPV6]:PORT"),
+        ("bind", "localhost", "HOST:PORT"),
+        ("bind", "localhost:65536", "HOST:PORT"),
+        ("bind", "fd://x", "fd://N"),
         ("header", "no colon", "NAME:VALUE"),
         ("header", "a b: c", "NAME:VALUE"),
         ("header", ": c", "NAME:VALUE"),

@@ -7,7 +7,19 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from .options import FIELDS, FLAG, MODE, PATH, SECONDS, TEXT, OptionError, choice, number, option
+from .options import (
+    ADDRESSES,
+    FIELDS,
+    FLAG,
+    MODE,
+    PATH,
+    SECONDS,
+    TEXT,
+    OptionError,
+    choice,
+    number,
+    option,
+)
 
 __all__ = ["Config"]
 
@@ -54,6 +66,11 @@ class Config:
     uds: str | None = option(None, PATH, "unix socket to listen on instead")
     uds_mode: int = option(0o666, MODE, "permissions of the unix socket")
     fd: int | None = option(None, _COUNT, "descriptor of a bound socket to listen on instead")
+    bind: tuple[str, ...] = option(
+        (),
+        ADDRESSES,
+        "where to listen instead: HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N; repeatable",
+    )
     backlog: int = option(2048, number(1, 65535), "connections that may wait to be accepted")
 
     loop: str = option(

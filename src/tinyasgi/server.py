@@ -54,6 +54,7 @@ class Server:
         self._app: App = load.as_asgi3(app, self.config.interface)
         self._tls = listen.tls_context(self.config)
         self._sockets = list(sockets)
+        self._files: list[str] = []
         if access is None and log.wants_records(self.config):
             access = log.record_access
         self._access = access
@@ -88,7 +89,9 @@ class Server:
         context.on_stop = self._fail
         context.on_gone = self._on_gone
         context.access = self._access
-        self._sockets = self._sockets or listen.bind(self.config)
+        if not self._sockets:
+            self._sockets = listen.bind(self.config)
+            self._files = listen.files(self._sockets)
         self.addresses = [listen.address(sock, self._tls is not None) for sock in self._sockets]
         if self._sockets[0].family != socket.AF_UNIX:
             self.port = self._sockets[0].getsockname()[1]
@@ -272,8 +275,7 @@ class Server:
         self._stop_listening()
         for sock in self._sockets:
             sock.close()
-        if self.config.uds is not None:
-            listen.release(self.config.uds)
+        listen.release(self._files)
 
 
 async def _let_loop_read() -> None:

@@ -25,7 +25,7 @@ def serve(app: Any, **options: Any) -> Iterator[Server]:
     options: arguments of `Server`; a free port is taken unless they say otherwise. What the
     server raises as it starts or stops is raised here.
     """
-    if not {"sockets", "uds", "fd"} & options.keys():
+    if not {"sockets", "bind", "uds", "fd"} & options.keys():
         options.setdefault("port", 0)
     ready = threading.Event()
     servers: list[Server] = []
