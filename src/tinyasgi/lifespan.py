@@ -13,7 +13,7 @@ logger = logging.getLogger("tinyasgi.server")
 
 
 class LifespanFailed(Exception):
-    """The app failed in its startup or shutdown; the message is what is known of it."""
+    """The app failed in its startup or shutdown: what is known of it, and what it has raised."""
 
 
 class Lifespan:
@@ -85,8 +85,9 @@ class Lifespan:
         elif _is_final(error):
             self._answer.set_exception(error)
         else:
-            logger.error("the app failed in lifespan.%s", self._event, exc_info=error)
-            self._answer.set_exception(LifespanFailed(_summary(error)))
+            failure = LifespanFailed(_summary(error))
+            failure.__cause__ = error
+            self._answer.set_exception(failure)
 
     async def _receive(self) -> Message:
         self._received = True

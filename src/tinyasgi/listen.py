@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from .config import Config
 from .options import OptionError
 
-__all__ = ["Inherited", "ListenError", "address", "another", "bind", "files", "release"]
-__all__ += ["tls_context"]
+__all__ = ["Inherited", "ListenError", "address", "another", "bind", "files"]
+__all__ += ["has_queue", "release", "tls_context"]
 
 _UNIX = getattr(socket, "AF_UNIX", None)  # Windows has none
 
@@ -60,8 +60,7 @@ def another(sock: socket.socket) -> socket.socket:
     and those of a queue wait for whoever accepts from it next. Elsewhere, and for other sockets,
     it is the same queue.
     """
-    tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
-    if sys.platform != "linux" or not tcp or isinstance(sock, Inherited):
+    if not has_queue(sock):
         return sock.dup()
     # Not set before the first bind: that one shows that nobody else has the port.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -77,6 +76,12 @@ def another(sock: socket.socket) -> socket.socket:
         further.close()
         raise
     return further
+
+
+def has_queue(sock: socket.socket) -> bool:
+    """Whether `another` has given, or would give, each worker a queue of its own."""
+    tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
+    return sys.platform == "linux" and tcp and not isinstance(sock, Inherited)
 
 
 def _places(config: Config) -> tuple[str, ...]:

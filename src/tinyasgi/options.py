@@ -8,8 +8,8 @@ from typing import Any
 
 from .parsers import TOKEN
 
-__all__ = ["ADDRESSES", "FIELDS", "FLAG", "MODE", "PATH", "SECONDS", "TEXT", "TEXTS", "Kind"]
-__all__ += ["OptionError", "choice", "number", "option"]
+__all__ = ["ADDRESSES", "FIELDS", "FLAG", "MODE", "PATH", "SECONDS", "TEXT", "TEXTS"]
+__all__ += ["URL_PATH", "Kind", "OptionError", "choice", "number", "option"]
 
 
 class OptionError(ValueError):
@@ -91,6 +91,10 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _is_url_path(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("/") and "?" not in value
+
+
 def _is_mode(value: Any) -> bool:
     return type(value) is int and 0 <= value <= 0o777
 
@@ -101,6 +105,8 @@ def _is_time(value: Any) -> bool:
 
 TEXT = Kind("a text", "TEXT", str, _is_text)
 PATH = Kind("a path", "PATH", str, _is_text)
+#: A path of requests, without what `root_path` puts before it.
+URL_PATH = Kind("a path that begins with /", "PATH", str, _is_url_path)
 FLAG = Kind("true or false", "", _flag, lambda value: isinstance(value, bool))
 MODE = Kind("an octal number from 0 to 777", "OCTAL", lambda t: int(t, 8), _is_mode, "{:o}".format)
 SECONDS = Kind("a number of seconds, 0 or more", "S", float, _is_time, "{:g}".format)
@@ -118,7 +124,10 @@ ADDRESSES = Kind(
 )
 
 
-def option(default: Any, kind: Kind, text: str, *, heading: str = "") -> Any:
-    """A field of `Config`. heading: for it and the options that follow."""
-    metadata = {"kind": kind, "help": text, "heading": heading}
+def option(default: Any, kind: Kind, text: str, *, heading: str = "", variable: str = "") -> Any:
+    """A field of `Config`. heading: for it and the options that follow.
+
+    variable: another name in the environment, beside the one that follows from the field's.
+    """
+    metadata = {"kind": kind, "help": text, "heading": heading, "variable": variable}
     return dataclasses.field(default=default, metadata=metadata)

@@ -13,6 +13,7 @@ from .config import Config
 from .connection import LINGER
 from .context import Context, peer_name
 from .exchange import Exchange
+from .health import Health
 from .http1 import HTTP1Connection
 from .lifespan import Lifespan
 from .typing import App
@@ -23,6 +24,8 @@ logger = logging.getLogger("tinyasgi.server")
 
 #: Seconds for what is cut short to come to its end.
 LAST = 1.0
+#: Seconds in which idle clients of a server that is replaced may send one more request.
+LEAVE = 5.0
 
 
 class Server:
@@ -57,6 +60,10 @@ class Server:
         self._files: list[str] = []
         if access is None and log.wants_records(self.config):
             access = log.record_access
+        self._health: Health | None = None
+        if self.config.health_path is not None:
+            self._app = self._health = Health(self._app, self.config)
+            access = access and self._health.unlogged(access)
         self._access = access
         self._listeners: list[asyncio.AbstractServer] = []
         #: Sockets that are accepted from here, and whether they are at the moment.
@@ -66,6 +73,7 @@ class Server:
         self._stop = asyncio.Event()
         self._gone = asyncio.Event()
         self._hurry = False
+        self._replaced = False
         self._timeout: asyncio.Timeout | None = None
         self._error: BaseException | None = None
         self.addresses: list[str] = []
@@ -77,6 +85,11 @@ class Server:
     def parser(self) -> str:
         """The name of the HTTP parser in use."""
         return type(self._context.parser).__module__.rpartition(".")[2]
+
+    @property
+    def sockets(self) -> Sequence[socket.socket]:
+        """The sockets that it listens on."""
+        return self._sockets
 
     @property
     def url(self) -> str:
@@ -125,6 +138,17 @@ class Server:
 
     def stop(self) -> None:
         """Makes `stopped` return."""
+        self._replaced = False
+        self._stop.set()
+        self._gone.set()
+
+    def leave(self) -> None:
+        """Like `stop`, for a server whose place another one has taken on the same sockets.
+
+        Idle clients have the time for one more request, whose response tells them to come anew:
+        a connection that closes as a request arrives would fail it.
+        """
+        self._replaced = True
         self._stop.set()
 
     def quit(self) -> None:
@@ -219,6 +243,15 @@ class Server:
         """Ends all connections and exchanges; when it returns, none is left but for a log line."""
         context = self._context
         await _let_loop_read()
+        context.leaving = True
+        if self._health is not None:
+            self._health.stopping = not self._replaced
+        if self._replaced:
+            self._stop_listening()
+            await self._within(LEAVE, self._until_left())
+        elif self.config.shutdown_delay and not self._hurry:
+            await self._within(self.config.shutdown_delay, asyncio.Event().wait())
+        await _let_loop_read()
         self._stop_listening()
         for handshake in self._handshakes:
             handshake.cancel()
@@ -244,12 +277,19 @@ class Server:
             self._pause_accepting(sock)
         self._readers.clear()
 
+    async def _until_left(self) -> None:
+        """Until all clients are gone, or the server is to stop after all."""
+        context = self._context
+        while self._replaced and (context.connections or context.running or self._handshakes):
+            self._gone.clear()
+            await self._gone.wait()
+
     async def _until_gone(self) -> None:
         while self._context.connections or self._context.running:
             self._gone.clear()
             await self._gone.wait()
 
-    async def _within(self, seconds: float, work: Coroutine[Any, Any, None]) -> bool:
+    async def _within(self, seconds: float, work: Coroutine[Any, Any, object]) -> bool:
         """Whether work ends in time; `quit` makes the time short."""
         try:
             limit = min(seconds, LAST) if self._hurry else seconds

@@ -1,0 +1,103 @@
+"""What a supervisor and a worker say to each other: lines over a pair of sockets.
+
+Each end sees the other one's end, however that came about.
+"""
+
+import os
+import pickle
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+
+from .config import Config
+
+__all__ = ["Brief", "Channel"]
+
+# What a supervisor says.
+BEGIN = "begin"  # with all that the worker has to know
+LEAVE = "leave"  # another worker has its place
+STOP = "stop"
+QUIT = "quit"  # cut short what a stop waits for
+REOPEN = "reopen"  # the log files
+
+# What a worker says.
+READY = "ready"  # with the names of parser and event loop
+FAILED = "failed"  # before it was ready, with what there is to say
+REPLACE = "replace"  # it wants to leave, and serves until it is told to
+BEAT = "beat"  # its event loop runs
+FILES = "files"  # that it has imported, one a line
+
+
+@dataclass(frozen=True)
+class Brief:
+    """What a worker has to know, besides its sockets."""
+
+    target: str
+    config: Config
+    folder: str
+    """Where paths begin."""
+    path: list[str]
+    """Where modules are looked for."""
+    environment: dict[str, str]
+    """What a new process starts with."""
+
+    @classmethod
+    def of(cls, target: str, config: Config) -> "Brief":
+        """For processes that start as this one has started."""
+        return cls(target, config, os.getcwd(), sys.path.copy(), dict(os.environ))
+
+    def __str__(self) -> str:
+        return pickle.dumps(self).hex()
+
+    @staticmethod
+    def read(text: str) -> "Brief":
+        brief = pickle.loads(bytes.fromhex(text))
+        assert isinstance(brief, Brief)
+        return brief
+
+
+class Channel:
+    """One end. A message is a word and perhaps a text."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._rest = b""
+
+    @classmethod
+    def pair(cls) -> tuple["Channel", socket.socket]:
+        """An end, and the socket of the other one."""
+        ours, theirs = socket.socketpair()
+        return cls(ours), theirs
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def send(self, word: str, text: str = "") -> None:
+        """Says something, even if nobody is there any more."""
+        with suppress(OSError):
+            self._sock.sendall(f"{word} {text}".encode("unicode_escape") + b"\n")
+
+    def receive(self) -> list[tuple[str, str]]:
+        """What has been said since; waits for some of it. Raises EOFError at the end."""
+        try:
+            data = self._sock.recv(1 << 16)
+        except OSError:  # reset: it ended with something unread
+            data = b""
+        if not data:
+            raise EOFError
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        texts = [line.decode("unicode_escape").partition(" ") for line in lines]
+        return [(word, text) for word, _, text in texts]
+
+    def rest(self) -> list[tuple[str, str]]:
+        """What the other end, which is gone, has still said."""
+        self._sock.setblocking(False)  # a process that it has forked may still hold its end
+        said = []
+        with suppress(EOFError):
+            while True:
+                said += self.receive()
+        return said
+
+    def close(self) -> None:
+        self._sock.close()
