@@ -409,7 +409,7 @@ class Crew:
     def _start(self, slot: Slot) -> Child:
         ours, theirs = Channel.pair()
         if self.become is not None:
-            process = spawn.fork(functools.partial(self._become_worker, slot, theirs))
+            process = spawn.fork(functools.partial(self._become_worker, slot, ours, theirs))
         else:
             environment = self.brief.environment | {"TINYASGI_WORKER": str(slot.index)}
             process = spawn.spawn([theirs, *slot.sockets], environment)
@@ -420,10 +420,11 @@ class Crew:
         self.watch(child)
         return child
 
-    def _become_worker(self, slot: Slot, theirs: socket.socket) -> int:
-        """In a forked process: leaves the others behind."""
+    def _become_worker(self, slot: Slot, ours: Channel, theirs: socket.socket) -> int:
+        """In a forked process: leaves behind what is the supervisor's."""
         assert self.become is not None
         self.selector.close()
+        ours.close()
         signal.set_wakeup_fd(-1)
         for child in self.children:
             child.channel.close()

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from .config import Config
 from .options import OptionError
 
-__all__ = ["Inherited", "ListenError", "address", "another", "bind", "files"]
+__all__ = ["Inherited", "ListenError", "address", "another", "bind", "close", "files"]
 __all__ += ["has_queue", "release", "tls_context"]
 
 _UNIX = getattr(socket, "AF_UNIX", None)  # Windows has none
@@ -45,10 +45,7 @@ def bind(config: Config) -> list[socket.socket]:
                 reason = error.strerror or error
                 raise ListenError(f"can't listen on {place}: {reason}") from None
     except BaseException:
-        paths = files(sockets)
-        for sock in sockets:
-            sock.close()
-        release(paths)
+        close(sockets)
         raise
     return sockets
 
@@ -150,6 +147,14 @@ def files(sockets: Iterable[socket.socket]) -> list[str]:
     """The files of unix sockets that are bound here, and are to be removed in the end."""
     unix = [sock for sock in sockets if sock.family == _UNIX and not isinstance(sock, Inherited)]
     return [sock.getsockname() for sock in unix]
+
+
+def close(sockets: Iterable[socket.socket]) -> None:
+    """Closes listeners that nobody is to have."""
+    paths = files(sockets)
+    for sock in sockets:
+        sock.close()
+    release(paths)
 
 
 def release(paths: Iterable[str]) -> None:

@@ -23,6 +23,7 @@ from .options import OptionError
 from .server import Server
 
 __all__ = ["APP_FAILED", "BAD_OPTION", "CANNOT_LISTEN", "Process", "explain"]
+__all__ += ["leaving_on_signals"]
 
 logger = logging.getLogger("tinyasgi.server")
 
@@ -65,7 +66,7 @@ class Process:
         """Serves until it is to end; returns the exit code. What goes wrong is told."""
         config = self.config
         try:
-            with _leaving_on_signals():
+            with leaving_on_signals():
                 if config.env_file is not None:
                     load.read_environment(config.env_file)
                 app = self.app
@@ -176,7 +177,7 @@ def _signals() -> tuple[int, ...]:
 
 
 @contextlib.contextmanager
-def _leaving_on_signals() -> Iterator[None]:
+def leaving_on_signals() -> Iterator[None]:
     """Until the loop takes them, signals end the process quietly."""
 
     def leave(*_: object) -> None:

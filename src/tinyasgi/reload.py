@@ -33,8 +33,7 @@ class Changes:
         self._directories = self._directories or [Path.cwd(), Path(config.app_dir).resolve()]
         self._include = ("*.py", *config.reload_include)
         self._exclude = config.reload_exclude
-        self._imported: set[str] = set()
-        self._times: dict[str, float] = {}
+        self._times: dict[str, float] = {}  # when the imported files were last modified
         self._changed: set[str] = set()
         self._lock = threading.Lock()
         self._end = threading.Event()
@@ -56,8 +55,9 @@ class Changes:
 
     def imported(self, files: Iterable[str]) -> None:
         """Files that an app has imported."""
+        times = {file: _modified(file) for file in files if self.is_watched(file)}
         with self._lock:
-            self._imported.update(file for file in files if self.is_watched(file))
+            self._times = times | self._times
 
     def close(self) -> None:
         self._end.set()
@@ -108,16 +108,18 @@ class Changes:
     def _look(self) -> None:
         while not self._end.wait(INTERVAL):
             with self._lock:
-                files = list(self._imported)
-            changed = [file for file in files if self._has_changed(file)]
+                times = self._times.copy()
+            now = {file: _modified(file) for file in times}
+            changed = {file: time for file, time in now.items() if time not in (times[file], 0.0)}
             if changed:
+                with self._lock:
+                    self._times |= changed
                 self._report(changed)
 
-    def _has_changed(self, file: str) -> bool:
-        try:
-            time = os.stat(file).st_mtime
-        except OSError:  # gone, or just being written
-            time = 0.0
-        before = self._times.setdefault(file, time)
-        self._times[file] = time
-        return time not in (before, 0.0)
+
+def _modified(file: str) -> float:
+    """When a file was last modified, 0 if it is not there: it may just be written."""
+    try:
+        return os.stat(file).st_mtime
+    except OSError:
+        return 0.0

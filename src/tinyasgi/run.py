@@ -12,7 +12,7 @@ from .config import Config
 from .crew import WorkerFailed
 from .listen import ListenError
 from .options import OptionError
-from .process import APP_FAILED, BAD_OPTION, CANNOT_LISTEN, explain
+from .process import APP_FAILED, BAD_OPTION, CANNOT_LISTEN, explain, leaving_on_signals
 from .supervisor import Supervisor
 
 __all__ = ["resume", "run"]
@@ -77,18 +77,22 @@ def _supervise(app: str, config: Config, notifier: systemd.Notifier) -> int:
     log.set_up(config)
     try:
         sockets = listen.bind(config)
-        if config.preload:
-            _preload(app, config)
     except ListenError as error:
         sys.stderr.write(explain(error))
         return CANNOT_LISTEN
-    except load.LoadError as error:
+    try:
+        if config.preload:
+            with leaving_on_signals():
+                _preload(app, config)
+    except BaseException as error:
+        listen.close(sockets)
+        if not isinstance(error, load.LoadError):
+            raise
         sys.stderr.write(explain(error))
         return APP_FAILED
     become = worker.become if config.preload else None
     supervisor = Supervisor(brief, sockets, notifier, become)
-    supervisor.start()
-    return _run(supervisor)
+    return _run(supervisor, first=True)
 
 
 def _preload(app: str, config: Config) -> None:
@@ -101,9 +105,9 @@ def _preload(app: str, config: Config) -> None:
     gc.freeze()  # a collection would write to what is shared, and so copy it
 
 
-def _run(supervisor: Supervisor) -> int:
+def _run(supervisor: Supervisor, first: bool = False) -> int:
     try:
-        again = supervisor.run()
+        again = supervisor.run(first)
     except WorkerFailed as failed:
         sys.stderr.write(str(failed))
         return failed.code

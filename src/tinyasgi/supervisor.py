@@ -26,8 +26,9 @@ __all__ = ["Supervisor"]
 
 logger = logging.getLogger("tinyasgi.server")
 
-#: Seconds for what is running when a changed file ends a worker.
-RELOAD_GRACE = 2.0
+#: Seconds for what is running when a changed file ends a worker, and until that is killed.
+RELOAD_GRACE = 1.0
+RELOAD_KILL = 2.0
 #: Seconds for workers to end that are told to hurry.
 HURRY = 5.0
 
@@ -71,16 +72,19 @@ class Supervisor:
         self.crew.start()
         self._act()
 
-    def run(self) -> bool:
+    def run(self, first: bool) -> bool:
         """Goes on until it was told to stop and no worker is left. Raises WorkerFailed.
 
-        Returns whether it is to go on in a new program, which has the app as it is by then.
+        first: it has still to start. Returns whether it is to go on in a new program, which has
+        the app as it is by then.
         """
         self._take_signals()
+        if first:
+            self.start()
         self._act()
         while not self.crew.stopping or self.crew.ending:
             self.turn()
-            if self._rolling and self.crew.become is not None and not self._renewed:
+            if self._is_outdated:
                 return True
         self.close()
         if self.crew.failure is not None:
@@ -122,7 +126,14 @@ class Supervisor:
                 key.data()
         self._act()
 
+    @property
+    def _is_outdated(self) -> bool:
+        """Whether this program has an app in it that is to be replaced."""
+        return self._rolling and self.crew.become is not None and not self._renewed
+
     def _act(self) -> None:
+        if self._is_outdated:
+            return
         self.crew.act()
         if self.crew.started and not self._announced:
             self._announced = True
@@ -226,7 +237,7 @@ class Supervisor:
         if files and not self.crew.stopping:
             more = f" and {len(files) - 1} more" if len(files) > 1 else ""
             logger.info("%s%s changed: the app starts anew", files[0], more)
-            self.crew.restart(2 * RELOAD_GRACE + 1)
+            self.crew.restart(RELOAD_KILL)
 
 
 def _for_workers(config: Config) -> Config:

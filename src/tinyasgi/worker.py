@@ -4,10 +4,12 @@ import asyncio
 import ctypes
 import logging
 import os
+import re
 import signal
 import socket
 import sys
 import threading
+from collections.abc import Sequence
 from typing import NoReturn
 
 from . import channel, log, spawn
@@ -68,6 +70,7 @@ class Worker(Process):
         if self._ready:
             super().tell(text)
         else:  # perhaps all workers fail alike: the supervisor tells it once
+            self._tell_files(re.findall(r'File "([^"]+)"', text))
             self._channel.send(channel.FAILED, text)
 
     def watch(self) -> Watch | None:
@@ -79,11 +82,15 @@ class Worker(Process):
 
     def announce(self) -> None:
         self._listen()
+        self._tell_files()
+        self._channel.send(channel.READY, self.parts)
+
+    def _tell_files(self, others: Sequence[str] = ()) -> None:
+        """Says which files a change of which matters: those of modules, and others."""
         if self.config.reload:
             modules = list(sys.modules.values())
             files = [getattr(module, "__file__", None) for module in modules]
-            self._channel.send(channel.FILES, "\n".join(filter(None, files)))
-        self._channel.send(channel.READY, self.parts)
+            self._channel.send(channel.FILES, "\n".join(filter(None, [*files, *others])))
 
     async def until_told(self) -> None:
         await self.server.stopped()
