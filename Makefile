@@ -1,4 +1,4 @@
-# make serve, make test, make check, make bench, make docs, make fuzz
+# make serve, make test, make check, make bench, make docs, make fuzz, make trials
 #
 # VENV=.venv-3.13 PYTHON=python3.13 makes another environment beside the first.
 
@@ -10,7 +10,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 bin := $(VENV)/bin
 
-.PHONY: serve test check bench docs fuzz
+.PHONY: serve test check bench docs fuzz trials
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/standard.stamp
@@ -32,6 +32,9 @@ docs: $(VENV)/standard.stamp
 
 fuzz: $(VENV)/test.stamp
 	$(bin)/python tests/fuzz/fuzz_connection.py -max_total_time=$(SECONDS) tests/fuzz/corpus
+
+trials: $(VENV)/test.stamp
+	TRIALS=20 $(bin)/python -m pytest -rP -k 'nothing_fails or only_what' tests/test_supervisor.py tests/test_alone.py
 
 # An extra of pyproject.toml, installed again when that file changes.
 $(VENV)/%.stamp: pyproject.toml | $(bin)/python

@@ -40,6 +40,7 @@ class Load:
 
     def __enter__(self) -> "Load":
         self._end = threading.Event()
+        self._begun = time.monotonic()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()))
         self._thread.start()
         return self
@@ -47,6 +48,9 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join()
+        seconds = time.monotonic() - self._begun
+        workers, failures = len(self.answers), Counter(f.kind for f in self.failures)
+        print(f"{self.count} answers in {seconds:.1f} s by {workers} workers, failed: {failures}")
 
     @property
     def count(self) -> int:

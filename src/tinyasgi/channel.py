@@ -7,6 +7,7 @@ import os
 import pickle
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -14,8 +15,11 @@ from .config import Config
 
 __all__ = ["Brief", "Channel"]
 
+SENDS_SOCKETS = hasattr(socket, "recv_fds")
+
 # What a supervisor says.
 BEGIN = "begin"  # with all that the worker has to know
+TAKE = "take"  # connections from the sockets that come with it, too
 LEAVE = "leave"  # another worker has its place
 STOP = "stop"
 QUIT = "quit"  # cut short what a stop waits for
@@ -63,6 +67,8 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._rest = b""
+        self.sockets: list[socket.socket] = []
+        """That have come with messages."""
 
     @classmethod
     def pair(cls) -> tuple["Channel", socket.socket]:
@@ -73,15 +79,26 @@ class Channel:
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def send(self, word: str, text: str = "") -> None:
-        """Says something, even if nobody is there any more."""
+    def send(self, word: str, text: str = "", sockets: Sequence[socket.socket] = ()) -> None:
+        """Says something, even if nobody is there any more.
+
+        sockets: to go with it, which only works where `SENDS_SOCKETS` says so.
+        """
+        data = f"{word} {text}".encode("unicode_escape") + b"\n"
         with suppress(OSError):
-            self._sock.sendall(f"{word} {text}".encode("unicode_escape") + b"\n")
+            if sockets:
+                socket.send_fds(self._sock, [data], [sock.fileno() for sock in sockets])
+            else:
+                self._sock.sendall(data)
 
     def receive(self) -> list[tuple[str, str]]:
         """What has been said since; waits for some of it. Raises EOFError at the end."""
         try:
-            data = self._sock.recv(1 << 16)
+            if SENDS_SOCKETS:
+                data, numbers, _, _ = socket.recv_fds(self._sock, 1 << 16, 16)
+                self.sockets += [socket.socket(fileno=number) for number in numbers]
+            else:
+                data = self._sock.recv(1 << 16)
         except OSError:  # reset: it ended with something unread
             data = b""
         if not data:

@@ -60,6 +60,8 @@ class Slot:
     """When the next worker may start; infinite: not before something happens."""
     failures: int = 0
     """Workers in a row that did not live for a second."""
+    helper: "Child | None" = None
+    """A worker of another place that takes from this queue meanwhile."""
 
     def back_off(self, child: "Child") -> None:
         """Sets when the next one may start after `child`: at once, then later each time."""
@@ -85,6 +87,8 @@ class Child:
     channel: Channel
     generation: int
     """The count of HUP signals when it was started."""
+    sockets: list[socket.socket]
+    """What it accepts from."""
     ready_at: float | None = None
     heard_at: float = 0.0
     kill_at: float = math.inf
@@ -102,6 +106,13 @@ class Child:
     def is_doomed(self) -> bool:
         """It was killed, or is to be."""
         return self.is_killed or self.kill_at < math.inf
+
+    def take(self, queues: list[socket.socket]) -> None:
+        """Makes it accept connections from these queues, too."""
+        new = [sock for sock in queues if sock not in self.sockets]
+        if new:
+            self.sockets += new
+            self.channel.send(channel.TAKE, sockets=new)
 
     def tell(self, word: str, seconds: float) -> None:
         """Tells it to end; after so many seconds it is killed."""
@@ -177,9 +188,9 @@ class Crew:
             self._vacate(slot, channel.LEAVE, patience(self.config))
             heir = min(self.slots, key=lambda other: len(other.sockets))
             queues = [sock for sock in slot.sockets if listen.has_queue(sock)]
-            if queues:
-                heir.sockets += queues
-                heir.due = "it takes a queue more"
+            heir.sockets += queues
+            if heir.worker is not None and heir.worker.ready_at is not None:
+                heir.worker.take(queues)
             slot.sockets = [sock for sock in slot.sockets if sock not in queues]
             slot.close()
 
@@ -259,6 +270,8 @@ class Crew:
                 self._end(old, channel.LEAVE, patience(self.config))
         elif self.started:
             logger.info("%s is ready", child)
+        child.take(slot.sockets)  # there may be more by now
+        slot.helper = None
         self.started = self.started or self.is_current()
 
     def _on_exit(self, child: Child) -> None:
@@ -353,6 +366,7 @@ class Crew:
                     self._allow(slot)
                     slot.worker = self._launch(slot)
             self._succeed(now)
+            self._help()
         if self.started and now >= self.measure_at:
             self.measure_at = now + MEASURE
         for child in self.children:
@@ -395,6 +409,15 @@ class Crew:
                 slot.successor = self._launch(slot)
                 return
 
+    def _help(self) -> None:
+        """Lets another worker take from the queue of a place whose workers fail again and again."""
+        workers = [slot.worker for slot in self.slots if slot.worker and slot.worker.ready_at]
+        for slot in self.slots:
+            down = slot.worker is None or slot.worker.ready_at is None
+            if down and slot.failures > 1 and workers and slot.helper not in workers:
+                slot.helper = workers[slot.index % len(workers)]
+                slot.helper.take([sock for sock in slot.sockets if listen.has_queue(sock)])
+
     # One worker.
 
     def _launch(self, slot: Slot) -> Child | None:
@@ -415,7 +438,7 @@ class Crew:
             process = spawn.spawn([theirs, *slot.sockets], environment)
             ours.send(channel.BEGIN, str(self.brief))
         theirs.close()
-        child = Child(slot, process, ours, self.generation)
+        child = Child(slot, process, ours, self.generation, slot.sockets.copy())
         logger.debug("%s starts", child)
         self.watch(child)
         return child

@@ -164,6 +164,12 @@ class Server:
 
     # Accepting.
 
+    async def take(self, sockets: Sequence[socket.socket]) -> None:
+        """Listens on further sockets, which are closed at the end."""
+        for sock in sockets:
+            self._sockets.append(sock)
+            await self._listen(sock)
+
     async def _listen(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         backlog = self.config.backlog

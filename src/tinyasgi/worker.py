@@ -129,6 +129,10 @@ class Worker(Process):
         if word == channel.REOPEN:
             log.reopen()
             return
+        if word == channel.TAKE:
+            sockets, self._channel.sockets = self._channel.sockets, []
+            self._taking = self.loop.create_task(self.server.take(sockets))
+            return
         self._told.set()
         if word == channel.LEAVE:
             self.server.leave()
