@@ -23,7 +23,7 @@ from .options import OptionError
 from .server import Server
 
 __all__ = ["APP_FAILED", "BAD_OPTION", "CANNOT_LISTEN", "Process", "explain"]
-__all__ += ["leaving_on_signals"]
+__all__ += ["leaving_on"]
 
 logger = logging.getLogger("tinyasgi.server")
 
@@ -52,6 +52,8 @@ class Process:
 
     level = logging.INFO
     """The level of what is told of its course."""
+    stops: Sequence[int] = (signal.SIGINT, signal.SIGTERM)
+    """The signals that end it."""
     server: Server
     loop: asyncio.AbstractEventLoop
 
@@ -66,7 +68,7 @@ class Process:
         """Serves until it is to end; returns the exit code. What goes wrong is told."""
         config = self.config
         try:
-            with leaving_on_signals():
+            with leaving_on(self.stops):
                 if config.env_file is not None:
                     load.read_environment(config.env_file)
                 app = self.app
@@ -140,13 +142,13 @@ class Process:
     # Signals.
 
     def take_signals(self) -> None:
-        """SIGINT and SIGTERM: the first stops in order, the second at once, the third as it may."""
-        for number in _signals():
+        """Of `stops` the first stops it in order, the second at once, the third as it may."""
+        for number in self.stops:
             self.take_signal(number, self.on_stop)
 
     def take_signal(self, number: int, act: Callable[[], object]) -> None:
         """Calls `act` in the event loop when a signal comes."""
-        if threading.current_thread() is not threading.main_thread():
+        if not _takes_signals():
             return
         try:
             self.loop.add_signal_handler(number, act)
@@ -163,27 +165,27 @@ class Process:
         else:
             self.server.quit()
         if self._signals > 1:
-            for number in _signals():
+            for number in self.stops:
                 signal.signal(number, signal.SIG_DFL)
 
     def stop(self) -> None:
         self.server.stop()
 
 
-def _signals() -> tuple[int, ...]:
-    """The signals that end the process; none are taken outside of the main thread."""
-    main = threading.current_thread() is threading.main_thread()
-    return (signal.SIGINT, signal.SIGTERM) if main else ()
+def _takes_signals() -> bool:
+    """They are for the main thread only."""
+    return threading.current_thread() is threading.main_thread()
 
 
 @contextlib.contextmanager
-def leaving_on_signals() -> Iterator[None]:
+def leaving_on(signals: Sequence[int]) -> Iterator[None]:
     """Until the loop takes them, signals end the process quietly."""
 
     def leave(*_: object) -> None:
         raise SystemExit(0)
 
-    previous = {number: signal.signal(number, leave) for number in _signals()}
+    numbers = signals if _takes_signals() else ()
+    previous = {number: signal.signal(number, leave) for number in numbers}
     try:
         yield
     finally:

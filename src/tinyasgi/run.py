@@ -12,7 +12,7 @@ from .config import Config
 from .crew import WorkerFailed
 from .listen import ListenError
 from .options import OptionError
-from .process import APP_FAILED, BAD_OPTION, CANNOT_LISTEN, explain, leaving_on_signals
+from .process import APP_FAILED, BAD_OPTION, CANNOT_LISTEN, Process, explain, leaving_on
 from .supervisor import Supervisor
 
 __all__ = ["resume", "run"]
@@ -82,7 +82,7 @@ def _supervise(app: str, config: Config, notifier: systemd.Notifier) -> int:
         return CANNOT_LISTEN
     try:
         if config.preload:
-            with leaving_on_signals():
+            with leaving_on(Process.stops):
                 _preload(app, config)
     except BaseException as error:
         listen.close(sockets)

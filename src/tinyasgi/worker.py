@@ -60,6 +60,7 @@ class Worker(Process):
     """
 
     level = logging.DEBUG  # of what its supervisor tells, too
+    stops = (signal.SIGTERM,)
 
     def __init__(self, messages: Channel, sockets: list[socket.socket], brief: Brief) -> None:
         super().__init__(brief.target, brief.config, sockets)
