@@ -205,7 +205,7 @@ class Crew:
         what = f"{child} {'was killed' if child.is_killed else fate(code)}"
         if child in self.ending:
             self.ending.discard(child)
-            # Where a whole group gets a signal, it may find a Python that has given up its handlers.
+            # A signal to a whole group may find a Python that has given up its handlers.
             quiet = child.ready_at is None or not code or -code in spawn.SIGNALS
             logger.log(logging.DEBUG if quiet else logging.WARNING, "%s as it was to end", what)
             return
