@@ -65,8 +65,11 @@ def test_unix_socket(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     with start("--workers", "2", "--uds", "sock") as command:
         command.wait_for("unix:sock")
-        with Client("sock") as client:
-            assert client.response(GET).status == 200
+        for _ in range(2):
+            with Client("sock") as client:
+                assert client.response(GET).status == 200
+            command.send(signal.SIGHUP)
+            command.wait_for("shutdown of", 2)
         assert command.stop() == 0
     assert not os.path.exists("sock")
 

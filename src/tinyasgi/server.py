@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any
@@ -181,7 +182,9 @@ class Server:
             return
         unix = sock.family == socket.AF_UNIX
         create: Any = loop.create_unix_server if unix else loop.create_server
-        self._listeners.append(await create(self._connect, sock=sock, backlog=backlog))
+        # From Python 3.13 on a loop would remove the file, which may be another process's by then.
+        more = {"cleanup_socket": False} if unix and sys.version_info >= (3, 13) else {}
+        self._listeners.append(await create(self._connect, sock=sock, backlog=backlog, **more))
 
     def _connect(self) -> HTTP1Connection:
         return HTTP1Connection(self._context)
