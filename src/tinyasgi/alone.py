@@ -6,14 +6,16 @@ import os
 import signal
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import log, spawn
 from .channel import Brief
 from .config import Config
 from .process import Process
-from .supervisor import Supervisor
 from .systemd import Notifier
+
+if TYPE_CHECKING:
+    from .supervisor import Supervisor
 
 __all__ = ["Alone"]
 
@@ -81,6 +83,8 @@ class Alone(Process):
             self._start_successors(self.config.workers + (name == "SIGTTIN"))
 
     def _start_successors(self, count: int) -> None:
+        from .supervisor import Supervisor  # not before it is needed
+
         logger.info("replacing the app")
         self._notifier.reloading()
         self.supervisor = Supervisor(

@@ -4,7 +4,6 @@ Each end sees the other one's end, however that came about.
 """
 
 import os
-import pickle
 import socket
 import sys
 from collections.abc import Sequence
@@ -52,10 +51,14 @@ class Brief:
         return cls(target, config, os.getcwd(), sys.path.copy(), dict(os.environ))
 
     def __str__(self) -> str:
+        import pickle  # not before it is needed
+
         return pickle.dumps(self).hex()
 
     @staticmethod
     def read(text: str) -> "Brief":
+        import pickle
+
         brief = pickle.loads(bytes.fromhex(text))
         assert isinstance(brief, Brief)
         return brief

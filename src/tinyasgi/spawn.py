@@ -1,7 +1,6 @@
 """Processes: how one is started with sockets, and how its end is seen. Platforms differ here."""
 
 import os
-import pickle
 import signal
 import socket
 import subprocess
@@ -161,6 +160,8 @@ else:
     os.WNOHANG = 1  # what `Process.poll` says
 
     def spawn(sockets: Sequence[socket.socket], environment: dict[str, str]) -> Process:
+        import pickle
+
         command = [*_interpreter(), "-c", COMMAND]
         process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
         assert process.stdin is not None
@@ -169,6 +170,8 @@ else:
         return _WindowsProcess(process)
 
     def given() -> list[socket.socket]:
+        import pickle
+
         return [socket.fromshare(data) for data in pickle.load(sys.stdin.buffer)]
 
     def unblock_signals() -> None:

@@ -13,14 +13,16 @@ import signal
 import socket
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import __version__, channel, listen, log, spawn
 from .channel import Brief
 from .config import Config
 from .crew import Become, Crew, patience
-from .reload import Changes
 from .systemd import Notifier
+
+if TYPE_CHECKING:
+    from .reload import Changes
 
 __all__ = ["Supervisor"]
 
@@ -227,6 +229,8 @@ class Supervisor:
             self.on_signal(signal.Signals(number).name)
 
     def _watch_files(self) -> None:
+        from .reload import Changes
+
         self._changes = Changes(self.config)
         self.crew.on_files = self._changes.imported
         self._selector.register(self._changes, selectors.EVENT_READ, self._on_change)

@@ -1,7 +1,6 @@
 """A process that serves for a supervisor: what it is given, what it says, when it ends."""
 
 import asyncio
-import ctypes
 import logging
 import os
 import re
@@ -49,6 +48,8 @@ def become(messages: Channel, sockets: list[socket.socket], brief: Brief) -> int
 def _end_with_parent() -> None:
     """Lets Linux send SIGTERM when the supervisor dies, also while the event loop does not run."""
     if sys.platform == "linux":
+        import ctypes
+
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
