@@ -1,5 +1,5 @@
 # make serve, make test, make check, make bench, make hotpath, make figures, make docs, make fuzz,
-# make autobahn, make browser
+# make autobahn, make browser, make trials
 #
 # VENV=.venv-3.13 PYTHON=python3.13 makes another environment beside the first.
 
@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 bin := $(VENV)/bin
 
-.PHONY: serve test check bench hotpath figures docs fuzz autobahn browser
+.PHONY: serve test check bench hotpath figures docs fuzz autobahn browser trials
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/standard.stamp
@@ -48,6 +48,9 @@ autobahn: $(VENV)/test.stamp
 browser:
 	apt-get -qq update
 	apt-get -qq install --no-install-recommends -y chromium chromium-driver
+
+trials: $(VENV)/test.stamp
+	TRIALS=20 $(bin)/python -m pytest -rP -k 'nothing_fails or only_what' tests/test_supervisor.py tests/test_alone.py
 
 # An extra of pyproject.toml, installed again when that file changes.
 $(VENV)/%.stamp: pyproject.toml | $(bin)/python

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -237,18 +237,31 @@ class Client:
 # The process.
 
 
+_OURS = re.compile("TINYASGI_|WEB_CONCURRENCY")
+
+
 class Command:
     """`python -m tinyasgi`, ended at the end of the `with` block at the latest."""
 
-    def __init__(self, *words: str, cwd: Path, stdout: Any = None, **environment: str) -> None:
-        given = {name: value for name, value in os.environ.items() if "TINYASGI" not in name}
+    def __init__(
+        self,
+        *words: str,
+        cwd: Path,
+        stdout: Any = None,
+        script: str = "",
+        pass_fds: Sequence[int] = (),
+        **environment: str,
+    ) -> None:
+        """script: a file for Python to run instead. pass_fds: what it inherits."""
+        given = {name: value for name, value in os.environ.items() if not _OURS.match(name)}
         packages = str(Path(tinyasgi.__file__).parents[1])
         self._stdout = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tinyasgi", *words],
+            [sys.executable, *([script] if script else ["-m", "tinyasgi", *words])],
             cwd=cwd,
             env=given | {"PYTHONPATH": packages, "PYTHONWARNINGS": "error"} | environment,
             stdout=stdout or self._stdout,
+            pass_fds=pass_fds,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -264,14 +277,18 @@ class Command:
         self.process.kill()
         self.wait()
 
-    def wait_for(self, pattern: str) -> re.Match[str]:
-        """Reads stderr until a line matches."""
+    def wait_for(self, pattern: str, count: int = 1) -> re.Match[str]:
+        """Reads stderr until so many matches have been seen; returns the last."""
         assert self.process.stderr is not None
-        while not (found := re.search(pattern, self.log)):
+        while len(found := list(re.finditer(pattern, self.log, re.MULTILINE))) < count:
             line = self.process.stderr.readline()
             assert line, f"it ended without a line like {pattern!r}:\n{self.log}"
             self.log += line
-        return found
+        return found[-1]
+
+    def send(self, number: int) -> None:
+        """Sends a signal."""
+        self.process.send_signal(number)
 
     @property
     def port(self) -> int:

@@ -18,14 +18,27 @@ OPTIONS: list[tuple[str, str | None, Any]] = [
     ("app_dir", "src", "src"),
     ("interface", "asgi2", "asgi2"),
     ("lifespan", "on", "on"),
+    ("env_file", ".env", ".env"),
     ("root_path", "/api", "/api"),
+    ("health_path", "/healthz", "/healthz"),
     ("cancel_on_disconnect", None, True),
     ("host", "::", "::"),
     ("port", "80", 80),
     ("uds", "server.sock", "server.sock"),
     ("uds_mode", "640", 0o640),
     ("fd", "3", 3),
+    ("bind", "[::]:80", ("[::]:80",)),
     ("backlog", "10", 10),
+    ("workers", "4", 4),
+    ("preload", None, True),
+    ("worker_lifetime", "3600", 3600.0),
+    ("worker_max_rss", "500", 500),
+    ("worker_timeout", "30", 30.0),
+    ("reload", None, True),
+    ("reload_dir", "src", ("src",)),
+    ("reload_include", "*.html", ("*.html",)),
+    ("reload_exclude", "tests/*", ("tests/*",)),
+    ("debug_blocking", "0.5", 0.5),
     ("loop", "asyncio", "asyncio"),
     ("http", "h11", "h11"),
     ("ws", "none", "none"),
@@ -45,6 +58,7 @@ OPTIONS: list[tuple[str, str | None, Any]] = [
     ("timeout_body", "3", 3.0),
     ("timeout_keep_alive", "0", 0.0),
     ("timeout_write", "60", 60.0),
+    ("shutdown_delay", "3", 3.0),
     ("timeout_graceful_shutdown", "5", 5.0),
     ("header", "X-Served-By: me: and you", (("X-Served-By", "me: and you"),)),
     ("date_header", None, False),
@@ -69,7 +83,7 @@ def dashed(name: str) -> str:
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
-        if name.startswith("TINYASGI_"):
+        if name.startswith("TINYASGI_") or name == "WEB_CONCURRENCY":
             monkeypatch.delenv(name)
 
 
@@ -166,6 +180,19 @@ def test_header_is_repeatable(command: Any) -> None:
     assert command("module:app", TINYASGI_HEADER="A: 1\nB: 2\nA: 3")[1].header == fields
 
 
+def test_web_concurrency(command: Any) -> None:
+    assert command("module:app", WEB_CONCURRENCY="3")[1].workers == 3
+    assert command("module:app", WEB_CONCURRENCY="3", TINYASGI_WORKERS="2")[1].workers == 2
+    assert command("module:app", "--workers=4", WEB_CONCURRENCY="3")[1].workers == 4
+
+
+def test_bind_is_repeatable(command: Any) -> None:
+    words = ["localhost:80", ":81", "[::1]:82", "unix:a b.sock", "fd://3"]
+    _, config = command("module:app", *[f"--bind={word}" for word in words])
+    assert config.bind == tuple(words)
+    assert command("module:app", TINYASGI_BIND="\n".join(words))[1] == config
+
+
 @pytest.mark.parametrize(("text", "value"), [("0", "none"), ("1", "optional"), ("2", "required")])
 def test_numbers_for_certificates(command: Any, text: str, value: str) -> None:
     assert command("--ssl-cert-reqs", text, "module:app")[1].ssl_cert_reqs == value
@@ -188,6 +215,12 @@ def test_numbers_for_certificates(command: Any, text: str, value: str) -> None:
         ("limit_body_size", "1M", "whole number"),
         ("limit_head_fields", "0", "1 or more"),
         ("uds_mode", "999", "octal"),
+        ("health_path", "healthz", "begins with /"),
+        ("workers", "0", "1 or more"),
+        ("bind", "::1:80", "[IPV6]:PORT"),
+        ("bind", "localhost", "HOST:PORT"),
+        ("bind", "localhost:65536", "HOST:PORT"),
+        ("bind", "fd://x", "fd://N"),
         ("header", "no colon", "NAME:VALUE"),
         ("header", "a b: c", "NAME:VALUE"),
         ("header", ": c", "NAME:VALUE"),

@@ -5,7 +5,7 @@ import socket
 import stat
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from helpers import GET, PATIENCE, Client, hello, reply
 
 from tinyasgi import Config
-from tinyasgi.listen import ListenError, bind
+from tinyasgi.listen import ListenError, another, bind, files, release
 from tinyasgi.testing import serve
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="no unix sockets")
@@ -105,6 +105,85 @@ def test_address_of_nobody() -> None:
         bind(Config(host="192.0.2.1", port=0))
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_several_addresses(path: str) -> None:
+    addresses = ("127.0.0.1:0", "[::1]:0", f"unix:{path}")
+    with serve(hello, bind=addresses, lifespan="off") as server:
+        assert [address.rpartition(":")[0] for address in server.addresses] == [
+            "http://127.0.0.1",
+            "http://[::1]",
+            "unix",
+        ]
+        for address in server.addresses:
+            host, _, end = address.removeprefix("http://").rpartition(":")
+            family = socket.AF_UNIX if host == "unix" else socket.AF_INET6
+            family = socket.AF_INET if host == "127.0.0.1" else family
+            with socket.socket(family) as sock:
+                sock.connect(end if host == "unix" else (host.strip("[]"), int(end)))
+                sock.sendall(GET)
+                assert sock.recv(100).startswith(b"HTTP/1.1 200 ")
+    assert not os.path.lexists(path)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_all_of_ipv6_beside_ipv4() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with serve(hello, bind=(f"[::]:{port}", f"127.0.0.1:{port}"), lifespan="off") as server:
+        assert server.addresses == [f"http://[::]:{port}", f"http://127.0.0.1:{port}"]
+
+
+@pytest.mark.parametrize("bad", ["127.0.0.1:{port}", "unix:no/such/place"])
+def test_one_address_of_several_is_refused(bad: str, path: str) -> None:
+    """The others are given back."""
+    with serve(hello) as server:
+        with pytest.raises(ListenError):
+            bind(Config(bind=(f"unix:{path}", "127.0.0.1:0", bad.format(port=server.port))))
+        assert not os.path.lexists(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="one queue for all elsewhere")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::"])
+def test_each_slot_has_a_queue(host: str) -> None:
+    if ":" in host and not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    with ExitStack() as stack:
+        (first,) = bind(Config(host=host, port=0))
+        slots = [stack.enter_context(first)]
+        slots += [stack.enter_context(another(first)) for _ in range(3)]
+        for sock in slots:
+            sock.listen()
+            sock.setblocking(False)
+        place = ("::1" if ":" in host else "127.0.0.1"), first.getsockname()[1]
+        for _ in range(200):
+            stack.enter_context(socket.create_connection(place, PATIENCE))
+        shares = []
+        for sock in slots:
+            shares.append(0)
+            with suppress(BlockingIOError):
+                while True:
+                    stack.enter_context(sock.accept()[0])
+                    shares[-1] += 1
+        assert sum(shares) == 200
+        assert min(shares) > 0
+        with pytest.raises(ListenError):  # though it would share the port, too
+            bind(Config(host=host, port=first.getsockname()[1]))
+
+
+@posix
+def test_slots_share_other_sockets(path: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        for config in (Config(uds=path), Config(fd=given.fileno())):
+            (first,) = bind(config)
+            with another(first) as further:
+                first.listen()
+                assert further.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            paths = files([first])
+            first.close()
+            release(paths)
+        assert not os.path.exists(path)
+
+
 # Sockets that are given.
 
 
@@ -144,7 +223,7 @@ def test_file_descriptor_of_a_unix_socket(path: str) -> None:
 def test_file_descriptor_of_no_socket(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file, pytest.raises(ListenError, match="fd"):
         bind(Config(fd=file.fileno()))
-    with pytest.raises(ListenError, match="fd 999"):
+    with pytest.raises(ListenError, match="fd://999"):
         bind(Config(fd=999))
 
 

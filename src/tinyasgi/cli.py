@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 from . import __version__
 from .config import Config
 from .options import FLAG, Kind, OptionError
-from .run import BAD_OPTION, run
+from .process import BAD_OPTION
+from .run import run
 
 __all__ = ["environment_name", "main", "option_name"]
 
@@ -48,7 +49,8 @@ def _values(given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[st
         kind: Kind = field.metadata["kind"]
         name, value = option_name(field.name), given[field.name]
         if value is None:
-            name = environment_name(field.name)
+            names = [environment_name(field.name), field.metadata["variable"]]
+            name = next(filter(environment.get, names), names[0])
             value = environment.get(name) or None  # empty is not given
         if isinstance(value, list):
             value = "\n".join(value)

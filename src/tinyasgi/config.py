@@ -7,7 +7,21 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from .options import FIELDS, FLAG, MODE, PATH, SECONDS, TEXT, OptionError, choice, number, option
+from .options import (
+    ADDRESSES,
+    FIELDS,
+    FLAG,
+    MODE,
+    PATH,
+    SECONDS,
+    TEXT,
+    TEXTS,
+    URL_PATH,
+    OptionError,
+    choice,
+    number,
+    option,
+)
 
 __all__ = ["Config"]
 
@@ -42,7 +56,15 @@ class Config:
     lifespan: str = option(
         "auto", _LIFESPANS, "tell the app of startup and shutdown; auto: unless it refuses at once"
     )
+    env_file: str | None = option(
+        None, PATH, "file of NAME=VALUE lines for the environment of the app; what is set stays"
+    )
     root_path: str = option("", TEXT, "path of the app, whether or not a proxy takes it off")
+    health_path: str | None = option(
+        None,
+        URL_PATH,
+        "answered without the app and not logged: 200, and 503 once the server stops",
+    )
     cancel_on_disconnect: bool = option(False, FLAG, "cancel a request when its client leaves")
 
     host: str = option(
@@ -55,7 +77,51 @@ class Config:
     uds: str | None = option(None, PATH, "unix socket to listen on instead")
     uds_mode: int = option(0o666, MODE, "permissions of the unix socket")
     fd: int | None = option(None, _COUNT, "descriptor of a bound socket to listen on instead")
+    bind: tuple[str, ...] = option(
+        (),
+        ADDRESSES,
+        "where to listen instead: HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N; repeatable",
+    )
     backlog: int = option(2048, number(1, 65535), "connections that may wait to be accepted")
+
+    workers: int = option(
+        1,
+        number(1),
+        "processes that serve the app, by default what WEB_CONCURRENCY says",
+        heading="Processes",
+        variable="WEB_CONCURRENCY",
+    )
+    preload: bool = option(
+        False,
+        FLAG,
+        "import the app once and fork the workers: they share its memory; not on Windows",
+    )
+    worker_lifetime: float = option(
+        0.0, SECONDS, "seconds until a worker is replaced by a new one; 0: no end"
+    )
+    worker_max_rss: int = option(
+        0, _COUNT, "MiB of memory from which on a worker is replaced by a new one; 0: any; Linux"
+    )
+    worker_timeout: float = option(
+        0.0, SECONDS, "seconds of a blocked event loop until a worker is killed; 0: any"
+    )
+    reload: bool = option(
+        False, FLAG, "start the app anew when its files change", heading="Development"
+    )
+    reload_dir: tuple[str, ...] = option(
+        (), TEXTS, "directory to watch, by default the current one and that of the app; repeatable"
+    )
+    reload_include: tuple[str, ...] = option(
+        (), TEXTS, "pattern of files to watch besides `*.py`; repeatable"
+    )
+    reload_exclude: tuple[str, ...] = option(
+        (), TEXTS, "pattern of files and directories not to watch; repeatable"
+    )
+    debug_blocking: float | None = option(
+        None,
+        SECONDS,
+        "log where the event loop is blocked for so many seconds; 0: don't; 1 with `--reload`",
+    )
 
     loop: str = option(
         "auto", _LOOPS, "event loop; auto: uvloop when it is installed", heading="Implementation"
@@ -89,7 +155,11 @@ class Config:
     limit_body_size: int = option(0, _COUNT, "bytes of a request body, more is 413; 0: any")
     limit_concurrency: int = option(0, _COUNT, "requests at once, more are answered 503; 0: any")
     limit_connections: int = option(0, _COUNT, "connections at once, more have to wait; 0: any")
-    limit_max_requests: int = option(0, _COUNT, "requests until the server stops; 0: no end")
+    limit_max_requests: int = option(
+        0,
+        _COUNT,
+        "requests until a worker is replaced, or the server stops when it serves alone; 0: no end",
+    )
     limit_max_requests_jitter: int = option(0, _COUNT, "most requests added to it at random")
 
     timeout_head: float = option(
@@ -101,6 +171,9 @@ class Config:
     )
     timeout_write: float = option(
         30.0, SECONDS, "seconds in which a peer reads nothing of a response; 0: any"
+    )
+    shutdown_delay: float = option(
+        0.0, SECONDS, "seconds in which a server that is told to stop still accepts connections"
     )
     timeout_graceful_shutdown: float = option(
         25.0, SECONDS, "seconds for running requests to end when the server stops"

@@ -74,9 +74,14 @@ class Context:
         self.state: dict[str, Any] = {}
         self.connections: set[Swept] = set()
         self.running: set[Exchange] = set()
+        #: No connection persists any more; those that are there get their next response.
+        self.leaving = False
+        #: And whoever streams is told to end.
         self.stopping = False
         #: Exchanges that may run at once.
         self.concurrency = config.limit_concurrency or math.inf
+        #: The path that is answered whatever else is running.
+        self.health_path = config.health_path and config.root_path + config.health_path
         #: Exchanges until the server stops by itself; negative when it does not.
         self._left = config.limit_max_requests + random.randint(0, config.limit_max_requests_jitter)
         self._left = self._left if config.limit_max_requests else -1
@@ -124,7 +129,7 @@ class Context:
             if exchange.phase < COMPLETE:
                 self._report(exchange, exchange.ended(None))
         self.running.discard(exchange)
-        if self.stopping:
+        if self.leaving:
             self.on_gone()
 
     def _report(self, exchange: Exchange, error: BaseException | None) -> None:

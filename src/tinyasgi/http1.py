@@ -145,7 +145,8 @@ class HTTP1Connection(Connection):
         fields = fields.copy()  # the app may write to it
         if line.host is not None:
             fields = rules.with_host(fields, line.host)
-        if len(context.running) >= context.concurrency:
+        full = len(context.running) >= context.concurrency
+        if full and line.scope["path"] != context.health_path:
             raise BadRequest(503, f"{len(context.running)} requests are running")
         scope = line.scope.copy()
         scope["asgi"] = ASGI.copy()
@@ -234,7 +235,7 @@ class HTTP1Connection(Connection):
             fields,
             context.defaults,
             exchange.line,
-            exchange.persistent and not context.stopping and not self._continue,
+            exchange.persistent and not context.leaving and not self._continue,
             None if more_body else len(body),
         )
         exchange.persistent = persistent

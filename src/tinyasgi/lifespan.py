@@ -14,7 +14,7 @@ logger = logging.getLogger("tinyasgi.server")
 
 
 class LifespanFailed(Exception):
-    """The app failed in its startup or shutdown; the message is what is known of it."""
+    """The app failed in its startup or shutdown: what is known of it, and what it has raised."""
 
 
 class Lifespan:
@@ -98,7 +98,6 @@ class Lifespan:
         elif _is_final(error):
             self._answer.set_exception(error)
         else:
-            logger.error("the app failed in lifespan.%s", self._event, exc_info=error)
             failure = LifespanFailed(_summary(error))
             failure.__cause__ = error
             self._answer.set_exception(failure)

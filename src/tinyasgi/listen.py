@@ -6,38 +6,104 @@ import os
 import socket
 import ssl
 import stat
+import sys
+from collections.abc import Iterable
 
 from .config import Config
 from .options import OptionError
 
-__all__ = ["ListenError", "address", "bind", "release", "tls_context"]
+__all__ = ["Inherited", "ListenError", "address", "another", "bind", "close", "files"]
+__all__ += ["has_queue", "release", "tls_context"]
+
+_UNIX = getattr(socket, "AF_UNIX", None)  # Windows has none
 
 
 class ListenError(OSError):
     """An address that can't be listened on; the message says which and why."""
 
 
+class Inherited(socket.socket):
+    """A listener that this process was given: others may hold it, and its file is not ours."""
+
+
 def bind(config: Config) -> list[socket.socket]:
     """The sockets that a configuration asks for, bound and not yet listening.
 
     A name may stand for several addresses: each gets a socket, and with port 0 all get the same
-    port. Raises ListenError.
+    port. A port that another process has is refused, whether or not that one would share it.
+    Raises ListenError.
     """
+    places = _places(config)
+    sockets: list[socket.socket] = []
     try:
-        if config.fd is not None:
-            return [socket.socket(fileno=os.dup(config.fd))]
-        if config.uds is not None:
-            return [_bind_unix(config.uds, config.uds_mode)]
-        return _bind_tcp(config.host, config.port)
-    except OSError as error:
-        if isinstance(error, ListenError):
-            raise
-        place = f"fd {config.fd}" if config.fd is not None else config.uds
-        place = place or f"{config.host} port {config.port}"
-        raise ListenError(f"can't listen on {place}: {error.strerror or error}") from None
+        for place in places:
+            try:
+                sockets += _bind(place, places, config)
+            except ListenError:
+                raise
+            except OSError as error:
+                reason = error.strerror or error
+                raise ListenError(f"can't listen on {place}: {reason}") from None
+    except BaseException:
+        close(sockets)
+        raise
+    return sockets
 
 
-def _bind_tcp(host: str, port: int) -> list[socket.socket]:
+def another(sock: socket.socket) -> socket.socket:
+    """A listener on the address of `sock` for one more worker. Raises OSError.
+
+    On Linux a TCP port has a queue for each (SO_REUSEPORT): the kernel spreads connections evenly,
+    and those of a queue wait for whoever accepts from it next. Elsewhere, and for other sockets,
+    it is the same queue.
+    """
+    if not has_queue(sock):
+        return sock.dup()
+    # Not set before the first bind: that one shows that nobody else has the port.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    further = socket.socket(sock.family, sock.type, sock.proto)
+    try:
+        further.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        further.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if sock.family == socket.AF_INET6:
+            only = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+            further.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+        further.bind(sock.getsockname())
+    except BaseException:
+        further.close()
+        raise
+    return further
+
+
+def has_queue(sock: socket.socket) -> bool:
+    """Whether `another` has given, or would give, each worker a queue of its own."""
+    tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
+    return sys.platform == "linux" and tcp and not isinstance(sock, Inherited)
+
+
+def _places(config: Config) -> tuple[str, ...]:
+    """Where to listen, in the notation of `bind`."""
+    if config.bind:
+        return config.bind
+    if config.fd is not None:
+        return (f"fd://{config.fd}",)
+    if config.uds is not None:
+        return (f"unix:{config.uds}",)
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    return (f"{host}:{config.port}",)
+
+
+def _bind(place: str, places: tuple[str, ...], config: Config) -> list[socket.socket]:
+    if place.startswith("fd://"):
+        return [Inherited(fileno=os.dup(int(place[5:])))]
+    if place.startswith("unix:"):
+        return [_bind_unix(place[5:], config.uds_mode)]
+    host, _, port = place.rpartition(":")
+    alone = not any(other != place and other.endswith(f":{port}") for other in places)
+    return _bind_tcp(host.strip("[]"), int(port), alone)
+
+
+def _bind_tcp(host: str, port: int, alone: bool) -> list[socket.socket]:
     infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
     try:
@@ -48,7 +114,7 @@ def _bind_tcp(host: str, port: int) -> list[socket.socket]:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 # `::` alone means both families; beside an IPv4 socket of its own it must not.
-                both = len(infos) == 1
+                both = alone and len(infos) == 1
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
             sock.bind((where[0], port, *where[2:]))
             port = sock.getsockname()[1]
@@ -77,11 +143,26 @@ def _bind_unix(path: str, mode: int) -> socket.socket:
     return sock
 
 
-def release(path: str) -> None:
-    """Removes the file of a unix socket that nobody listens on any more."""
-    with contextlib.suppress(OSError):
-        if _is_stale(path):
-            os.unlink(path)
+def files(sockets: Iterable[socket.socket]) -> list[str]:
+    """The files of unix sockets that are bound here, and are to be removed in the end."""
+    unix = [sock for sock in sockets if sock.family == _UNIX and not isinstance(sock, Inherited)]
+    return [sock.getsockname() for sock in unix]
+
+
+def close(sockets: Iterable[socket.socket]) -> None:
+    """Closes listeners that nobody is to have."""
+    paths = files(sockets)
+    for sock in sockets:
+        sock.close()
+    release(paths)
+
+
+def release(paths: Iterable[str]) -> None:
+    """Removes the files of unix sockets that nobody listens on any more."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            if _is_stale(path):
+                os.unlink(path)
 
 
 def _is_stale(path: str) -> bool:

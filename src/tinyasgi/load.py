@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -10,7 +11,7 @@ from typing import Any
 
 from .typing import App, Receive, Scope, Send
 
-__all__ = ["LoadError", "as_asgi3", "created", "load"]
+__all__ = ["LoadError", "as_asgi3", "created", "load", "read_environment"]
 
 
 class LoadError(Exception):
@@ -44,6 +45,27 @@ def load(target: str, app_dir: str) -> Any:
     if not callable(found):
         raise LoadError(f"{target!r} is of type {type(found).__name__!r}, which can't be called")
     return found
+
+
+def read_environment(path: str) -> None:
+    """Sets what the lines NAME=VALUE of a file say, unless it is set. Raises LoadError.
+
+    `export ` before a name, quotes around a value and lines that begin with # mean nothing.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.strip() for line in file]
+    except (OSError, UnicodeDecodeError) as error:
+        raise LoadError(f"the environment can't be read from {path!r}: {error}") from None
+    for number, line in enumerate(lines, 1):
+        if line and not line.startswith("#"):
+            name, equals, value = line.removeprefix("export ").partition("=")
+            if not equals or not name.strip():
+                raise LoadError(f"line {number} of {path!r} is not of the form NAME=VALUE")
+            value = value.strip()
+            if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+                value = value[1:-1]
+            os.environ.setdefault(name.strip(), value)
 
 
 @asynccontextmanager

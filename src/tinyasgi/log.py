@@ -14,7 +14,7 @@ from typing import ClassVar, TextIO
 from .config import Config
 from .exchange import COMPLETE, Exchange
 
-__all__ = ["AccessLines", "access_line", "record_access", "set_up", "wants_records"]
+__all__ = ["AccessLines", "access_line", "record_access", "reopen", "set_up", "wants_records"]
 
 _package_logger = logging.getLogger("tinyasgi")
 _server_logger = logging.getLogger("tinyasgi.server")
@@ -84,6 +84,18 @@ def set_up(config: Config) -> bool:
         _server_logger.addHandler(handler)
         _server_logger.propagate = False
     return configured
+
+
+def reopen() -> None:
+    """Opens the files of all log handlers again, for whoever has moved them away."""
+    loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
+    for handler in {handler for logger in loggers for handler in logger.handlers}:
+        if isinstance(handler, logging.FileHandler) and handler.stream is not None:
+            file = open(  # noqa: SIM115  # the handler closes it
+                handler.baseFilename, "a", encoding=handler.encoding, errors=handler.errors
+            )
+            if before := handler.setStream(file):
+                before.close()
 
 
 class _Formatter(logging.Formatter):

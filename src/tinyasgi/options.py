@@ -1,14 +1,15 @@
 """The kinds of option values: how each is read from text, and what it allows."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from .parsers import TOKEN
 
-__all__ = ["FIELDS", "FLAG", "MODE", "PATH", "SECONDS", "TEXT", "Kind", "OptionError"]
-__all__ += ["choice", "number", "option"]
+__all__ = ["ADDRESSES", "FIELDS", "FLAG", "MODE", "PATH", "SECONDS", "TEXT", "TEXTS"]
+__all__ += ["URL_PATH", "Kind", "OptionError", "choice", "number", "option"]
 
 
 class OptionError(ValueError):
@@ -70,8 +71,28 @@ def _are_fields(value: Any) -> bool:
         return False
 
 
+_ADDRESS = re.compile(r"unix:.+|fd://\d+|(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]*):(?P<port>\d{1,5})")
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(text.splitlines())
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(text, str) and text for text in value)
+
+
+def _are_addresses(value: Any) -> bool:
+    found = [_ADDRESS.fullmatch(text) for text in value] if _are_texts(value) else [None]
+    return all(match and int(match["port"] or 0) < 1 << 16 for match in found)
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_url_path(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("/") and "?" not in value
 
 
 def _is_mode(value: Any) -> bool:
@@ -84,14 +105,29 @@ def _is_time(value: Any) -> bool:
 
 TEXT = Kind("a text", "TEXT", str, _is_text)
 PATH = Kind("a path", "PATH", str, _is_text)
+#: A path of requests, without what `root_path` puts before it.
+URL_PATH = Kind("a path that begins with /", "PATH", str, _is_url_path)
 FLAG = Kind("true or false", "", _flag, lambda value: isinstance(value, bool))
 MODE = Kind("an octal number from 0 to 777", "OCTAL", lambda t: int(t, 8), _is_mode, "{:o}".format)
 SECONDS = Kind("a number of seconds, 0 or more", "S", float, _is_time, "{:g}".format)
 #: Response fields: `Name: value` in text, pairs of str in Python.
 FIELDS = Kind("a field as NAME:VALUE", "NAME:VALUE", _fields, _are_fields, repeatable=True)
+#: Any number of texts, each given by an option of its own.
+TEXTS = Kind("a text", "TEXT", _lines, _are_texts, "\n".join, repeatable=True)
+ADDRESSES = Kind(
+    "an address as HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N",
+    "ADDRESS",
+    _lines,
+    _are_addresses,
+    "\n".join,
+    repeatable=True,
+)
 
 
-def option(default: Any, kind: Kind, text: str, *, heading: str = "") -> Any:
-    """A field of `Config`. heading: for it and the options that follow."""
-    metadata = {"kind": kind, "help": text, "heading": heading}
+def option(default: Any, kind: Kind, text: str, *, heading: str = "", variable: str = "") -> Any:
+    """A field of `Config`. heading: for it and the options that follow.
+
+    variable: another name in the environment, beside the one that follows from the field's.
+    """
+    metadata = {"kind": kind, "help": text, "heading": heading, "variable": variable}
     return dataclasses.field(default=default, metadata=metadata)

@@ -6,6 +6,7 @@ import re
 import selectors
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any
@@ -15,6 +16,7 @@ from .config import Config
 from .connection import LINGER
 from .context import Context, peer_name
 from .exchange import Exchange
+from .health import Health
 from .http1 import HTTP1Connection
 from .lifespan import Lifespan
 from .typing import App
@@ -27,6 +29,8 @@ logger = logging.getLogger("tinyasgi.server")
 MAX_UNSENT = 64 * 1024
 #: Seconds for what is cut short to come to its end.
 LAST = 1.0
+#: Seconds in which idle clients of a server that is replaced may send one more request.
+LEAVE = 5.0
 
 
 class Server:
@@ -61,8 +65,13 @@ class Server:
         self._app: App = load.as_asgi3(app, self.config.interface)
         self._tls = listen.tls_context(self.config)
         self._sockets = list(sockets)
+        self._files: list[str] = []
         if access is None and log.wants_records(self.config):
             access = log.record_access
+        self._health: Health | None = None
+        if self.config.health_path is not None:
+            self._app = self._health = Health(self._app, self.config)
+            access = access and self._health.unlogged(access)
         self._access = access
         self._on_error = on_error
         self._listeners: list[asyncio.AbstractServer] = []
@@ -73,6 +82,7 @@ class Server:
         self._stop = asyncio.Event()
         self._gone = asyncio.Event()
         self._hurry = False
+        self._replaced = False
         self._timeout: asyncio.Timeout | None = None
         self._error: BaseException | None = None
         self.addresses: list[str] = []
@@ -86,6 +96,11 @@ class Server:
     def parser(self) -> str:
         """The name of the HTTP parser in use."""
         return type(self._context.parser).__module__.rpartition(".")[2]
+
+    @property
+    def sockets(self) -> Sequence[socket.socket]:
+        """The sockets that it listens on."""
+        return self._sockets
 
     @property
     def url(self) -> str:
@@ -109,7 +124,9 @@ class Server:
         context.on_error = self._on_error
         context.on_gone = self._on_gone
         context.access = self._access
-        self._sockets = self._sockets or listen.bind(self.config)
+        if not self._sockets:
+            self._sockets = listen.bind(self.config)
+            self._files = listen.files(self._sockets)
         self.addresses = [listen.address(sock, self._tls is not None) for sock in self._sockets]
         if self._sockets[0].family != socket.AF_UNIX:
             self.host, self.port = self._sockets[0].getsockname()[:2]
@@ -143,6 +160,17 @@ class Server:
 
     def stop(self) -> None:
         """Makes `stopped` return."""
+        self._replaced = False
+        self._stop.set()
+        self._gone.set()
+
+    def leave(self) -> None:
+        """Like `stop`, for a server whose place another one has taken on the same sockets.
+
+        Idle clients have the time for one more request, whose response tells them to come anew:
+        a connection that closes as a request arrives would fail it.
+        """
+        self._replaced = True
         self._stop.set()
 
     def quit(self) -> None:
@@ -157,6 +185,12 @@ class Server:
         self._stop.set()
 
     # Accepting.
+
+    async def take(self, sockets: Sequence[socket.socket]) -> None:
+        """Listens on further sockets, which are closed at the end."""
+        for sock in sockets:
+            self._sockets.append(sock)
+            await self._listen(sock)
 
     async def _listen(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -174,7 +208,9 @@ class Server:
             return
         unix = sock.family == socket.AF_UNIX
         create: Any = loop.create_unix_server if unix else loop.create_server
-        self._listeners.append(await create(self._connect, sock=sock, backlog=backlog))
+        # From Python 3.13 on a loop would remove the file, which may be another process's by then.
+        more = {"cleanup_socket": False} if unix and sys.version_info >= (3, 13) else {}
+        self._listeners.append(await create(self._connect, sock=sock, backlog=backlog, **more))
 
     def _connect(self) -> HTTP1Connection:
         return HTTP1Connection(self._context)
@@ -241,9 +277,15 @@ class Server:
     async def _drain(self) -> None:
         """Ends all connections and exchanges; when it returns, none is left but for a log line."""
         context = self._context
-        await self._let_loop_accept()
-        await _let_loop_read()
-        self._stop_listening()
+        context.leaving = True
+        if self._health is not None:
+            self._health.stopping = not self._replaced
+        if self._replaced:
+            await self._finish_accepting()
+            await self._within(LEAVE, self._until_left())
+        elif self.config.shutdown_delay and not self._hurry:
+            await self._within(self.config.shutdown_delay, asyncio.Event().wait())
+        await self._finish_accepting()
         for handshake in self._handshakes:
             handshake.cancel()
         context.stopping = True
@@ -262,8 +304,10 @@ class Server:
             if context.running:
                 logger.error("%d requests did not end when cancelled", len(context.running))
 
-    async def _let_loop_accept(self) -> None:
-        """Until no connection waits to be accepted: a loop may take one in each turn."""
+    async def _finish_accepting(self) -> None:
+        """Accepts until no connection waits, as a loop may take one in each turn; then no more."""
+        if not self._listeners and not self._readers:
+            return
         with selectors.DefaultSelector() as selector:
             for sock in self._sockets:
                 selector.register(sock, selectors.EVENT_READ)
@@ -271,20 +315,30 @@ class Server:
                 if not selector.select(0):
                     break
                 await asyncio.sleep(0)
+        await _let_loop_read()
+        self._stop_listening()
 
     def _stop_listening(self) -> None:
         for listener in self._listeners:
             listener.close()
+        self._listeners.clear()
         for sock in self._readers:
             self._pause_accepting(sock)
         self._readers.clear()
+
+    async def _until_left(self) -> None:
+        """Until all clients are gone, or the server is to stop after all."""
+        context = self._context
+        while self._replaced and (context.connections or context.running or self._handshakes):
+            self._gone.clear()
+            await self._gone.wait()
 
     async def _until_gone(self) -> None:
         while self._context.connections or self._context.running:
             self._gone.clear()
             await self._gone.wait()
 
-    async def _within(self, seconds: float, work: Coroutine[Any, Any, None]) -> bool:
+    async def _within(self, seconds: float, work: Coroutine[Any, Any, object]) -> bool:
         """Whether work ends in time; `quit` makes the time short."""
         try:
             limit = min(seconds, LAST) if self._hurry else seconds
@@ -311,8 +365,7 @@ class Server:
         for sock in self._sockets:
             sock.close()
         self._sockets.clear()
-        if self.config.uds is not None:
-            listen.release(self.config.uds)
+        listen.release(self._files)
 
 
 async def _let_loop_read() -> None:

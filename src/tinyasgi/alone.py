@@ -1,0 +1,110 @@
+"""A process that serves alone, until it is asked for what takes a supervisor."""
+
+import asyncio
+import logging
+import os
+import signal
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from . import log, spawn
+from .channel import Brief
+from .config import Config
+from .process import Process
+from .systemd import Notifier
+
+if TYPE_CHECKING:
+    from .supervisor import Supervisor
+
+__all__ = ["Alone"]
+
+logger = logging.getLogger("tinyasgi.server")
+
+
+class Alone(Process):
+    """It tells systemd how it stands, and can be replaced.
+
+    When that is asked for, it starts workers on its own sockets; once they are ready, it stops in
+    order. What is left is `supervisor`, for this process to become.
+    """
+
+    def __init__(self, app: Any, config: Config, notifier: Notifier) -> None:
+        super().__init__(app, config)
+        self._notifier = notifier
+        self._brief = Brief.of(app, config)
+        self._has_terminal = os.isatty(0)
+        self.supervisor: Supervisor | None = None
+        os.environ["TINYASGI_WORKER"] = "0"
+
+    def announce(self) -> None:
+        super().announce()
+        self._notifier.ready()
+        self._beat()
+
+    def _beat(self) -> None:
+        if self._notifier.interval is not None:
+            self._notifier.beat()
+            self.loop.call_later(self._notifier.interval, self._beat)
+
+    def stop(self) -> None:
+        self._notifier.stopping()
+        if self.supervisor is not None:
+            self.supervisor.stop()
+        super().stop()
+
+    async def finish(self) -> None:
+        if self.supervisor is not None:
+            spawn.block_signals()  # the next ones are for the supervisor
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    # Signals.
+
+    def take_signals(self) -> None:
+        super().take_signals()
+        for name in ("SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1"):
+            if hasattr(signal, name):
+                self.take_signal(getattr(signal, name), partial(self._on_signal, name))
+
+    def _on_signal(self, name: str) -> None:
+        if name == "SIGUSR1":
+            log.reopen()
+        elif name == "SIGHUP" and self._has_terminal and not os.isatty(0):
+            self.on_stop()  # the terminal is gone
+        elif self.supervisor is not None:
+            self.supervisor.on_signal(name)
+            self._turn()
+        elif not self._ready or name == "SIGTTOU" or self._signals:
+            pass
+        elif not isinstance(self.app, str):
+            logger.warning("%s: an app that is not given as module:attribute stays as it is", name)
+        else:
+            self._start_successors(self.config.workers + (name == "SIGTTIN"))
+
+    def _start_successors(self, count: int) -> None:
+        from .supervisor import Supervisor  # not before it is needed
+
+        logger.info("replacing the app")
+        self._notifier.reloading()
+        self.supervisor = Supervisor(
+            replace(self._brief, config=self.config.replace(workers=count)),
+            [sock.dup() for sock in self.server.sockets],
+            self._notifier,
+        )
+        self.supervisor.start()
+        self.loop.add_reader(self.supervisor, self._turn)
+
+    def _turn(self) -> None:
+        """Something has happened to the successors."""
+        assert self.supervisor is not None
+        self.supervisor.turn(wait=False)
+        crew = self.supervisor.crew
+        if crew.started:
+            self.server.leave()
+        elif crew.failure is not None and not crew.ending:
+            self.loop.remove_reader(self.supervisor)
+            self.supervisor.close()
+            self.supervisor = None
+            logger.error("the app goes on as it was:\n%s", crew.failure)
+            self._notifier.ready()

@@ -1,0 +1,87 @@
+"""An event loop that is blocked: that it is, and the line that blocks it."""
+
+import asyncio
+import faulthandler
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+__all__ = ["Watch"]
+
+logger = logging.getLogger("tinyasgi.server")
+
+#: Seconds more until this thread, too, is known not to run.
+HELD = 0.5
+#: Where a stack is cut: the way from the process to the event loop says nothing.
+_LOOP = ("asyncio/runners.py", "asyncio/base_events.py", "asyncio/events.py")
+
+
+class Watch:
+    """Looks, in a thread, whether the loop of this thread takes its turns.
+
+    When it has not done so for `seconds`, the stack of its thread is logged, and later how long it
+    was blocked. beat: called in the loop whenever it is seen to run; with it, code that holds the
+    GIL is seen as well, and the stacks of all threads go to stderr.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        seconds: float,
+        beat: Callable[[], None] | None = None,
+    ) -> None:
+        self._loop = loop
+        self._seconds = seconds
+        self._beat = beat
+        self._blocked = threading.get_ident()
+        self._turn = threading.Event()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._end.set()
+        self._turn.set()
+        self._thread.join()
+        faulthandler.cancel_dump_traceback_later()
+
+    def _take_turn(self) -> None:
+        """In the loop."""
+        self._turn.set()
+        if self._beat is not None:
+            self._beat()
+
+    def _watch(self) -> None:
+        pause = min(self._seconds / 2, 1.0)
+        while not self._end.is_set():
+            if self._beat is not None:
+                faulthandler.dump_traceback_later(pause + self._seconds + HELD)
+            self._end.wait(pause)
+            self._turn.clear()
+            asked = time.monotonic()
+            try:
+                self._loop.call_soon_threadsafe(self._take_turn)
+            except RuntimeError:  # the loop is closed
+                return
+            if self._end.is_set() or self._turn.wait(self._seconds):
+                continue
+            faulthandler.cancel_dump_traceback_later()
+            logger.warning(
+                "the event loop has been blocked for %g s, here:\n%s", self._seconds, self._stack()
+            )
+            self._turn.wait()
+            if not self._end.is_set():
+                taken = time.monotonic() - asked
+                logger.warning("the event loop goes on after %.1f s", taken)
+
+    def _stack(self) -> str:
+        frame = sys._current_frames().get(self._blocked)
+        frames = traceback.extract_stack(frame)
+        inner = 0
+        for number, summary in enumerate(frames):
+            if summary.filename.replace("\\", "/").endswith(_LOOP):
+                inner = number + 1
+        return "".join(traceback.format_list(frames[inner:])).rstrip()

@@ -1,0 +1,40 @@
+"""The health path: answered by the server, not by the app, and not in the access log."""
+
+from collections.abc import Callable
+
+from .config import Config
+from .exchange import Exchange
+from .typing import App, Receive, Scope, Send
+
+__all__ = ["Health"]
+
+
+class Health:
+    """An app around an app: it answers `config.health_path`, and passes on what else comes.
+
+    200 while the server serves, 503 from when it stops: who balances load then sends no more.
+    """
+
+    def __init__(self, app: App, config: Config) -> None:
+        assert config.health_path is not None
+        self._app = app
+        self._path = config.root_path + config.health_path
+        self.stopping = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != self._path:
+            await self._app(scope, receive, send)
+            return
+        fields = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")]
+        status, body = (503, b"stopping\n") if self.stopping else (200, b"ok\n")
+        await send({"type": "http.response.start", "status": status, "headers": fields})
+        await send({"type": "http.response.body", "body": body})
+
+    def unlogged(self, access: Callable[[Exchange], None]) -> Callable[[Exchange], None]:
+        """The hook for exchanges that are over, without those that are answered here."""
+
+        def log(exchange: Exchange) -> None:
+            if exchange.line.scope["path"] != self._path:
+                access(exchange)
+
+        return log

@@ -1,0 +1,178 @@
+"""Processes: how one is started with sockets, and how its end is seen. Platforms differ here."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+__all__ = ["SIGNALS", "Process", "fork", "given", "ignore_signals", "memory", "spawn"]
+
+#: How Python is started to become a worker.
+COMMAND = "from tinyasgi.worker import main; main()"
+
+
+class Process:
+    """A child process, spawned or forked: what is needed of `subprocess.Popen`."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.code: int | None = None
+        """The exit code, or the number of the signal that ended it, negative."""
+        self.sentinel: int | None = None
+        """A descriptor that can be read when it has ended, where there is such a thing."""
+        if sys.platform == "linux":
+            with suppress(OSError):  # an old kernel, or a sandbox
+                self.sentinel = os.pidfd_open(pid)
+
+    def poll(self) -> int | None:
+        """Its exit code, None while it runs."""
+        return self._wait(os.WNOHANG)
+
+    def wait(self) -> None:
+        self._wait(0)
+
+    def _wait(self, options: int) -> int | None:
+        if self.code is None:
+            try:
+                pid, status = os.waitpid(self.pid, options)
+            except ChildProcessError:  # somebody else has asked for it
+                pid, status = self.pid, 0
+            if pid:
+                self.code = os.waitstatus_to_exitcode(status)
+        return self.code
+
+    def terminate(self) -> None:
+        """Asks it to end, gently where the platform can."""
+        self._send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def close(self) -> None:
+        """Gives the sentinel back."""
+        if self.sentinel is not None:
+            os.close(self.sentinel)
+            self.sentinel = None
+
+
+def fork(run: Callable[[], int]) -> Process:
+    """A copy of this process, which runs `run` and exits with what it returns."""
+    pid = os.fork()
+    if pid:
+        return Process(pid)
+    code = 1
+    try:
+        code = run()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def ignore_signals() -> None:
+    """Makes what is meant for the supervisor, and blocked so far, mean nothing here."""
+    for number in _OF_GROUP:
+        signal.signal(number, lambda *_: None)  # programs that the app runs don't inherit this
+    unblock_signals()
+
+
+def memory(pid: int) -> int:
+    """The bytes that a process has in memory, 0 where that is not known."""
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def _interpreter() -> list[str]:
+    """How this Python was started."""
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return [sys.executable, *flags]
+
+
+#: What a supervisor takes, as far as the platform has it.
+_NAMES = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1")
+SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+#: What often goes to a whole process group, as Ctrl-C does; workers hear of it from the supervisor.
+_OF_GROUP = tuple(number for number in SIGNALS if number != signal.SIGTERM)
+
+if sys.platform != "win32":
+
+    def spawn(sockets: Sequence[socket.socket], environment: dict[str, str]) -> Process:
+        """A new Python with these sockets, which runs `worker.main`."""
+        numbers = [sock.fileno() for sock in sockets]
+        command = [*_interpreter(), "-c", COMMAND, *map(str, numbers)]
+        for number in numbers:
+            os.set_inheritable(number, True)
+        try:
+            pid = os.posix_spawn(sys.executable, command, environment, setsigmask=_OF_GROUP)
+        finally:
+            for number in numbers:
+                os.set_inheritable(number, False)
+        return Process(pid)
+
+    def given() -> list[socket.socket]:
+        """The sockets that this process was started with."""
+        return [socket.socket(fileno=int(number)) for number in sys.argv[1:]]
+
+    def block_signals() -> None:
+        """Lets what a supervisor takes wait for `unblock_signals`."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    def unblock_signals() -> None:
+        """Takes what has waited for a handler."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def execute(code: str, arguments: Sequence[str], environment: dict[str, str]) -> NoReturn:
+        """Becomes a new Python that runs `code`, with the same process id and children."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        command = [*_interpreter(), "-c", code, *arguments]
+        os.execve(sys.executable, command, environment)
+
+else:
+
+    class _WindowsProcess(Process):
+        def __init__(self, process: subprocess.Popen[bytes]) -> None:
+            super().__init__(process.pid)
+            self._process = process
+
+        def _wait(self, options: int) -> int | None:
+            self.code = self._process.poll() if options else self._process.wait()
+            return self.code
+
+        def terminate(self) -> None:
+            self._process.terminate()
+
+        kill = terminate
+
+    os.WNOHANG = 1  # what `Process.poll` says
+
+    def spawn(sockets: Sequence[socket.socket], environment: dict[str, str]) -> Process:
+        import pickle
+
+        command = [*_interpreter(), "-c", COMMAND]
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
+        assert process.stdin is not None
+        pickle.dump([sock.share(process.pid) for sock in sockets], process.stdin)
+        process.stdin.close()
+        return _WindowsProcess(process)
+
+    def given() -> list[socket.socket]:
+        import pickle
+
+        return [socket.fromshare(data) for data in pickle.load(sys.stdin.buffer)]
+
+    def unblock_signals() -> None:
+        pass  # none is ever blocked

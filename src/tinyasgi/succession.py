@@ -1,0 +1,56 @@
+"""A supervisor that goes on in a new program: same process, same workers, fresh memory.
+
+A process that has served alone becomes a supervisor so, and one that has preloaded an app loads
+it anew. Sockets and child processes stay across `execve`; what is known of them goes by a file.
+"""
+
+import os
+import pickle
+import socket
+import sys
+import tempfile
+from typing import Any, NoReturn
+
+from . import spawn
+from .spawn import Process
+from .supervisor import Supervisor
+
+__all__ = ["inherit", "succeed"]
+
+#: What the new program runs.
+COMMAND = "from tinyasgi.supervise import resume; resume()"
+
+
+def succeed(supervisor: Supervisor) -> NoReturn:
+    """Replaces this program by one in which the supervisor goes on."""
+    spawn.block_signals()  # until the new program takes them
+    file = tempfile.TemporaryFile()  # noqa: SIM115  # for the new program
+    _Pickler(file).dump((sys.path, supervisor))
+    file.seek(0)
+    os.set_inheritable(file.fileno(), True)
+    spawn.execute(COMMAND, [str(file.fileno())], supervisor.brief.environment)
+
+
+def inherit() -> Supervisor:
+    """The supervisor, in the new program."""
+    with open(int(sys.argv[1]), "rb") as file:
+        sys.path[:], supervisor = pickle.load(file)
+    assert isinstance(supervisor, Supervisor)
+    supervisor.renew()
+    return supervisor
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, value: object) -> Any:
+        if isinstance(value, socket.socket):
+            value.set_inheritable(True)
+            return _socket, (type(value), value.fileno())
+        if isinstance(value, Process):
+            return Process, (value.pid,)
+        return NotImplemented
+
+
+def _socket(kind: type[socket.socket], number: int) -> socket.socket:
+    sock = kind(fileno=number)
+    sock.set_inheritable(False)
+    return sock

@@ -1,0 +1,144 @@
+"""A process that serves for a supervisor: what it is given, what it says, when it ends."""
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from typing import NoReturn
+
+from . import channel, log, spawn
+from .blocking import Watch
+from .channel import Brief, Channel
+from .process import Process
+
+__all__ = ["become", "main"]
+
+
+def main() -> NoReturn:
+    """What `spawn.spawn` starts."""
+    mine, *sockets = spawn.given()
+    messages = Channel(mine)
+    try:
+        ((_, text),) = messages.receive()
+    except EOFError:
+        sys.exit(0)  # the supervisor is gone already
+    brief = Brief.read(text)
+    sys.path[:] = brief.path
+    os.chdir(brief.folder)
+    sys.exit(become(messages, sockets, brief))
+
+
+def become(messages: Channel, sockets: list[socket.socket], brief: Brief) -> int:
+    """Serves as a worker; returns the exit code."""
+    spawn.ignore_signals()
+    _end_with_parent()
+    try:
+        return Worker(messages, sockets, brief).run()
+    finally:
+        messages.close()
+        for sock in sockets:
+            sock.close()
+
+
+def _end_with_parent() -> None:
+    """Lets Linux send SIGTERM when the supervisor dies, also while the event loop does not run."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+class Worker(Process):
+    """It leaves when its supervisor says so, or is gone.
+
+    Whatever else makes it want to leave, be it a signal, a limit or an error of the app, it asks
+    to be replaced, and serves until another worker has its place.
+    """
+
+    level = logging.DEBUG  # of what its supervisor tells, too
+    stops = (signal.SIGTERM,)
+
+    def __init__(self, messages: Channel, sockets: list[socket.socket], brief: Brief) -> None:
+        super().__init__(brief.target, brief.config, sockets)
+        self._channel = messages
+        self._told = asyncio.Event()
+
+    def tell(self, text: str) -> None:
+        if self._ready:
+            super().tell(text)
+        else:  # perhaps all workers fail alike: the supervisor tells it once
+            self._tell_files(re.findall(r'File "([^"]+)"', text))
+            self._channel.send(channel.FAILED, text)
+
+    def watch(self) -> Watch | None:
+        limit = self.config.worker_timeout
+        if not limit:
+            return super().watch()
+        seconds = min(limit, self.config.debug_blocking or limit)
+        return Watch(self.loop, seconds, lambda: self._channel.send(channel.BEAT))
+
+    def announce(self) -> None:
+        self._listen()
+        self._tell_files()
+        self._channel.send(channel.READY, self.parts)
+
+    def _tell_files(self, others: Sequence[str] = ()) -> None:
+        """Says which files a change of which matters: those of modules, and others."""
+        if self.config.reload:
+            modules = list(sys.modules.values())
+            files = [getattr(module, "__file__", None) for module in modules]
+            self._channel.send(channel.FILES, "\n".join(filter(None, [*files, *others])))
+
+    async def until_told(self) -> None:
+        await self.server.stopped()
+        if not self._told.is_set():
+            self._channel.send(channel.REPLACE)
+            await self._told.wait()
+
+    # What the supervisor says.
+
+    def _listen(self) -> None:
+        if sys.platform != "win32":
+            self.loop.add_reader(self._channel, self._hear)
+            return
+
+        def listen() -> None:  # its event loop does not wait for sockets of others
+            while True:
+                try:
+                    said = self._channel.receive()
+                except EOFError:
+                    said = [(channel.STOP, "")]
+                for word, _ in said:
+                    self.loop.call_soon_threadsafe(self._obey, word)
+
+        threading.Thread(target=listen, daemon=True).start()
+
+    def _hear(self) -> None:
+        try:
+            said = self._channel.receive()
+        except EOFError:  # the supervisor is gone
+            self.loop.remove_reader(self._channel)
+            said = [(channel.STOP, "")]
+        for word, _ in said:
+            self._obey(word)
+
+    def _obey(self, word: str) -> None:
+        if word == channel.REOPEN:
+            log.reopen()
+            return
+        if word == channel.TAKE:
+            sockets, self._channel.sockets = self._channel.sockets, []
+            self._taking = self.loop.create_task(self.server.take(sockets))
+            return
+        self._told.set()
+        if word == channel.LEAVE:
+            self.server.leave()
+        elif word == channel.STOP:
+            self.server.stop()
+        elif word == channel.QUIT:
+            self.server.quit()

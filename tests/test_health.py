@@ -1,0 +1,131 @@
+"""The health path, and a stop that gives load balancers the time to notice it."""
+
+import asyncio
+import logging
+import signal
+import sys
+from typing import Any
+
+import pytest
+from helpers import GET, LOOPS, Client, hello, in_loop, reply
+from processes import Start, nothing_left, start, wait_until, who
+
+from tinyasgi import Server
+from tinyasgi.testing import connect, serve
+
+__all__ = ["nothing_left", "start"]
+
+HEALTH = GET.replace(b" / ", b" /healthz ")
+
+
+def test_it_is_answered_without_the_app() -> None:
+    seen = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["path"])
+        await reply(send)
+
+    with serve(app, lifespan="off", health_path="/healthz") as server, Client(server) as client:
+        response = client.response(HEALTH)
+        assert (response.status, response.body) == (200, b"ok\n")
+        assert response.fields["cache-control"] == "no-store"
+        assert client.response(HEALTH.replace(b"healthz", b"healthz/more")).status == 200
+        client.response(GET)
+    assert seen == ["/healthz/more", "/"]
+
+
+def test_without_it_the_app_is_asked() -> None:
+    with serve(hello) as server, Client(server) as client:
+        assert client.response(HEALTH).body == b"hello"
+
+
+@pytest.mark.parametrize("target", [b"/healthz", b"/api/healthz", b"/healthz?verbose=1"])
+def test_root_path(target: bytes) -> None:
+    with serve(hello, root_path="/api", health_path="/healthz") as server, Client(server) as client:
+        assert client.response(HEALTH.replace(b"/healthz", target)).body == b"ok\n"
+
+
+def test_it_is_not_in_the_access_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tinyasgi.access")
+    with serve(hello, health_path="/healthz") as server, Client(server) as client:
+        client.response(HEALTH)
+        client.response(GET)
+    assert [record.name for record in caplog.records].count("tinyasgi.access") == 1
+    assert "healthz" not in caplog.text
+
+
+@in_loop
+async def test_it_is_answered_whatever_runs() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    async with Server(app, lifespan="off", port=0, limit_concurrency=1, health_path="/healthz",
+                      timeout_graceful_shutdown=0) as server:  # fmt: skip
+
+        async def ask(request: bytes) -> bytes:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(request)
+            try:
+                return await reader.readline()
+            finally:
+                writer.close()
+
+        running = asyncio.create_task(ask(GET))
+        while not server._context.running:
+            await asyncio.sleep(0)
+        assert await ask(HEALTH) == b"HTTP/1.1 200 OK\r\n"
+        running.cancel()
+        await asyncio.wait([running])
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_shutdown_delay(loop: Any) -> None:
+    """It still accepts; answers say that the connection closes, and the health path says 503."""
+    server = Server(hello, port=0, lifespan="off", health_path="/healthz", shutdown_delay=600)
+    await server.__aenter__()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    server.stop()
+    end = asyncio.create_task(server.__aexit__(None, None, None))
+    heads = []
+    for request in (GET, HEALTH):
+        fresh_reader, fresh_writer = await asyncio.open_connection("127.0.0.1", server.port)
+        for one, other in ((fresh_reader, fresh_writer), (reader, writer)):
+            if one is reader and request is HEALTH:
+                continue
+            other.write(request)
+            heads.append((await one.read()).lower())
+            other.close()
+    assert [head.split()[1] for head in heads] == [b"200", b"200", b"503"]
+    assert all(b"connection: close" in head for head in heads)
+    assert not end.done()
+    server.quit()
+    await end
+    with pytest.raises(OSError):  # nobody listens any more
+        await asyncio.open_connection("127.0.0.1", server.port)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="watches its processes in /proc")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_shutdown_delay_of_the_command(workers: str, start: Start) -> None:
+    words = ["--workers", workers, "--shutdown-delay", "0.5", "--health-path", "/healthz"]
+    with start(*words) as command:
+        port = command.port
+        who(port, int(workers))
+        command.send(signal.SIGTERM)
+        command.wait_for("stopping")
+
+        def status() -> int:
+            with Client(port) as client:
+                return client.response(HEALTH).status
+
+        wait_until(lambda: status() == 503)
+        with Client(port) as client:
+            assert client.response(GET).fields["connection"] == "close"
+        assert command.wait() == 0
+
+
+@in_loop
+async def test_it_costs_nothing_when_it_is_off() -> None:
+    async with connect(hello) as connection:
+        assert connection.context.app is hello
