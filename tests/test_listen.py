@@ -109,12 +109,12 @@ def test_address_of_nobody() -> None:
 def test_several_addresses(path: str) -> None:
     addresses = ("127.0.0.1:0", "[::1]:0", f"unix:{path}")
     with serve(hello, bind=addresses, lifespan="off") as server:
-        assert [address.rpartition(":")[0] for address in server.addresses] == [
+        assert [address.rpartition(":")[0] for address in server.server.addresses] == [
             "http://127.0.0.1",
             "http://[::1]",
             "unix",
         ]
-        for address in server.addresses:
+        for address in server.server.addresses:
             host, _, end = address.removeprefix("http://").rpartition(":")
             family = socket.AF_UNIX if host == "unix" else socket.AF_INET6
             family = socket.AF_INET if host == "127.0.0.1" else family
@@ -130,7 +130,7 @@ def test_all_of_ipv6_beside_ipv4() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with serve(hello, bind=(f"[::]:{port}", f"127.0.0.1:{port}"), lifespan="off") as server:
-        assert server.addresses == [f"http://[::]:{port}", f"http://127.0.0.1:{port}"]
+        assert server.server.addresses == [f"http://[::]:{port}", f"http://127.0.0.1:{port}"]
 
 
 @pytest.mark.parametrize("bad", ["127.0.0.1:{port}", "unix:no/such/place"])
