@@ -87,7 +87,8 @@ SERVERS = {
         ),
         Server(
             "uvicorn",
-            "-m uvicorn {app} --loop {loop} --http httptools --no-proxy-headers",
+            "-m uvicorn {app} --loop {loop} --http httptools --no-proxy-headers"
+            " --timeout-keep-alive 75",
             tls=f"{_ADDRESS} --ssl-certfile {{certfile}} --ssl-keyfile {{keyfile}}",
             websocket="--ws websockets-sansio",
         ),
