@@ -23,6 +23,7 @@ from helpers import (
 )
 
 from tinyasgi import Server
+from tinyasgi.context import SLICE
 from tinyasgi.testing import connect, serve
 
 # Tasks and their contexts.
@@ -279,6 +280,30 @@ class Gate:
 
 def get(path: str) -> bytes:
     return b"GET %b HTTP/1.1\r\nHost: here\r\n\r\n" % path.encode()
+
+
+@in_loop
+async def test_many_connections_are_judged_a_few_in_a_turn() -> None:
+    turn, judged = 0, []
+
+    class Idle:
+        def sweep(self, ticks: int) -> None:
+            judged.append((turn, self))
+
+    async with connect(hello) as connection:
+        context = connection.context
+        context.connections.update(Idle() for _ in range(1000))  # type: ignore[misc]
+        context._sweep(list(context.connections))
+        judged_first = {one for _, one in judged}
+        gone = [one for one in context.connections if one not in judged_first][:100]
+        context.connections.difference_update(gone)
+        while len(judged) < 900:
+            turn += 1
+            await asyncio.sleep(0)
+        turns = [number for number, _ in judged]
+        assert max(map(turns.count, turns)) <= SLICE
+        assert len({one for _, one in judged}.difference(gone)) == 900
+        context.connections.intersection_update([connection.protocol])
 
 
 def test_limit_connections() -> None:

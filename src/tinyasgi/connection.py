@@ -1,53 +1,22 @@
 """A transport under watch, whatever protocol is spoken on it: flow control, time limits, ends."""
 
 import asyncio
-import math
-from functools import lru_cache
-from typing import Final
 
-from .config import Config
 from .context import Context, peer_name
+from .deadlines import CLOSE, FIRST, WRITE
 from .typing import Address
 
-__all__ = ["APP", "BODY", "CLOSE", "CLOSING", "FAREWELL", "FIRST", "FRAME", "HEAD", "LINGER"]
-__all__ += ["NEXT", "PONG", "Connection"]
+__all__ = ["Connection"]
 
-#: Seconds in which a peer that may still be sending can read the last response, before unread
-#: data would reset the connection (RFC 9112 §9.6).
-LINGER = 2
 #: Bytes that are not kept to be written with others.
 BURST = 16 * 1024
-
-# What a connection waits for: plain numbers, they index its time limits.
-FIRST: Final = 0  # the first byte of the first request
-NEXT: Final = 1  # the first byte of a further request
-HEAD: Final = 2  # the rest of a head
-BODY: Final = 3  # body that the app asked for, or that is dropped
-APP: Final = 4  # the app
-CLOSE: Final = 5  # the peer's end of a connection that serves no more
-FAREWELL: Final = 6  # the last messages of a WebSocket app, when the server stops
-CLOSING: Final = 7  # the Close frame that answers ours
-FRAME: Final = 8  # a frame
-PONG: Final = 9  # a sign of life, after a ping
-WRITE: Final = 10  # the peer to read what is written: judged besides the others
-
-
-@lru_cache(maxsize=8)
-def _limits(config: Config) -> tuple[float, ...]:
-    """Time limits in ticks, in the order of the above."""
-    head, keep_alive, body = config.timeout_head, config.timeout_keep_alive, config.timeout_body
-    http = head, keep_alive, head, body, 0, LINGER
-    websocket = 0, LINGER, config.ws_ping_interval, config.ws_ping_timeout
-    limits = [math.ceil(limit) or math.inf for limit in (*http, *websocket, config.timeout_write)]
-    limits[FAREWELL] = 0  # to the next tick
-    return tuple(limits)
 
 
 class Connection(asyncio.Protocol):
     """What a protocol needs of its transport.
 
-    `_wait` and `_since` say what it waits for and from which tick on; `sweep` holds that against
-    the time limits.
+    `_wait` and `_since` say what it waits for (`deadlines`) and from which tick on; `sweep` holds
+    that against the time limits.
     """
 
     # fmt: off
@@ -179,7 +148,7 @@ class Connection(asyncio.Protocol):
 
     def sweep(self, ticks: int) -> None:
         """Gives up what has waited for too long."""
-        limits = _limits(self._context.config)
+        limits = self._context.limits
         unsent = self._transport.get_write_buffer_size()
         if unsent != self._unsent:
             self._unsent = unsent

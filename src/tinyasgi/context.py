@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from . import __version__, parsers, rules
+from . import __version__, deadlines, parsers, rules
 from .cache import Cache
 from .config import Config
 from .encoder import Defaults
@@ -29,6 +29,8 @@ _EAGER: Any = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
 #: Most log lines a second about the faults of peers.
 NOTES = 20
+#: Connections that are judged in one turn of the loop.
+SLICE = 200
 
 
 def peer_name(address: Any) -> str:
@@ -96,6 +98,8 @@ class Context:
         #: Called when a connection or an exchange is gone.
         self.on_gone: Callable[[], None] = lambda: None
         self.ticks = 0
+        #: How many ticks a connection may wait for what (`deadlines`).
+        self.limits = deadlines.limits(config)
         self._timer: asyncio.TimerHandle | None = None
         self._notes = 0
         self.defaults = self._make_defaults()
@@ -170,11 +174,16 @@ class Context:
             self.defaults = self._make_defaults()
             self._timer = self.loop.call_later(1.0, self._tick)
             # Twice around the loop: what peers have sent by now is read before they are judged.
-            self.loop.call_soon(self.loop.call_soon, self._sweep)
+            self.loop.call_soon(self.loop.call_soon, self._sweep, list(self.connections))
 
-    def _sweep(self) -> None:
-        for connection in list(self.connections):
-            connection.sweep(self.ticks)
+    def _sweep(self, waiting: list[Swept]) -> None:
+        """Lets connections judge themselves, a few in a turn: ten thousand would hold others up."""
+        for connection in waiting[-SLICE:]:
+            if connection in self.connections:
+                connection.sweep(self.ticks)
+        del waiting[-SLICE:]
+        if waiting:
+            self.loop.call_soon(self._sweep, waiting)
 
     # What requests and responses have in common.
 

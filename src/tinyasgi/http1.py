@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING
 
 from . import decoder, encoder, rules
-from .connection import APP, BODY, CLOSE, HEAD, NEXT, Connection
+from .connection import Connection
 from .context import Context
+from .deadlines import APP, BODY, CLOSE, HEAD, NEXT
 from .exchange import COMPLETE, LOST, STREAMING, Exchange
 from .parsers import BadRequest
 from .typing import Fields, Pairs

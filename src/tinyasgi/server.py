@@ -13,8 +13,8 @@ from typing import Any
 
 from . import listen, load, log
 from .config import Config
-from .connection import LINGER
 from .context import Context, peer_name
+from .deadlines import LINGER
 from .exchange import Exchange
 from .health import Health
 from .http1 import HTTP1Connection

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sized
 from functools import partial
 
-from ..connection import CLOSE, CLOSING, FAREWELL, FRAME, PONG, Connection
+from ..connection import Connection
 from ..context import Context
+from ..deadlines import CLOSE, CLOSING, FAREWELL, FRAME, PONG
 from ..exchange import COMPLETE, LOST, ClientDisconnected, Exchange
 from . import frames
 from .deflate import SMALL

@@ -1,0 +1,36 @@
+"""What a connection waits for, and for how long."""
+
+import math
+from typing import Final
+
+from .config import Config
+
+__all__ = ["APP", "BODY", "CLOSE", "CLOSING", "FAREWELL", "FIRST", "FRAME", "HEAD", "LINGER"]
+__all__ += ["NEXT", "PONG", "WRITE", "limits"]
+
+#: Seconds in which a peer that may still be sending can read the last response, before unread
+#: data would reset the connection (RFC 9112 §9.6).
+LINGER = 2
+
+# Plain numbers, they index the time limits.
+FIRST: Final = 0  # the first byte of the first request
+NEXT: Final = 1  # the first byte of a further request
+HEAD: Final = 2  # the rest of a head
+BODY: Final = 3  # body that the app asked for, or that is dropped
+APP: Final = 4  # the app
+CLOSE: Final = 5  # the peer's end of a connection that serves no more
+FAREWELL: Final = 6  # the last messages of a WebSocket app, when the server stops
+CLOSING: Final = 7  # the Close frame that answers ours
+FRAME: Final = 8  # a frame
+PONG: Final = 9  # a sign of life, after a ping
+WRITE: Final = 10  # the peer to read what is written: judged besides the others
+
+
+def limits(config: Config) -> tuple[float, ...]:
+    """Time limits in seconds, in the order of the above; they pass when more ticks have."""
+    head, keep_alive, body = config.timeout_head, config.timeout_keep_alive, config.timeout_body
+    http = head, keep_alive, head, body, 0, LINGER
+    websocket = 0, LINGER, config.ws_ping_interval, config.ws_ping_timeout
+    found = [math.ceil(limit) or math.inf for limit in (*http, *websocket, config.timeout_write)]
+    found[FAREWELL] = 0  # to the next tick
+    return tuple(found)
