@@ -251,10 +251,10 @@ class Server:
     async def _drain(self) -> None:
         """Ends all connections and exchanges; when it returns, none is left but for a log line."""
         context = self._context
-        await _let_loop_read()
         context.leaving = True
         if self._health is not None:
             self._health.stopping = not self._replaced
+        await _let_loop_read()
         if self._replaced:
             self._stop_listening()
             await self._within(LEAVE, self._until_left())
