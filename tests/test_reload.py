@@ -105,7 +105,7 @@ def test_changes(
                     break
             assert ready
             assert found.take() == [str(app)]
-            while selector.select(1):
+            while selector.select(0.3):
                 assert found.take() == [str(app)]
 
 

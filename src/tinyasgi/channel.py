@@ -42,13 +42,16 @@ class Brief:
     """Where paths begin."""
     path: list[str]
     """Where modules are looked for."""
+    arguments: list[str]
+    """The command line."""
     environment: dict[str, str]
     """What a new process starts with."""
 
     @classmethod
     def of(cls, target: str, config: Config) -> "Brief":
         """For processes that start as this one has started."""
-        return cls(target, config, os.getcwd(), sys.path.copy(), dict(os.environ))
+        path, arguments = sys.path.copy(), sys.argv.copy()
+        return cls(target, config, os.getcwd(), path, arguments, dict(os.environ))
 
     def __str__(self) -> str:
         import pickle  # not before it is needed

@@ -40,8 +40,9 @@ _TLS_VERSIONS = choice("1.2", "1.3")
 class Config:
     """All options of a server; `docs/options.md` lists them.
 
-    Times are in seconds and sizes in bytes. 0 switches a limit off, but for the graceful shutdown
-    it means at once; None is "not given". Raises OptionError for a value that is not allowed.
+    Times are in seconds, and sizes in bytes unless the help says otherwise. 0 switches a limit
+    off, but for the graceful shutdown it means at once; None is "not given". Raises OptionError
+    for a value that is not allowed.
     """
 
     factory: bool = option(

@@ -280,6 +280,7 @@ class Server:
         context.leaving = True
         if self._health is not None:
             self._health.stopping = not self._replaced
+        await _let_loop_read()
         if self._replaced:
             await self._finish_accepting()
             await self._within(LEAVE, self._until_left())

@@ -25,7 +25,7 @@ def succeed(supervisor: Supervisor) -> NoReturn:
     """Replaces this program by one in which the supervisor goes on."""
     spawn.block_signals()  # until the new program takes them
     file = tempfile.TemporaryFile()  # noqa: SIM115  # for the new program
-    _Pickler(file).dump((sys.path, supervisor))
+    _Pickler(file).dump(supervisor)
     file.seek(0)
     os.set_inheritable(file.fileno(), True)
     spawn.execute(COMMAND, [str(file.fileno())], supervisor.brief.environment)
@@ -34,8 +34,9 @@ def succeed(supervisor: Supervisor) -> NoReturn:
 def inherit() -> Supervisor:
     """The supervisor, in the new program."""
     with open(int(sys.argv[1]), "rb") as file:
-        sys.path[:], supervisor = pickle.load(file)
+        supervisor = pickle.load(file)
     assert isinstance(supervisor, Supervisor)
+    sys.path[:], sys.argv[:] = supervisor.brief.path, supervisor.brief.arguments
     supervisor.renew()
     return supervisor
 

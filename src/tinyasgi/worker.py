@@ -28,7 +28,7 @@ def main() -> NoReturn:
     except EOFError:
         sys.exit(0)  # the supervisor is gone already
     brief = Brief.read(text)
-    sys.path[:] = brief.path
+    sys.path[:], sys.argv[:] = brief.path, brief.arguments
     os.chdir(brief.folder)
     sys.exit(become(messages, sockets, brief))
 
