@@ -3,21 +3,17 @@
 import asyncio
 import logging
 import re
-import selectors
 import socket
-import ssl
-import sys
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any
 
 from . import listen, load, log
+from .accept import Acceptor, let_loop_read
 from .config import Config
-from .context import Context, peer_name
-from .deadlines import LINGER
+from .context import Context
 from .exchange import Exchange
 from .health import Health
-from .http1 import HTTP1Connection
 from .lifespan import Lifespan
 from .typing import App
 
@@ -25,8 +21,6 @@ __all__ = ["Server", "serve"]
 
 logger = logging.getLogger("tinyasgi.server")
 
-#: Bytes that the kernel takes of what a peer's window has no room for.
-MAX_UNSENT = 64 * 1024
 #: Seconds for what is cut short to come to its end.
 LAST = 1.0
 #: Seconds in which idle clients of a server that is replaced may send one more request.
@@ -74,10 +68,6 @@ class Server:
             access = access and self._health.unlogged(access)
         self._access = access
         self._on_error = on_error
-        self._listeners: list[asyncio.AbstractServer] = []
-        #: Sockets that are accepted from here, and whether they are at the moment.
-        self._readers: dict[socket.socket, bool] = {}
-        self._handshakes: set[asyncio.Task[None]] = set()
         self._lifespan = Lifespan(self._app, self.config.lifespan, on_error)
         self._stop = asyncio.Event()
         self._gone = asyncio.Event()
@@ -123,6 +113,7 @@ class Server:
         context.on_stop = self._fail
         context.on_error = self._on_error
         context.on_gone = self._on_gone
+        self._acceptor = Acceptor(context, self._tls)
         context.access = self._access
         if not self._sockets:
             self._sockets = listen.bind(self.config)
@@ -135,7 +126,7 @@ class Server:
             context.variables = self._lifespan.variables
             context.state = self._lifespan.state
             for sock in self._sockets:
-                await self._listen(sock)
+                await self._acceptor.listen(sock)
         except BaseException:
             await self._end_app()
             raise
@@ -190,87 +181,12 @@ class Server:
         """Listens on further sockets, which are closed at the end."""
         for sock in sockets:
             self._sockets.append(sock)
-            await self._listen(sock)
-
-    async def _listen(self, sock: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        backlog = self.config.backlog
-        sock.setblocking(False)
-        tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
-        if tcp and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            # What is accepted inherits it. By default the kernel takes megabytes for each slow
-            # client: memory, time until a stop or a disconnect is seen, and cold caches.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT)
-        if self._tls is not None or self.config.limit_connections:
-            sock.listen(backlog)
-            loop.add_reader(sock, self._accept, sock)
-            self._readers[sock] = True
-            return
-        unix = sock.family == socket.AF_UNIX
-        create: Any = loop.create_unix_server if unix else loop.create_server
-        # From Python 3.13 on a loop would remove the file, which may be another process's by then.
-        more = {"cleanup_socket": False} if unix and sys.version_info >= (3, 13) else {}
-        self._listeners.append(await create(self._connect, sock=sock, backlog=backlog, **more))
-
-    def _connect(self) -> HTTP1Connection:
-        return HTTP1Connection(self._context)
-
-    def _accept(self, sock: socket.socket) -> None:
-        """Accepts one by one: for a limit that holds, and to see TLS handshakes that fail."""
-        loop = asyncio.get_running_loop()
-        if self._is_full():
-            self._pause_accepting(sock)
-            return
-        try:
-            accepted, peer = sock.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:  # out of file descriptors, for one
-            logger.error("can't accept a connection: %s", error)
-            self._pause_accepting(sock)
-            loop.call_later(1.0, self._on_gone)
-            return
-        accepted.setblocking(False)
-        task = loop.create_task(self._shake_hands(accepted, peer))
-        self._handshakes.add(task)
-        task.add_done_callback(self._on_shaken)
-
-    def _is_full(self) -> bool:
-        limit = self.config.limit_connections
-        return 0 < limit <= len(self._context.connections) + len(self._handshakes)
-
-    def _pause_accepting(self, sock: socket.socket) -> None:
-        asyncio.get_running_loop().remove_reader(sock)
-        self._readers[sock] = False
-
-    def _on_shaken(self, task: asyncio.Task[None]) -> None:
-        self._handshakes.discard(task)
-        self._on_gone()
+            await self._acceptor.listen(sock)
 
     def _on_gone(self) -> None:
         """A connection or an exchange has ended."""
         self._gone.set()
-        for sock, reading in self._readers.items():
-            if not reading and not self._is_full():
-                self._readers[sock] = True
-                asyncio.get_running_loop().add_reader(sock, self._accept, sock)
-
-    async def _shake_hands(self, accepted: socket.socket, peer: Any) -> None:
-        loop = asyncio.get_running_loop()
-        tls: dict[str, Any] = {}
-        if self._tls is not None:
-            tls = {"ssl": self._tls, "ssl_shutdown_timeout": LINGER}
-            tls["ssl_handshake_timeout"] = self.config.timeout_head or None
-        try:
-            await loop.connect_accepted_socket(self._connect, accepted, **tls)
-        except ssl.SSLError as error:
-            reason = error.reason or str(error)
-            if reason == "HTTP_REQUEST":
-                reason = "a request without TLS on a port with TLS"
-            self._context.note(peer_name(peer), f"no TLS handshake: {reason}")
-            accepted.close()
-        except (OSError, asyncio.CancelledError):
-            accepted.close()
+        self._acceptor.resume()
 
     # Stopping.
 
@@ -280,17 +196,17 @@ class Server:
         context.leaving = True
         if self._health is not None:
             self._health.stopping = not self._replaced
-        await _let_loop_read()
+        await let_loop_read()
         if self._replaced:
-            await self._finish_accepting()
+            await self._acceptor.finish()
             await self._within(LEAVE, self._until_left())
         elif self.config.shutdown_delay and not self._hurry:
             await self._within(self.config.shutdown_delay, asyncio.Event().wait())
-        await self._finish_accepting()
-        for handshake in self._handshakes:
+        await self._acceptor.finish()
+        for handshake in self._acceptor.handshakes:
             handshake.cancel()
         context.stopping = True
-        await _let_loop_read()
+        await let_loop_read()
         for connection in list(context.connections):
             connection.stop()
         grace = 0 if self._hurry else self.config.timeout_graceful_shutdown
@@ -305,32 +221,12 @@ class Server:
             if context.running:
                 logger.error("%d requests did not end when cancelled", len(context.running))
 
-    async def _finish_accepting(self) -> None:
-        """Accepts until no connection waits, as a loop may take one in each turn; then no more."""
-        if not self._listeners and not self._readers:
-            return
-        with selectors.DefaultSelector() as selector:
-            for sock in self._sockets:
-                selector.register(sock, selectors.EVENT_READ)
-            for _ in range(self.config.backlog):
-                if not selector.select(0):
-                    break
-                await asyncio.sleep(0)
-        await _let_loop_read()
-        self._stop_listening()
-
-    def _stop_listening(self) -> None:
-        for listener in self._listeners:
-            listener.close()
-        self._listeners.clear()
-        for sock in self._readers:
-            self._pause_accepting(sock)
-        self._readers.clear()
-
     async def _until_left(self) -> None:
         """Until all clients are gone, or the server is to stop after all."""
         context = self._context
-        while self._replaced and (context.connections or context.running or self._handshakes):
+        while self._replaced and (
+            context.connections or context.running or self._acceptor.handshakes
+        ):
             self._gone.clear()
             await self._gone.wait()
 
@@ -362,17 +258,11 @@ class Server:
             self._close()
 
     def _close(self) -> None:
-        self._stop_listening()
+        self._acceptor.stop()
         for sock in self._sockets:
             sock.close()
         self._sockets.clear()
         listen.release(self._files)
-
-
-async def _let_loop_read() -> None:
-    """Twice around the event loop: what has arrived by now is read."""
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
 
 
 async def serve(app: Any, config: Config | None = None, **options: Any) -> None:

@@ -1,0 +1,147 @@
+"""Listening sockets → connections: TLS handshakes, and a limit that holds."""
+
+import asyncio
+import logging
+import selectors
+import socket
+import ssl
+import sys
+from typing import Any
+
+from .context import Context, peer_name
+from .deadlines import LINGER
+from .http1 import HTTP1Connection
+
+__all__ = ["Acceptor", "let_loop_read"]
+
+logger = logging.getLogger("tinyasgi.server")
+
+#: Bytes that the kernel takes of what a peer's window has no room for.
+MAX_UNSENT = 64 * 1024
+
+
+class Acceptor:
+    """Accepts connections for a context.
+
+    As a rule the event loop does it, that is the fastest. It is done here, one by one, with TLS, to
+    see handshakes that fail; and with a limit, which has to hold before a connection is accepted.
+    """
+
+    def __init__(self, context: Context, tls: ssl.SSLContext | None) -> None:
+        self._context = context
+        self._tls = tls
+        self._sockets: list[socket.socket] = []
+        self._listeners: list[asyncio.AbstractServer] = []
+        #: Sockets that are accepted from here, and whether they are at the moment.
+        self._readers: dict[socket.socket, bool] = {}
+        self.handshakes: set[asyncio.Task[None]] = set()
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Accepts from a bound socket, from now on. Raises OSError."""
+        loop, config = self._context.loop, self._context.config
+        self._sockets.append(sock)
+        sock.setblocking(False)
+        tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
+        if tcp and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # What is accepted inherits it. By default the kernel takes megabytes for each slow
+            # client: memory, time until a stop or a disconnect is seen, and cold caches.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT)
+        if self._tls is not None or config.limit_connections:
+            sock.listen(config.backlog)
+            loop.add_reader(sock, self._accept, sock)
+            self._readers[sock] = True
+            return
+        unix = sock.family == socket.AF_UNIX
+        create: Any = loop.create_unix_server if unix else loop.create_server
+        # From Python 3.13 on a loop would remove the file, which may be another process's by then.
+        more = {"cleanup_socket": False} if unix and sys.version_info >= (3, 13) else {}
+        self._listeners.append(
+            await create(self._connect, sock=sock, backlog=config.backlog, **more)
+        )
+
+    def _connect(self) -> HTTP1Connection:
+        return HTTP1Connection(self._context)
+
+    def _accept(self, sock: socket.socket) -> None:
+        loop = self._context.loop
+        if self._is_full():
+            self._pause(sock)
+            return
+        try:
+            accepted, peer = sock.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:  # out of file descriptors, for one
+            logger.error("can't accept a connection: %s", error)
+            self._pause(sock)
+            loop.call_later(1.0, self.resume)
+            return
+        accepted.setblocking(False)
+        task = loop.create_task(self._shake_hands(accepted, peer))
+        self.handshakes.add(task)
+        task.add_done_callback(self._on_shaken)
+
+    def _is_full(self) -> bool:
+        limit = self._context.config.limit_connections
+        return 0 < limit <= len(self._context.connections) + len(self.handshakes)
+
+    def _pause(self, sock: socket.socket) -> None:
+        self._context.loop.remove_reader(sock)
+        self._readers[sock] = False
+
+    def _on_shaken(self, task: asyncio.Task[None]) -> None:
+        self.handshakes.discard(task)
+        self._context.on_gone()
+
+    def resume(self) -> None:
+        """Accepts again, if that was paused and there is room now."""
+        for sock, reading in self._readers.items():
+            if not reading and not self._is_full():
+                self._readers[sock] = True
+                self._context.loop.add_reader(sock, self._accept, sock)
+
+    async def _shake_hands(self, accepted: socket.socket, peer: Any) -> None:
+        loop = self._context.loop
+        tls: dict[str, Any] = {}
+        if self._tls is not None:
+            tls = {"ssl": self._tls, "ssl_shutdown_timeout": LINGER}
+            tls["ssl_handshake_timeout"] = self._context.config.timeout_head or None
+        try:
+            await loop.connect_accepted_socket(self._connect, accepted, **tls)
+        except ssl.SSLError as error:
+            reason = error.reason or str(error)
+            if reason == "HTTP_REQUEST":
+                reason = "a request without TLS on a port with TLS"
+            self._context.note(peer_name(peer), f"no TLS handshake: {reason}")
+            accepted.close()
+        except (OSError, asyncio.CancelledError):
+            accepted.close()
+
+    async def finish(self) -> None:
+        """Accepts until no connection waits, as a loop may take one in each turn; then no more."""
+        if not self._listeners and not self._readers:
+            return
+        with selectors.DefaultSelector() as selector:
+            for sock in self._sockets:
+                selector.register(sock, selectors.EVENT_READ)
+            for _ in range(self._context.config.backlog):
+                if not selector.select(0):
+                    break
+                await asyncio.sleep(0)
+        await let_loop_read()
+        self.stop()
+
+    def stop(self) -> None:
+        """Accepts no more."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        for sock in self._readers:
+            self._pause(sock)
+        self._readers.clear()
+
+
+async def let_loop_read() -> None:
+    """Twice around the event loop: what has arrived by now is read."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
