@@ -389,6 +389,26 @@ def test_parser_that_is_not_installed(start: Any, tmp_path: Path) -> None:
     assert "httptools" in log
 
 
+COLLECTED = """
+import gc
+{}
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({{"type": "http.response.start", "status": 200}})
+    await send({{"type": "http.response.body", "body": b"%d" % gc.get_threshold()[0]}})
+"""
+
+
+@pytest.mark.parametrize(("line", "seen"), [("", b"10000"), ("gc.set_threshold(900)", b"900")])
+def test_garbage_collection(start: Any, tmp_path: Path, line: str, seen: bytes) -> None:
+    """It is made rarer, unless the app says how it wants it."""
+    (tmp_path / "collected.py").write_text(COLLECTED.format(line))
+    command = start("collected:app")
+    with Client(command.port) as client:
+        assert client.response(GET).body == seen
+    assert command.stop() == 0
+
+
 # `run` called from a program.
 
 
@@ -397,7 +417,9 @@ def own_logging() -> Iterator[None]:
     """Undoes what a run sets up for its process."""
     loggers = [logging.getLogger(f"tinyasgi{name}") for name in ("", ".server", ".access")]
     before = [(logger, vars(logger).copy(), logger.handlers[:]) for logger in loggers]
+    threshold = gc.get_threshold()
     yield
+    gc.set_threshold(*threshold)
     for logger, attributes, handlers in before:
         vars(logger).update(attributes)
         logger.handlers[:] = handlers
