@@ -96,6 +96,8 @@ def latencies(axes: Any, name: str, outcomes: Mapping[str, Outcome]) -> None:
             axes.plot(curve, style, color=COLOURS[server], label=server, marker=".", lw=1.5)
     axes.set_xticks(range(len(PERCENTILES)), [f"{p:g}" for p in PERCENTILES])
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(mpl.ticker.NullLocator())
     axes.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
     axes.grid(axis="y", lw=0.5)
     axes.set_xlabel("percentile")
