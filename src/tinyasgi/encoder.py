@@ -9,8 +9,8 @@ from .parsers import TOKEN
 from .rules import RequestLine
 from .typing import Pairs
 
-__all__ = ["CONTINUE", "NONE", "Defaults", "Framing", "encode_body", "encode_head"]
-__all__ += ["encode_refusal", "encode_switch"]
+__all__ = ["CONTINUE", "NONE", "PLAIN_TEXT", "Defaults", "Framing", "encode_body"]
+__all__ += ["encode_head", "encode_refusal", "encode_switch"]
 
 #: How the end of a response body is known (RFC 9112 §6.3): the number of bytes still to come, or
 #: one of these.
@@ -29,6 +29,8 @@ _STATUS_LINES = {
     if status >= 200
 }
 _BODILESS = frozenset({204, 304})
+#: The field of the texts that the server itself sends.
+PLAIN_TEXT = (b"content-type", b"text/plain; charset=utf-8")
 #: What a refusal tells besides.
 _REFUSALS = {
     426: [  # RFC 9110 §15.5.22, RFC 6455 §4.4
@@ -198,7 +200,7 @@ def encode_refusal(status: int, reason: str, defaults: Defaults, method: str) ->
     reason: for the body. method: of the request, as far as it is known.
     """
     body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
-    fields = [(b"content-type", b"text/plain; charset=utf-8"), *_REFUSALS.get(status, ())]
+    fields = [PLAIN_TEXT, *_REFUSALS.get(status, ())]
     line = RequestLine(method, "1.1", None, {}, "")
     head, framing, _ = encode_head(status, fields, defaults, line, False, len(body))
     return head + encode_body(framing, body, False)[0]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from .config import Config
+from .encoder import PLAIN_TEXT
 from .exchange import Exchange
 from .typing import App, Receive, Scope, Send
 
@@ -25,7 +26,7 @@ class Health:
         if scope["type"] != "http" or scope["path"] != self._path:
             await self._app(scope, receive, send)
             return
-        fields = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")]
+        fields = [PLAIN_TEXT, (b"cache-control", b"no-store")]
         status, body = (503, b"stopping\n") if self.stopping else (200, b"ok\n")
         await send({"type": "http.response.start", "status": status, "headers": fields})
         await send({"type": "http.response.body", "body": body})

@@ -293,8 +293,7 @@ class HTTP1Connection(Connection):
     def abort(self, exchange: Exchange) -> None:
         if exchange.phase < STREAMING:
             exchange.status = 500
-            fields = [(b"content-type", b"text/plain; charset=utf-8")]
-            self.write_head(exchange, fields, b"Internal Server Error", False)
+            self.write_head(exchange, [encoder.PLAIN_TEXT], b"Internal Server Error", False)
         else:
             self._flush()  # what there is of it
             self._lose(exchange)

@@ -4,6 +4,7 @@ from collections import deque
 from typing import Any
 
 from ..config import Config
+from ..encoder import PLAIN_TEXT
 from ..exchange import COMPLETE, MESSAGE, STREAMING, WAITING, ClientDisconnected, Exchange
 from ..rules import RequestLine
 from ..typing import Message, Scope
@@ -125,8 +126,7 @@ class WebSocketExchange(Exchange):
 
     def _deny(self) -> None:
         self.status = 403
-        fields = [(b"content-type", b"text/plain; charset=utf-8")]
-        self.connection.write_head(self, fields, b"Forbidden\n", False)
+        self.connection.write_head(self, [PLAIN_TEXT], b"Forbidden\n", False)
         self._closed = True
 
     # What the connection and the context call.
