@@ -196,7 +196,6 @@ class Server:
         context.leaving = True
         if self._health is not None:
             self._health.stopping = not self._replaced
-        await let_loop_read()
         if self._replaced:
             await self._acceptor.finish()
             await self._within(LEAVE, self._until_left())
