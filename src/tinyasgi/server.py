@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any
 
-from . import listen, load, log
+from . import listen, load, log, tls
 from .accept import Acceptor, let_loop_read
 from .config import Config
 from .context import Context
@@ -57,7 +57,7 @@ class Server:
     ) -> None:
         self.config = (config or Config()).replace(**options)
         self._app: App = load.as_asgi3(app, self.config.interface)
-        self._tls = listen.tls_context(self.config)
+        self._tls = tls.make_context(self.config)
         self._sockets = list(sockets)
         self._files: list[str] = []
         if access is None and log.wants_records(self.config):
