@@ -8,9 +8,10 @@ import ssl
 import sys
 from typing import Any
 
-from .context import Context, peer_name
+from .context import Context
 from .deadlines import LINGER
 from .http1 import HTTP1Connection
+from .origin import peer_name
 
 __all__ = ["Acceptor", "let_loop_read"]
 

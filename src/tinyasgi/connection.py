@@ -2,9 +2,9 @@
 
 import asyncio
 
-from .context import Context, peer_name
+from .context import Context
 from .deadlines import CLOSE, FIRST, WRITE
-from .typing import Address
+from .origin import Origin
 
 __all__ = ["Connection"]
 
@@ -21,16 +21,18 @@ class Connection(asyncio.Protocol):
 
     # fmt: off
     __slots__ = (
-        "_client", "_context", "_progress", "_reading", "_scheme", "_server", "_since",
-        "_transport", "_unsent", "_wait", "burst", "eof", "paused", "peer",
+        "_context", "_progress", "_reading", "_since", "_transport", "_unsent", "_wait", "burst",
+        "eof", "origin", "paused", "peer", "trusted",
     )
     # fmt: on
 
     _transport: asyncio.Transport
     peer: str
-    _client: Address | None
-    _server: tuple[str, int | None]
-    _scheme: str
+    """Who is at the other end of the transport, as it is called in the log."""
+    trusted: bool
+    """What the peer says of its own clients is believed."""
+    origin: Origin
+    """Where the request that is carried comes from: from the peer, or from a client of it."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -45,12 +47,9 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a BaseTransport cannot write
-        peer = transport.get_extra_info("peername")
-        host = transport.get_extra_info("sockname")
-        self.peer = peer_name(peer)
-        self._client = tuple(peer[:2]) if isinstance(peer, tuple) else None
-        self._server = tuple(host[:2]) if isinstance(host, tuple) else (host, None)
-        self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
+        self.origin = origin = Origin.of(transport)
+        self.peer = origin.name
+        self.trusted = self._context.trusts(origin.scope["client"])
         self._context.opened(self)
 
     def eof_received(self) -> bool:
@@ -131,6 +130,7 @@ class Connection(asyncio.Protocol):
         successor.connection_made(self._transport)
         successor.paused = self.paused
         successor._reading = self._reading
+        successor.origin = self.origin
         self.connection_lost(None)
 
     @property

@@ -17,9 +17,9 @@ from .encoder import Defaults
 from .exchange import COMPLETE, Exchange
 from .options import OptionError
 from .rules import RequestLine
-from .typing import App
+from .typing import Address, App
 
-__all__ = ["Context", "Swept", "peer_name"]
+__all__ = ["Context", "Swept"]
 
 logger = logging.getLogger("tinyasgi.server")
 
@@ -31,14 +31,6 @@ _EAGER: Any = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 NOTES = 20
 #: Connections that are judged in one turn of the loop.
 SLICE = 200
-
-
-def peer_name(address: Any) -> str:
-    """How a peer is called in the log: host and port, or `local` on a unix socket."""
-    if not isinstance(address, tuple):
-        return "local"
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Swept(Protocol):
@@ -80,6 +72,8 @@ class Context:
         self.leaving = False
         #: And whoever streams is told to end.
         self.stopping = False
+        #: Whether what a peer says of its own clients is believed, by its address.
+        self.trusts: Callable[[Address | None], bool] = lambda address: False
         #: Exchanges that may run at once.
         self.concurrency = config.limit_concurrency or math.inf
         #: The path that is answered whatever else is running.

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Final, Protocol
 
+from .origin import Origin
 from .rules import RequestLine
 from .typing import Message, Pairs, Scope
 
@@ -39,8 +40,8 @@ class ClientDisconnected(OSError):
 class Carrier(Protocol):
     """What an exchange asks of the connection that carries it: the seam between the two."""
 
-    peer: str
-    """The client, as it is called in the log."""
+    origin: Origin
+    """Where the request comes from."""
     paused: bool
     """More is written than the peer takes: who streams waits until `Exchange.wake`."""
     eof: bool

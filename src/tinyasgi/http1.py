@@ -68,7 +68,7 @@ class HTTP1Connection(Connection):
         """A half-close and a close look alike: who has asked for all gets its answer."""
         super().eof_received()
         exchange = self._exchange
-        if exchange is None or self._decoder is not None or self._scheme == "https":
+        if exchange is None or self._decoder is not None or not self._transport.can_write_eof():
             return False
         if type(exchange) is not Exchange:  # a handshake, and nothing to come after it
             return False
@@ -149,11 +149,8 @@ class HTTP1Connection(Connection):
         full = len(context.running) >= context.concurrency
         if full and line.scope["path"] != context.health_path:
             raise BadRequest(503, f"{len(context.running)} requests are running")
-        scope = line.scope.copy()
+        scope = line.scope | self.origin.scope
         scope["asgi"] = ASGI.copy()
-        scope["server"] = self._server
-        scope["client"] = self._client
-        scope["scheme"] = self._scheme
         scope["headers"] = fields
         scope["state"] = context.state.copy()
         if websocket and line.method == "GET" and config.ws != "none":

@@ -28,9 +28,9 @@ FLUSH = 0.1
 def access_line(exchange: Exchange) -> str:
     """Client, request line, status, bytes of body, milliseconds, and whether it was cut off."""
     taken = (time.perf_counter() - exchange.started) * 1000
-    peer, text, status = exchange.connection.peer, exchange.line.text, exchange.status
+    client, text, status = exchange.connection.origin.name, exchange.line.text, exchange.status
     mark = "" if exchange.phase == COMPLETE else " aborted"
-    return f'{peer} "{text}" {status} {exchange.sent} B {taken:.1f} ms{mark}'
+    return f'{client} "{text}" {status} {exchange.sent} B {taken:.1f} ms{mark}'
 
 
 class AccessLines:

@@ -1,0 +1,37 @@
+"""Where requests come from and go to: as the transport says it, or as a proxy does."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Origin", "peer_name"]
+
+
+def peer_name(address: Any) -> str:
+    """How a peer is called in the log: host and port, or `local` on a unix socket."""
+    if not isinstance(address, tuple):
+        return "local"
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What is known of a client and of the way that its requests came."""
+
+    scope: dict[str, Any]
+    """What it adds to a scope."""
+    name: str
+    """The client, as it is called in the log."""
+
+    @classmethod
+    def of(cls, transport: asyncio.BaseTransport) -> "Origin":
+        """What a transport knows."""
+        peer = transport.get_extra_info("peername")
+        host = transport.get_extra_info("sockname")
+        scope = {
+            "client": tuple(peer[:2]) if isinstance(peer, tuple) else None,
+            "server": tuple(host[:2]) if isinstance(host, tuple) else (host, None),
+            "scheme": "https" if transport.get_extra_info("sslcontext") else "http",
+        }
+        return cls(scope, peer_name(peer))
