@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 
 from tinyasgi import Config
-from tinyasgi.cli import environment_name, option_name
 from tinyasgi.options import FLAG, Kind
+from tinyasgi.settings import environment_name, option_name
 
 PAGE = Path(__file__).with_name("options.md")
 
@@ -14,16 +14,18 @@ HEAD = """\
 
 <!-- Written by docs/options.py from the fields of Config. Change those, then: make docs -->
 
-Each option has three names:
+Each option has four names:
 
 - on the command line: `tinyasgi app:main --timeout-head 5`;
 - in the environment: `TINYASGI_TIMEOUT_HEAD=5`, which the command line overrides;
+- in `tinyasgi.toml`, or `[tool.tinyasgi]` of `pyproject.toml`: `timeout-head = 5`, which both
+  override ([settings.md](settings.md));
 - in Python, as a field of `tinyasgi.Config` and an argument of `run`, `serve` and `Server`:
   `timeout_head=5`.
 
-Flags are said as `--access-log` or `--no-access-log`, in the environment as `true` or `false`. An
-option that is repeatable takes one value a line in the environment. Times are in seconds, sizes in
-bytes. The app itself can be given as `TINYASGI_APP`.
+Flags are said as `--access-log` or `--no-access-log`, elsewhere as `true` or `false`. An option
+that is repeatable takes one value a line in the environment, and a list in a file. Times are in
+seconds, sizes in bytes. The app itself can be given as `TINYASGI_APP`, or as `app` in a file.
 """
 
 

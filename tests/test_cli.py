@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,7 +82,10 @@ def dashed(name: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In a folder and an environment where nothing is said of options."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").touch()
     for name in os.environ:
         if name.startswith("TINYASGI_") or name == "WEB_CONCURRENCY":
             monkeypatch.delenv(name)

@@ -176,7 +176,7 @@ def test_environment_that_is_none(
     if text is not None:
         (tmp_path / "settings").write_text(text)
     with start("--workers", workers, "--env-file", "settings") as command:
-        assert command.wait() == 3
+        assert command.wait() == 2
     assert command.log.count("\n") == 1
     assert "settings" in command.log
 

@@ -1,4 +1,4 @@
-"""`Config`'s fields → command line and environment; calls `run`."""
+"""`Config`'s fields → command line; calls `run`."""
 
 import argparse
 import dataclasses
@@ -6,65 +6,38 @@ import difflib
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from . import __version__
+from . import __version__, settings
 from .config import Config
-from .options import FLAG, Kind, OptionError
+from .load import LoadError
+from .options import FLAG, Kind, OptionError, UnknownOption
 from .process import BAD_OPTION
 from .run import run
+from .settings import option_name
 
-__all__ = ["environment_name", "main", "option_name"]
-
-
-def option_name(field: str) -> str:
-    """`timeout_head` → `--timeout-head`."""
-    return "--" + field.replace("_", "-")
-
-
-def environment_name(field: str) -> str:
-    """`timeout_head` → `TINYASGI_TIMEOUT_HEAD`."""
-    return "TINYASGI_" + field.upper()
+__all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The command `tinyasgi`; exits as `run` says, and with 2 for a wrong option."""
     parser = _parser()
     given = vars(parser.parse_args(arguments))
+    show = given.pop("print_config")
     try:
-        app = given.pop("app") or os.environ.get(environment_name("app"))
-        if not app:
-            parser.error("which app? say tinyasgi module:attribute")
-        config = Config(**_values(given, os.environ))
-    except OptionError as error:
+        found = settings.settle(given, os.environ)
+        values = {name: setting.value for name, setting in found.items()}
+        app = values.pop("app", None)
+        config = Config(**values)
+    except (OptionError, LoadError) as error:
         parser.error(str(error))
+    if show:
+        print(settings.render(app, config, found))
+        sys.exit()
+    if not app:
+        parser.error("which app? say tinyasgi module:attribute")
     sys.exit(run(app, config))
-
-
-def _values(given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    """The options that were given, by field name: command line before environment."""
-    values = {}
-    for field in dataclasses.fields(Config):
-        kind: Kind = field.metadata["kind"]
-        name, value = option_name(field.name), given[field.name]
-        if value is None:
-            names = [environment_name(field.name), field.metadata["variable"]]
-            name = next(filter(environment.get, names), names[0])
-            value = environment.get(name) or None  # empty is not given
-        if isinstance(value, list):
-            value = "\n".join(value)
-        if isinstance(value, str):
-            text = value
-            try:
-                value = kind.parse(text)
-            except ValueError:
-                raise OptionError(name, text, kind.allowed) from None
-            if not kind.accepts(value):
-                raise OptionError(name, text, kind.allowed)
-        if value is not None:
-            values[field.name] = value
-    return values
 
 
 class _Parser(argparse.ArgumentParser):
@@ -77,8 +50,7 @@ class _Parser(argparse.ArgumentParser):
         for word in unknown:
             name = word.partition("=")[0]
             near = difflib.get_close_matches(name, self._option_string_actions, 1)
-            hint = f", did you mean {near[0]}?" if near else "; --help lists what there is"
-            self.error(f"there is no option {name}{hint}")
+            self.error(str(UnknownOption(name, *near)))
         return known
 
 
@@ -86,13 +58,24 @@ def _parser() -> _Parser:
     parser = _Parser(
         prog="tinyasgi",
         usage="tinyasgi [options] module:attribute",
-        description="Serves an ASGI app. Each option can be given as TINYASGI_NAME, too.",
+        description="Serves an ASGI app. Each option can be given in the environment, as"
+        " TINYASGI_NAME, and in a file, too.",
         allow_abbrev=False,
     )
     parser.add_argument("app", nargs="?", help="the app, as module:attribute")
     version = f"tinyasgi {__version__}, {platform.python_implementation()} "
     version += f"{platform.python_version()} on {platform.system()}"
     parser.add_argument("--version", action="version", version=version)
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="file of options, by default tinyasgi.toml or pyproject.toml when it is here",
+    )
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print all options and where each value is from, as a file of options, and exit",
+    )
     group: Any = parser
     for field in dataclasses.fields(Config):
         kind: Kind = field.metadata["kind"]

@@ -1,6 +1,7 @@
 """Every option, written once: name, type, default, help and check.
 
-The command line, the environment names and `docs/options.md` follow from the fields of `Config`.
+The command line, the names in the environment and in files, and `docs/options.md` follow from the
+fields of `Config`.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from .options import (
     MODE,
     PATH,
     SECONDS,
+    SECRET,
     TEXT,
     TEXTS,
     URL_PATH,
@@ -58,7 +60,9 @@ class Config:
         "auto", _LIFESPANS, "tell the app of startup and shutdown; auto: unless it refuses at once"
     )
     env_file: str | None = option(
-        None, PATH, "file of NAME=VALUE lines for the environment of the app; what is set stays"
+        None,
+        PATH,
+        "file of NAME=VALUE lines for the environment, of the app, too; what is set stays",
     )
     root_path: str = option("", TEXT, "path of the app, whether or not a proxy takes it off")
     health_path: str | None = option(
@@ -197,7 +201,7 @@ class Config:
         None, PATH, "certificate chain, PEM; with it the server speaks TLS", heading="TLS"
     )
     ssl_keyfile: str | None = option(None, PATH, "private key, PEM, unless certfile has it")
-    ssl_keyfile_password: str | None = option(None, TEXT, "password of the private key")
+    ssl_keyfile_password: str | None = option(None, SECRET, "password of the private key")
     ssl_ca_certs: str | None = option(None, PATH, "certificates that sign those of clients, PEM")
     ssl_cert_reqs: str = option("none", _CERT_REQS, "whether clients show a certificate")
     ssl_ciphers: str | None = option(None, TEXT, "ciphers for TLS 1.2, in OpenSSL's notation")

@@ -11,7 +11,7 @@ from typing import Any
 
 from .typing import App, Receive, Scope, Send
 
-__all__ = ["LoadError", "as_asgi3", "created", "load", "read_environment"]
+__all__ = ["LoadError", "as_asgi3", "created", "load", "read_environment", "read_lines"]
 
 
 class LoadError(Exception):
@@ -48,7 +48,13 @@ def load(target: str, app_dir: str) -> Any:
 
 
 def read_environment(path: str) -> None:
-    """Sets what the lines NAME=VALUE of a file say, unless it is set. Raises LoadError.
+    """Sets what the lines of a file say (`read_lines`), unless it is set. Raises LoadError."""
+    for name, value in read_lines(path).items():
+        os.environ.setdefault(name, value)
+
+
+def read_lines(path: str) -> dict[str, str]:
+    """What the lines NAME=VALUE of a file say; the first counts. Raises LoadError.
 
     `export ` before a name, quotes around a value and lines that begin with # mean nothing.
     """
@@ -57,6 +63,7 @@ def read_environment(path: str) -> None:
             lines = [line.strip() for line in file]
     except (OSError, UnicodeDecodeError) as error:
         raise LoadError(f"the environment can't be read from {path!r}: {error}") from None
+    found: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if line and not line.startswith("#"):
             name, equals, value = line.removeprefix("export ").partition("=")
@@ -65,7 +72,8 @@ def read_environment(path: str) -> None:
             value = value.strip()
             if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
                 value = value[1:-1]
-            os.environ.setdefault(name.strip(), value)
+            found.setdefault(name.strip(), value)
+    return found
 
 
 @asynccontextmanager

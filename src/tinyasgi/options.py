@@ -8,8 +8,8 @@ from typing import Any
 
 from .parsers import TOKEN
 
-__all__ = ["ADDRESSES", "FIELDS", "FLAG", "MODE", "PATH", "SECONDS", "TEXT", "TEXTS"]
-__all__ += ["URL_PATH", "Kind", "OptionError", "choice", "number", "option"]
+__all__ = ["ADDRESSES", "FIELDS", "FLAG", "MODE", "PATH", "SECONDS", "SECRET", "TEXT", "TEXTS"]
+__all__ += ["URL_PATH", "Kind", "OptionError", "UnknownOption", "choice", "number", "option"]
 
 
 class OptionError(ValueError):
@@ -17,6 +17,14 @@ class OptionError(ValueError):
 
     def __init__(self, name: str, value: object, allowed: str) -> None:
         super().__init__(f"{name}: {value!r} is not {allowed}")
+
+
+class UnknownOption(OptionError):
+    """A name that no option has; the message says it, and perhaps a name that is near."""
+
+    def __init__(self, name: str, near: str = "") -> None:
+        hint = f", did you mean {near}?" if near else "; --help lists what there is"
+        ValueError.__init__(self, f"there is no option {name}{hint}")
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,8 @@ def _is_time(value: Any) -> bool:
 
 
 TEXT = Kind("a text", "TEXT", str, _is_text)
+#: A text that is not to be shown.
+SECRET = Kind("a text", "TEXT", str, _is_text)
 PATH = Kind("a path", "PATH", str, _is_text)
 #: A path of requests, without what `root_path` puts before it.
 URL_PATH = Kind("a path that begins with /", "PATH", str, _is_url_path)
@@ -111,7 +121,14 @@ FLAG = Kind("true or false", "", _flag, lambda value: isinstance(value, bool))
 MODE = Kind("an octal number from 0 to 777", "OCTAL", lambda t: int(t, 8), _is_mode, "{:o}".format)
 SECONDS = Kind("a number of seconds, 0 or more", "S", float, _is_time, "{:g}".format)
 #: Response fields: `Name: value` in text, pairs of str in Python.
-FIELDS = Kind("a field as NAME:VALUE", "NAME:VALUE", _fields, _are_fields, repeatable=True)
+FIELDS = Kind(
+    "a field as NAME:VALUE",
+    "NAME:VALUE",
+    _fields,
+    _are_fields,
+    lambda fields: "\n".join(map(": ".join, fields)),
+    repeatable=True,
+)
 #: Any number of texts, each given by an option of its own.
 TEXTS = Kind("a text", "TEXT", _lines, _are_texts, "\n".join, repeatable=True)
 ADDRESSES = Kind(

@@ -1,0 +1,196 @@
+"""What command line, environment and files say of the options, and which of them is heard."""
+
+import dataclasses
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from . import __version__
+from .config import Config
+from .load import read_lines
+from .options import MODE, SECRET, TEXT, Kind, OptionError, UnknownOption
+
+__all__ = ["Setting", "environment_name", "option_name", "render", "settle"]
+
+#: Files that are looked for in the current directory; the first one that says something counts.
+FILES = ("tinyasgi.toml", "pyproject.toml")
+#: Where something may be said of us in a file, so that it has to be parsed. That takes 5 ms.
+_TABLE = re.compile(rb"""tinyasgi["']?\s*[\].=]""")
+#: What is shown instead of a secret.
+MASK = "***"
+_PREFIX = "TINYASGI_"
+
+
+class Setting(NamedTuple):
+    """What is said of an option: a text as on the command line, or a value of TOML."""
+
+    name: str
+    """The option as its source calls it: `--port`, `TINYASGI_PORT`, `port in tinyasgi.toml`."""
+    value: Any
+
+
+def option_name(field: str) -> str:
+    """`timeout_head` → `--timeout-head`."""
+    return "--" + field.replace("_", "-")
+
+
+def environment_name(field: str) -> str:
+    """`timeout_head` → `TINYASGI_TIMEOUT_HEAD`."""
+    return _PREFIX + field.upper()
+
+
+_FIELDS = dataclasses.fields(Config)
+_KINDS: dict[str, Kind] = {"app": TEXT} | {field.name: field.metadata["kind"] for field in _FIELDS}
+#: Names in the environment and what they are for; later ones are heard before earlier ones.
+_VARIABLES = {
+    field.metadata["variable"]: field.name for field in _FIELDS if field.metadata["variable"]
+}
+_VARIABLES |= {environment_name(name): name for name in [*_KINDS, "config"]}
+
+
+def settle(given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Setting]:
+    """The value of each option that is given somewhere, by field; `app` is among them.
+
+    given: what the command line says, by field; `config` names a file. The command line is heard
+    first, then the environment, then the lines of `env_file`, last a file of settings. Raises
+    OptionError, and LoadError for an `env_file` that can't be read.
+    """
+    words = {
+        name: Setting(option_name(name) if name != "app" else "command line", value)
+        for name, value in given.items()
+        if value is not None
+    }
+    above = _from_environment(environment) | words
+    file = _from_file(above.pop("config", None))
+    found = file | above
+    if "env_file" in found:
+        path = _read("env_file", found["env_file"]).value
+        inner = _from_environment(read_lines(path), f" in {path}")
+        for name in inner.keys() & {"config", "env_file"}:
+            raise OptionError(*inner[name], "possible there: it says which files are read")
+        found = file | inner | above
+    return {name: _read(name, setting) for name, setting in found.items()}
+
+
+def _read(name: str, setting: Setting) -> Setting:
+    """The same with the value that the option takes. Raises OptionError."""
+    kind, value = _KINDS[name], setting.value
+    try:
+        if kind.repeatable and isinstance(value, list):
+            value = "\n".join(value)
+        if isinstance(value, str):
+            read = kind.parse(value)
+        elif kind is MODE:  # 640 in TOML is hardly meant as a decimal number
+            raise ValueError
+        else:
+            read = value
+        if kind.accepts(read):
+            return setting._replace(value=read)
+    except (TypeError, ValueError):
+        pass
+    raise OptionError(setting.name, MASK if kind is SECRET else value, kind.allowed)
+
+
+def _from_environment(environment: Mapping[str, str], where: str = "") -> dict[str, Setting]:
+    """What the variables of an environment say; empty is not given.
+
+    Nor is what begins with tcp://. For a Service that is called tinyasgi, Kubernetes gives each
+    pod a TINYASGI_PORT=tcp://10.0.0.1:80.
+    """
+    found = {}
+    for variable, name in _VARIABLES.items():
+        value = environment.get(variable)
+        if value and not value.startswith("tcp://"):
+            found[name] = Setting(variable + where, value)
+    # A name that is only like one of ours is a slip; others, as TINYASGI_VERSION, are not for us.
+    for variable in environment:
+        word = variable.removeprefix(_PREFIX)
+        if word != variable and variable not in _VARIABLES and variable != "TINYASGI_WORKER":
+            known = [name.removeprefix(_PREFIX) for name in _VARIABLES]
+            if near := difflib.get_close_matches(word, known, 1, 0.7):
+                raise UnknownOption(variable + where, _PREFIX + near[0])
+    return found
+
+
+def _from_file(named: Setting | None) -> dict[str, Setting]:
+    """What the file that is named says, else the first of FILES that says something."""
+    table: dict[str, Any] | None = {}
+    if named is not None:
+        path = named.value
+        table = _table(named)
+        if table is None:
+            raise OptionError(*named, "a file with a table [tool.tinyasgi]")
+    else:
+        for path in filter(os.path.exists, FILES):
+            table = _table(Setting("--config", path))
+            if table is not None:
+                break
+    found: dict[str, Setting] = {}
+    for key, value in (table or {}).items():
+        name, setting = key.replace("-", "_"), Setting(f"{key} in {path}", value)
+        if name not in _KINDS:
+            near = difflib.get_close_matches(name, _KINDS, 1)
+            raise UnknownOption(setting.name, *[other.replace("_", "-") for other in near])
+        if name in found:
+            raise OptionError(*setting, f"possible beside {found[name].name}")
+        found[name] = setting
+    return found
+
+
+def _table(named: Setting) -> dict[str, Any] | None:
+    """The settings in a file: all of it, or in a pyproject.toml [tool.tinyasgi], if it is there."""
+    path = named.value
+    whole = os.path.basename(path) != "pyproject.toml"
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+        if not whole and not _TABLE.search(data):
+            return None
+        import tomllib  # not before it is needed
+
+        content: Any = tomllib.loads(data.decode())
+    except (OSError, ValueError) as error:
+        raise OptionError(*named, f"usable: {getattr(error, 'strerror', error)}") from None
+    for key in () if whole else ("tool", "tinyasgi"):
+        content = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(content, dict | None):
+        raise OptionError(f"tool.tinyasgi in {path}", content, "a table")
+    return content
+
+
+def render(app: str | None, config: Config, found: Mapping[str, Setting]) -> str:
+    """All options as a file of settings, with where each value is from; a secret is not shown."""
+    lines = [f"# tinyasgi {__version__}", "", _line("app", app, found)]
+    for field in _FIELDS:
+        if heading := field.metadata["heading"]:
+            lines += ["", f"# {heading}"]
+        lines.append(_line(field.name, getattr(config, field.name), found))
+    return "\n".join(lines)
+
+
+def _line(name: str, value: Any, found: Mapping[str, Setting]) -> str:
+    kind, key = _KINDS[name], name.replace("_", "-")
+    if value is None:
+        text, source = f"# {key}", "not given"
+    else:
+        text = f"# {key} = {MASK}" if kind is SECRET else f"{key} = {_toml(value, kind)}"
+        source = found[name].name if name in found else "default"
+    return f"{text:<36}  # {source}"
+
+
+def _toml(value: Any, kind: Kind) -> str:
+    """A value in TOML, so that `_read` makes the same of it."""
+    if kind.repeatable:
+        return "[" + ", ".join(map(_quoted, kind.show(value).splitlines())) + "]"
+    if isinstance(value, int | float) and kind is not MODE:
+        return repr(value).lower()
+    return _quoted(kind.show(value))
+
+
+def _quoted(text: str) -> str:
+    import json  # not before it is needed
+
+    printable = text.encode("utf-8", "backslashreplace").decode()  # a path need not be UTF-8
+    return json.dumps(printable, ensure_ascii=False).replace("\x7f", "\\u007f")
