@@ -1,70 +1,22 @@
-"""Logger names, the format of log lines, the access line and its cheap writer.
+"""Logger names, the format of log lines, and how a process sets both up.
 
 `tinyasgi.server` tells what the server does and what went wrong; `tinyasgi.access` gets a line
-for each response that has ended.
+for each response that has ended (`access`).
 """
 
-import asyncio
-import contextlib
 import logging
 import sys
-import time
-from typing import ClassVar, TextIO
+from typing import ClassVar
 
 from .config import Config
-from .exchange import COMPLETE, Exchange
 
-__all__ = ["AccessLines", "access_line", "record_access", "reopen", "set_up", "wants_records"]
+__all__ = ["TIME_FORMAT", "reopen", "set_up"]
 
 _package_logger = logging.getLogger("tinyasgi")
 _server_logger = logging.getLogger("tinyasgi.server")
 _access_logger = logging.getLogger("tinyasgi.access")
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
-#: Seconds between two writes of access lines.
-FLUSH = 0.1
-
-
-def access_line(exchange: Exchange) -> str:
-    """Client, request line, status, bytes of body, milliseconds, and whether it was cut off."""
-    taken = (time.perf_counter() - exchange.started) * 1000
-    client, text, status = exchange.connection.origin.name, exchange.line.text, exchange.status
-    mark = "" if exchange.phase == COMPLETE else " aborted"
-    return f'{client} "{text}" {status} {exchange.sent} B {taken:.1f} ms{mark}'
-
-
-class AccessLines:
-    """Writes access lines to a stream, those of 100 ms together: 2 µs each, a record costs 10."""
-
-    def __init__(self, stream: TextIO, loop: asyncio.AbstractEventLoop) -> None:
-        self._stream = stream
-        self._loop = loop
-        self._lines: list[str] = []
-
-    def __call__(self, exchange: Exchange) -> None:
-        if not self._lines:
-            self._loop.call_later(FLUSH, self.flush)
-        self._lines.append(access_line(exchange))
-
-    def flush(self) -> None:
-        """Writes what has been collected."""
-        if self._lines:
-            start = time.strftime(TIME_FORMAT + " ")
-            text = start + f"\n{start}".join(self._lines) + "\n"
-            self._lines.clear()
-            with contextlib.suppress(OSError):  # whoever read the stream is gone
-                self._stream.write(text)
-                self._stream.flush()
-
-
-def record_access(exchange: Exchange) -> None:
-    """Makes an ordinary log record of an exchange."""
-    _access_logger.info(access_line(exchange))
-
-
-def wants_records(config: Config) -> bool:
-    """Whether somebody would see records of `tinyasgi.access`."""
-    return config.access_log and _access_logger.isEnabledFor(logging.INFO)
 
 
 def set_up(config: Config) -> bool:

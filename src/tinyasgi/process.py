@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from . import __version__, load, log
+from .access import AccessLines
 from .blocking import Watch
 from .config import Config
 from .lifespan import LifespanFailed
@@ -98,7 +99,7 @@ class Process:
         use_records = log.set_up(config)
         access = None
         if config.access_log and not use_records:
-            access = log.AccessLines(sys.stdout, loop)
+            access = AccessLines(sys.stdout, loop)
         self._task = asyncio.current_task()
         self.take_signals()
         async with contextlib.AsyncExitStack() as stack:

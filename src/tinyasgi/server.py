@@ -8,8 +8,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any
 
-from . import listen, load, log, tls
+from . import listen, load, tls
 from .accept import Acceptor, let_loop_read
+from .access import record_access, wants_records
 from .config import Config
 from .context import Context
 from .exchange import Exchange
@@ -60,8 +61,8 @@ class Server:
         self._tls = tls.make_context(self.config)
         self._sockets = list(sockets)
         self._files: list[str] = []
-        if access is None and log.wants_records(self.config):
-            access = log.record_access
+        if access is None and wants_records(self.config):
+            access = record_access
         self._health: Health | None = None
         if self.config.health_path is not None:
             self._app = self._health = Health(self._app, self.config)
