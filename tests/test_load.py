@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from helpers import GET, Client, hello, in_loop, reply
 
+from tinyasgi import Config
 from tinyasgi.load import LoadError, as_asgi3, created, load
 from tinyasgi.testing import serve
 
@@ -209,10 +210,18 @@ async def any_arguments(*args: Any) -> None: ...
     "app", [hello, Callable3(), Callable3().method, Callable3.of_class, any_arguments]
 )
 def test_asgi3(app: Any) -> None:
-    assert as_asgi3(app) == app
+    assert as_asgi3(app, Config()) == app
 
 
-def wsgi(environ: Any, start_response: Any) -> None: ...
+def test_wsgi() -> None:
+    def app(environ: Any, start_response: Any) -> None: ...
+
+    assert type(as_asgi3(app, Config())).__name__ == "WSGI"
+    assert as_asgi3(app, Config(interface="asgi3")) is app
+    assert type(as_asgi3(any_arguments, Config(interface="wsgi"))).__name__ == "WSGI"
+
+
+async def two(scope: Any, receive: Any) -> None: ...
 def factory() -> None: ...
 def many(a: Any, b: Any, c: Any, d: Any) -> None: ...
 
@@ -220,7 +229,7 @@ def many(a: Any, b: Any, c: Any, d: Any) -> None: ...
 @pytest.mark.parametrize(
     ("app", "said"),
     [
-        (wsgi, "WSGI"),
+        (two, "ASGI 3"),
         (factory, "--factory"),
         (Callable3, "--factory"),
         (many, "ASGI 3"),
@@ -231,4 +240,4 @@ def many(a: Any, b: Any, c: Any, d: Any) -> None: ...
 )
 def test_no_app(app: Any, said: str) -> None:
     with pytest.raises(LoadError, match=said):
-        as_asgi3(app)
+        as_asgi3(app, Config())

@@ -28,7 +28,7 @@ from .options import (
 __all__ = ["Config"]
 
 _COUNT = number()
-_INTERFACES = choice("auto", "asgi3", "asgi2")
+_INTERFACES = choice("auto", "asgi3", "asgi2", "wsgi")
 _LIFESPANS = choice("auto", "on", "off")
 _LOOPS = choice("auto", "asyncio", "uvloop")
 _PARSERS = choice("auto", "httptools", "h11")
@@ -55,7 +55,10 @@ class Config:
         heading="Application",
     )
     app_dir: str = option(".", PATH, "directory to import the app from")
-    interface: str = option("auto", _INTERFACES, "version of ASGI")
+    interface: str = option("auto", _INTERFACES, "what the app speaks: a version of ASGI, or WSGI")
+    wsgi_threads: int = option(
+        10, number(1), "most threads that run a WSGI app, further requests wait for one"
+    )
     lifespan: str = option(
         "auto", _LIFESPANS, "tell the app of startup and shutdown; auto: unless it refuses at once"
     )

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from .config import Config
 from .typing import App, Receive, Scope, Send
 
 __all__ = ["LoadError", "as_asgi3", "created", "load", "read_environment", "read_lines"]
@@ -95,15 +96,18 @@ async def created(factory: Callable[[], Any]) -> AsyncIterator[Any]:
         yield made
 
 
-def as_asgi3(app: Any, interface: str = "auto") -> App:
-    """The app with the signature of ASGI 3, whichever version it has. Raises LoadError.
+def as_asgi3(app: Any, config: Config) -> App:
+    """The app with the signature of ASGI 3, whichever interface it has. Raises LoadError.
 
-    interface: `asgi3`, `asgi2`, or `auto` to tell by the arguments that it takes.
+    The interface is that of `config`, or told by the arguments that the app takes.
     """
-    if interface == "auto":
-        interface = _interface(app)
+    interface = _interface(app) if config.interface == "auto" else config.interface
     if interface == "asgi3":
         return app  # type: ignore[no-any-return]
+    if interface == "wsgi":
+        from .wsgi import WSGI  # not before it is needed: 3 ms at start
+
+        return WSGI(app, config.wsgi_threads)
 
     async def asgi3(scope: Scope, receive: Receive, send: Send) -> None:
         await app(scope)(receive, send)
@@ -118,11 +122,14 @@ def _interface(app: Any) -> str:
         return "asgi3"
     if _takes(app, 1):
         return "asgi2"
-    if _takes(app, 2):
-        raise LoadError("the app takes two arguments, as WSGI apps do: wrap it in an adapter")
+    if _takes(app, 2) and not inspect.iscoroutinefunction(app):
+        return "wsgi"
     if _takes(app, 0):
         raise LoadError("the app takes no arguments: if it is a factory, say --factory")
-    raise LoadError("the app takes neither scope, receive, send (ASGI 3) nor scope (ASGI 2)")
+    raise LoadError(
+        "the app takes neither scope, receive, send (ASGI 3) nor scope (ASGI 2) nor environ,"
+        " start_response (WSGI)"
+    )
 
 
 def _takes(function: Any, count: int) -> bool:

@@ -18,7 +18,7 @@ class MemoryConnection(asyncio.Transport):
 
     def __init__(self, app: Any, config: Config) -> None:
         super().__init__({"peername": ("127.0.0.1", 50000), "sockname": ("127.0.0.1", 8000)})
-        self.context = Context(as_asgi3(app), config, asyncio.get_running_loop())
+        self.context = Context(as_asgi3(app, config), config, asyncio.get_running_loop())
         self.protocol = HTTP1Connection(self.context)
         #: All that the server has written.
         self.sent = bytearray()

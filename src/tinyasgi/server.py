@@ -57,7 +57,7 @@ class Server:
         **options: Any,
     ) -> None:
         self.config = (config or Config()).replace(**options)
-        self._app: App = load.as_asgi3(app, self.config.interface)
+        self._app: App = load.as_asgi3(app, self.config)
         self._tls = tls.make_context(self.config)
         self._sockets = list(sockets)
         self._files: list[str] = []
