@@ -68,13 +68,14 @@ OPTIONS: list[tuple[str, str | None, Any]] = [
     ("log_level", "debug", "debug"),
     ("access_log", None, False),
     ("use_colors", None, True),
-    ("ssl_certfile", "cert.pem", "cert.pem"),
-    ("ssl_keyfile", "key.pem", "key.pem"),
+    ("ssl_certfile", "cert.pem", ("cert.pem",)),
+    ("ssl_keyfile", "key.pem", ("key.pem",)),
     ("ssl_keyfile_password", "secret", "secret"),
     ("ssl_ca_certs", "ca.pem", "ca.pem"),
     ("ssl_cert_reqs", "required", "required"),
     ("ssl_ciphers", "ECDHE+AESGCM", "ECDHE+AESGCM"),
     ("ssl_min_version", "1.3", "1.3"),
+    ("ssl_context_factory", "module:function", "module:function"),
 ]
 
 

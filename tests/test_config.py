@@ -59,7 +59,7 @@ def test_is_a_value() -> None:
         ({"limit_concurrency": -1}, "0 or more"),
         ({"limit_concurrency": 1.5}, "0 or more"),
         ({"uds_mode": 0o1000}, "octal"),
-        ({"header": "a: b"}, "field"),
+        ({"header": "a"}, "field"),
         ({"header": (("a b", "c"),)}, "field"),
         ({"header": (("a", "b\r\nc: d"),)}, "field"),
         ({"header": (("", "b"),)}, "field"),
@@ -70,6 +70,8 @@ def test_is_a_value() -> None:
         ({"host": 7}, "text"),
         ({"ssl_min_version": "1.0"}, "1.2"),
         ({"ssl_keyfile": "key.pem"}, "ssl_keyfile"),
+        ({"ssl_certfile": ("",)}, "path"),
+        ({"ssl_context_factory": "function"}, "MODULE:ATTRIBUTE"),
     ],
 )
 def test_wrong_value(given: dict[str, Any], allowed: str) -> None:

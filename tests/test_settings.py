@@ -203,7 +203,7 @@ def test_value_in_a_file(text: str, name: str, value: Any, command: Any) -> None
             "access_log in tinyasgi.toml: True is not possible beside access-log in",
         ),
         ("port = !", "'tinyasgi.toml' is not usable: Invalid value (at line 1, column 8)"),
-        ("ssl-keyfile = 'a'", "ssl_certfile: None is not a path, which ssl_keyfile needs"),
+        ("ssl-keyfile = 'a'", "ssl_certfile: () is not a certificate for each ssl_keyfile"),
     ],
 )
 @pytest.mark.parametrize("show", [[], ["--print-config"]])

@@ -12,6 +12,7 @@ from .context import Context
 from .deadlines import LINGER
 from .http1 import HTTP1Connection
 from .origin import peer_name
+from .tls import Contexts, explain
 
 __all__ = ["Acceptor", "let_loop_read"]
 
@@ -28,7 +29,7 @@ class Acceptor:
     see handshakes that fail; and with a limit, which has to hold before a connection is accepted.
     """
 
-    def __init__(self, context: Context, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, context: Context, tls: Contexts | None) -> None:
         self._context = context
         self._tls = tls
         self._sockets: list[socket.socket] = []
@@ -105,15 +106,12 @@ class Acceptor:
         loop = self._context.loop
         tls: dict[str, Any] = {}
         if self._tls is not None:
-            tls = {"ssl": self._tls, "ssl_shutdown_timeout": LINGER}
+            tls = {"ssl": self._tls.current(), "ssl_shutdown_timeout": LINGER}
             tls["ssl_handshake_timeout"] = self._context.config.timeout_head or None
         try:
             await loop.connect_accepted_socket(self._connect, accepted, **tls)
         except ssl.SSLError as error:
-            reason = error.reason or str(error)
-            if reason == "HTTP_REQUEST":
-                reason = "a request without TLS on a port with TLS"
-            self._context.note(peer_name(peer), f"no TLS handshake: {reason}")
+            self._context.note(peer_name(peer), f"no TLS handshake: {explain(error)}")
             accepted.close()
         except (OSError, asyncio.CancelledError):
             accepted.close()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import log, spawn
 from .channel import Brief
 from .config import Config
+from .options import OptionError
 from .process import Process
 from .systemd import Notifier
 
@@ -80,7 +81,12 @@ class Alone(Process):
         elif not isinstance(self.app, str):
             logger.warning("%s: an app that is not given as module:attribute stays as it is", name)
         else:
-            self._start_successors(self.config.workers + (name == "SIGTTIN"))
+            try:
+                self._brief.check()
+            except OptionError as error:
+                logger.error("the app goes on as it was: %s", error)
+            else:
+                self._start_successors(self.config.workers + (name == "SIGTTIN"))
 
     def _start_successors(self, count: int) -> None:
         from .supervisor import Supervisor  # not before it is needed

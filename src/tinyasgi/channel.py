@@ -53,6 +53,10 @@ class Brief:
         path, arguments = sys.path.copy(), sys.argv.copy()
         return cls(target, config, os.getcwd(), path, arguments, dict(os.environ))
 
+    def check(self) -> None:
+        """Raises OptionError for an option that another process can't be told of."""
+        str(self)
+
     def __str__(self) -> str:
         import pickle  # not before it is needed
 

@@ -5,15 +5,18 @@ fields of `Config`.
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .options import (
     ADDRESSES,
     FIELDS,
     FLAG,
+    FUNCTION,
     MODE,
     PATH,
+    PATHS,
     SECONDS,
     SECRET,
     TEXT,
@@ -21,11 +24,18 @@ from .options import (
     URL_PATH,
     OptionError,
     choice,
+    name_of,
     number,
     option,
 )
 
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
 __all__ = ["Config"]
+
+#: Called with the options and with what makes the default context.
+ContextFactory: TypeAlias = Callable[["Config", Callable[[], "SSLContext"]], "SSLContext"]
 
 _COUNT = number()
 _INTERFACES = choice("auto", "asgi3", "asgi2", "wsgi")
@@ -200,26 +210,56 @@ class Config:
     access_log: bool = option(True, FLAG, "log each request when its response has ended")
     use_colors: bool | None = option(None, FLAG, "colour the level; by default on a terminal")
 
-    ssl_certfile: str | None = option(
-        None, PATH, "certificate chain, PEM; with it the server speaks TLS", heading="TLS"
+    ssl_certfile: tuple[str, ...] = option(
+        (),
+        PATHS,
+        "certificate chain, PEM; with it the server speaks TLS; repeatable: a client gets the one"
+        " for the name that it asks for, else the first",
+        heading="TLS",
     )
-    ssl_keyfile: str | None = option(None, PATH, "private key, PEM, unless certfile has it")
-    ssl_keyfile_password: str | None = option(None, SECRET, "password of the private key")
+    ssl_keyfile: tuple[str, ...] = option(
+        (),
+        PATHS,
+        "private key, PEM, unless certfile has it; repeatable, in the order of the certificates",
+    )
+    ssl_keyfile_password: str | None = option(None, SECRET, "password of the private keys")
     ssl_ca_certs: str | None = option(None, PATH, "certificates that sign those of clients, PEM")
     ssl_cert_reqs: str = option("none", _CERT_REQS, "whether clients show a certificate")
     ssl_ciphers: str | None = option(None, TEXT, "ciphers for TLS 1.2, in OpenSSL's notation")
     ssl_min_version: str = option("1.2", _TLS_VERSIONS, "lowest version of TLS")
+    ssl_context_factory: ContextFactory | str | None = option(  # noqa: RUF009  # is immutable
+        None,
+        FUNCTION,
+        "function that makes the TLS context; it gets the options, and a function that makes the"
+        " default context",
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value, kind = getattr(self, field.name), field.metadata["kind"]
+            if kind.repeatable and (value is None or isinstance(value, str)):
+                value = kind.parse(value or "")  # one, or none
+                object.__setattr__(self, field.name, value)
             if not (value is None and field.default is None) and not kind.accepts(value):
                 raise OptionError(field.name, value, kind.allowed)
         if self.root_path:
             path = "/" + self.root_path.strip("/")
             object.__setattr__(self, "root_path", path if path != "/" else "")
-        if self.ssl_keyfile and not self.ssl_certfile:
-            raise OptionError("ssl_certfile", None, "a path, which ssl_keyfile needs")
+        if len(self.ssl_keyfile) > len(self.ssl_certfile):
+            needed = "a certificate for each ssl_keyfile"
+            raise OptionError("ssl_certfile", self.ssl_certfile, needed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, where a function is found by its name. Raises OptionError."""
+        state, function = vars(self).copy(), self.ssl_context_factory
+        if callable(function):
+            state["ssl_context_factory"] = name_of("ssl_context_factory", function)
+        return state
+
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether connections begin with a TLS handshake."""
+        return bool(self.ssl_certfile or self.ssl_context_factory)
 
     def replace(self, **options: Any) -> "Config":
         """A copy with some options changed."""

@@ -8,8 +8,9 @@ from typing import Any
 
 from .parsers import TOKEN
 
-__all__ = ["ADDRESSES", "FIELDS", "FLAG", "MODE", "PATH", "SECONDS", "SECRET", "TEXT", "TEXTS"]
-__all__ += ["URL_PATH", "Kind", "OptionError", "UnknownOption", "choice", "number", "option"]
+__all__ = ["ADDRESSES", "FIELDS", "FLAG", "FUNCTION", "MODE", "PATH", "PATHS", "SECONDS"]
+__all__ += ["SECRET", "TEXT", "TEXTS", "URL_PATH", "Kind", "OptionError", "UnknownOption", "choice"]
+__all__ += ["name_of", "number", "option"]
 
 
 class OptionError(ValueError):
@@ -81,6 +82,8 @@ def _are_fields(value: Any) -> bool:
 
 _ADDRESS = re.compile(r"unix:.+|fd://\d+|(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]*):(?P<port>\d{1,5})")
 
+_FUNCTION = re.compile(r"[\w.]+:[\w.]+")
+
 
 def _lines(text: str) -> tuple[str, ...]:
     return tuple(text.splitlines())
@@ -97,6 +100,10 @@ def _are_addresses(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_function(value: Any) -> bool:
+    return callable(value) or (isinstance(value, str) and bool(_FUNCTION.fullmatch(value)))
 
 
 def _is_url_path(value: Any) -> bool:
@@ -117,6 +124,8 @@ SECRET = Kind("a text", "TEXT", str, _is_text)
 PATH = Kind("a path", "PATH", str, _is_text)
 #: A path of requests, without what `root_path` puts before it.
 URL_PATH = Kind("a path that begins with /", "PATH", str, _is_url_path)
+#: What is called; in text, and for other processes, by its name.
+FUNCTION = Kind("a function, or MODULE:ATTRIBUTE", "MODULE:ATTRIBUTE", str, _is_function)
 FLAG = Kind("true or false", "", _flag, lambda value: isinstance(value, bool))
 MODE = Kind("an octal number from 0 to 777", "OCTAL", lambda t: int(t, 8), _is_mode, "{:o}".format)
 SECONDS = Kind("a number of seconds, 0 or more", "S", float, _is_time, "{:g}".format)
@@ -131,6 +140,7 @@ FIELDS = Kind(
 )
 #: Any number of texts, each given by an option of its own.
 TEXTS = Kind("a text", "TEXT", _lines, _are_texts, "\n".join, repeatable=True)
+PATHS = Kind("a path", "PATH", _lines, _are_texts, "\n".join, repeatable=True)
 ADDRESSES = Kind(
     "an address as HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N",
     "ADDRESS",
@@ -148,3 +158,12 @@ def option(default: Any, kind: Kind, text: str, *, heading: str = "", variable: 
     """
     metadata = {"kind": kind, "help": text, "heading": heading, "variable": variable}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def name_of(option: str, function: Callable[..., Any]) -> str:
+    """`module:attribute` for a function, by which another process finds it. Raises OptionError."""
+    module = getattr(function, "__module__", "__main__")
+    name = getattr(function, "__qualname__", "")
+    if module == "__main__" or "<" in name or not name:  # <lambda>, <locals>
+        raise OptionError(option, function, "a function of a module, which other processes import")
+    return f"{module}:{name}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any
 
-from . import listen, load, tls
+from . import listen, load
 from .accept import Acceptor, let_loop_read
 from .access import record_access, wants_records
 from .config import Config
@@ -16,6 +16,7 @@ from .context import Context
 from .exchange import Exchange
 from .health import Health
 from .lifespan import Lifespan
+from .tls import Contexts
 from .typing import App
 
 __all__ = ["Server", "serve"]
@@ -58,7 +59,7 @@ class Server:
     ) -> None:
         self.config = (config or Config()).replace(**options)
         self._app: App = load.as_asgi3(app, self.config)
-        self._tls = tls.make_context(self.config)
+        self._tls = Contexts(self.config) if self.config.speaks_tls else None
         self._sockets = list(sockets)
         self._files: list[str] = []
         if access is None and wants_records(self.config):

@@ -24,6 +24,7 @@ def supervise(app: str, config: Config, notifier: Notifier) -> int:
     Raises OptionError.
     """
     brief = Brief.of(app, config)
+    brief.check()
     log.set_up(config)
     try:
         sockets = listen.bind(config)

@@ -55,7 +55,7 @@ class Supervisor:
         self.crew = Crew(theirs, config, sockets, self._selector, become)
         self._notifier = notifier
         self._files = listen.files(sockets)
-        self._addresses = [listen.address(s, config.ssl_certfile is not None) for s in sockets]
+        self._addresses = [listen.address(s, config.speaks_tls) for s in sockets]
         self._has_terminal = os.isatty(0)
         self._stops = 0  # how often it was told to stop
         self._announced = False

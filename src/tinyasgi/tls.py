@@ -1,43 +1,241 @@
-"""`Config` → the TLS context of a server."""
+"""`Config` → the TLS contexts of a server, which are made anew when their files change."""
 
+import logging
+import os
+import re
 import ssl
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import zip_longest
+from typing import TypeAlias
 
+from . import load, x509
 from .config import Config
 from .options import OptionError
 
-__all__ = ["make_context"]
+__all__ = ["Contexts", "TLSContext", "explain"]
+
+logger = logging.getLogger("tinyasgi.server")
+
+#: Seconds between two looks at the files.
+INTERVAL = 1.0
+
+#: A certificate file, and the file of its key if that is another one.
+Pair: TypeAlias = tuple[str, str | None]
+
+_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+_CERT_REQS = {
+    "none": ssl.CERT_NONE,
+    "optional": ssl.CERT_OPTIONAL,
+    "required": ssl.CERT_REQUIRED,
+}
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----(?:.*?-----END CERTIFICATE-----)?", re.S)
 
 
-def make_context(config: Config) -> ssl.SSLContext | None:
-    """The TLS side of a configuration, None without a certificate.
+class TLSContext(ssl.SSLContext):
+    """A context that knows which certificate it shows."""
 
-    Raises OptionError for files that can't be used.
+    certificate: str | None = None
+    """PEM; None when there are several, and the client decides."""
+
+
+class Contexts:
+    """What handshakes begin with.
+
+    A change of the files is seen by the next handshake, and costs an idle server nothing. Tickets
+    of sessions are bound to a context, so none outlives the certificate that it was given with.
+    Raises OptionError for what can't be used; later on it stays as it was, and the log says why.
     """
-    if config.ssl_certfile is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = {
-        "1.2": ssl.TLSVersion.TLSv1_2,
-        "1.3": ssl.TLSVersion.TLSv1_3,
-    }[config.ssl_min_version]
-    context.set_alpn_protocols(["http/1.1"])
-    name, value = "ssl_certfile", config.ssl_certfile
-    try:
-        # A password is always given: OpenSSL would ask for it on the terminal.
-        context.load_cert_chain(
-            config.ssl_certfile, config.ssl_keyfile, config.ssl_keyfile_password or ""
-        )
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._files = [*config.ssl_certfile, *config.ssl_keyfile]
         if config.ssl_ca_certs is not None:
-            name, value = "ssl_ca_certs", config.ssl_ca_certs
-            context.load_verify_locations(config.ssl_ca_certs)
+            self._files.append(config.ssl_ca_certs)
+        self._state = self._look()
+        self._look_at = time.monotonic() + INTERVAL
+        self._context = _make(config)
+
+    def current(self) -> ssl.SSLContext:
+        """The context of a handshake that begins now."""
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + INTERVAL
+            state = self._look()
+            if state != self._state:
+                # Remembered also when it is no good: perhaps a key is still to follow.
+                self._state = state
+                self._renew()
+        return self._context
+
+    def _look(self) -> list[object]:
+        return [_state(file) for file in self._files]
+
+    def _renew(self) -> None:
+        try:
+            self._context = _make(self._config)
+        except OptionError as error:
+            logger.error("TLS goes on as it was: %s", error, exc_info=error.__cause__)
+        else:
+            logger.info("new connections get TLS as its files are now")
+
+
+def _state(file: str) -> object:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    # Also when it has last been given to others: perhaps it can be read by now.
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
+
+def _make(config: Config) -> ssl.SSLContext:
+    """The context of the first certificate, which leads to the others by their names.
+
+    Those with the same names share a context: clients get the kind of key that they prefer.
+    """
+    groups: dict[frozenset[str], list[Pair]] = {}
+    certificates = {}
+    for pair in zip_longest(config.ssl_certfile, config.ssl_keyfile):
+        file = pair[0]
+        certificates[pair], hosts = _read(file)
+        if groups and not hosts and hosts not in groups:
+            raise OptionError("ssl_certfile", file, "usable: no client gets it, it names no host")
+        groups.setdefault(hosts, []).append(pair)
+    contexts: dict[str, ssl.SSLContext] = {}
+    first = None
+    for hosts, pairs in groups.items() or [(frozenset(), [])]:
+        certificate = certificates[pairs[0]] if len(pairs) == 1 else None
+        context = _customised(config, partial(_default, config, pairs, certificate))
+        first = first or context
+        for host in hosts:
+            contexts.setdefault(host, context)
+    assert first is not None
+    if len(groups) > 1 and first.sni_callback is None:
+        first.sni_callback = partial(_choose, contexts)
+    return first
+
+
+def _choose(
+    contexts: dict[str, ssl.SSLContext], tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext
+) -> None:
+    """Server Name Indication (RFC 6066 §3): a wildcard stands for one label (RFC 9525 §6.3)."""
+    if name is not None:
+        name = name.lower()
+        context = contexts.get(name) or contexts.get("*." + name.partition(".")[2])
+        if context is not None:
+            tls.context = context
+
+
+def _read(file: str) -> tuple[str, frozenset[str]]:
+    """The certificate of a file, PEM, and the hosts that it names; those that follow are whole."""
+    try:
+        with open(file, encoding="ascii", errors="replace") as opened:
+            found = _CERTIFICATE.findall(opened.read())
+    except OSError as error:
+        raise OptionError("ssl_certfile", file, f"usable: {error.strerror}") from None
+    if not found:
+        raise OptionError("ssl_certfile", file, "usable: there is no certificate in it")
+    try:
+        first, *_ = [ssl.PEM_cert_to_DER_cert(text) for text in found]
+        hosts = frozenset(x509.hosts(first))
+        if x509.has_expired(first):
+            logger.warning("ssl_certfile: the certificate in %r has expired", file)
+    except (ValueError, IndexError):
+        raise OptionError("ssl_certfile", file, "usable: a certificate in it is broken") from None
+    return ssl.DER_cert_to_PEM_cert(first), hosts
+
+
+def _customised(config: Config, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """What the user's own function makes of the default, if there is one."""
+    function = given = config.ssl_context_factory
+    if function is None:
+        return default()
+    try:
+        if isinstance(function, str):
+            function = load.load(function, config.app_dir)
+        context = function(config, default)
+    except OptionError:
+        raise
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, load.LoadError) else error
+        raise OptionError("ssl_context_factory", given, f"usable: {error}") from cause
+    if not isinstance(context, ssl.SSLContext):
+        raise OptionError("ssl_context_factory", given, "a function that returns an SSLContext")
+    return context
+
+
+def _default(config: Config, pairs: Sequence[Pair], certificate: str | None) -> TLSContext:
+    """A context as the options say it.
+
+    The rest are Python's defaults for servers: no compression, no versions and ciphers that are
+    broken. What `ssl.create_default_context` adds is a stricter look at the certificates of
+    clients, from Python 3.13 on, which not all authorities are ready for.
+    """
+    if not pairs:
+        raise OptionError("ssl_certfile", (), "given, as the default context needs")
+    context = TLSContext(ssl.PROTOCOL_TLS_SERVER)
+    context.certificate = certificate
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.minimum_version = _VERSIONS[config.ssl_min_version]
+    context.set_alpn_protocols(["http/1.1"])
+    for pair in reversed(pairs):  # of one kind of key the first comes last, and stays
+        _load_pair(context, *pair, config.ssl_keyfile_password)
+    name, value = "ssl_ca_certs", config.ssl_ca_certs
+    try:
+        if value is not None:
+            context.load_verify_locations(value)
         if config.ssl_ciphers is not None:
             name, value = "ssl_ciphers", config.ssl_ciphers
-            context.set_ciphers(config.ssl_ciphers)
+            context.set_ciphers(value)
     except OSError as error:
         raise OptionError(name, value, f"usable: {error.strerror or error}") from None
-    context.verify_mode = {
-        "none": ssl.CERT_NONE,
-        "optional": ssl.CERT_OPTIONAL,
-        "required": ssl.CERT_REQUIRED,
-    }[config.ssl_cert_reqs]
+    context.verify_mode = _CERT_REQS[config.ssl_cert_reqs]
     return context
+
+
+def _load_pair(
+    context: ssl.SSLContext, certfile: str, keyfile: str | None, password: str | None
+) -> None:
+    asked = False
+
+    def answer() -> str:  # always given: OpenSSL would ask for it on the terminal
+        nonlocal asked
+        asked = True
+        return password or ""
+
+    name, file = ("ssl_certfile", certfile) if keyfile is None else ("ssl_keyfile", keyfile)
+    try:
+        context.load_cert_chain(certfile, keyfile, answer)
+    except ssl.SSLError as error:
+        if asked:
+            reason = "readable with ssl_keyfile_password"
+        elif error.reason == "KEY_VALUES_MISMATCH":
+            reason = f"the key of the certificate in {certfile!r}"
+        elif error.reason is None:
+            reason = f"readable as the key of the certificate in {certfile!r}"
+        else:
+            reason = f"usable with {certfile!r}: {_words(error.reason)}"
+        raise OptionError(name, file, reason) from None
+    except OSError as error:
+        raise OptionError(name, file, f"usable: {error.strerror or error}") from None
+
+
+# Handshakes that fail.
+
+
+def explain(error: ssl.SSLError) -> str:
+    """Why a handshake has failed, in words."""
+    if error.reason == "HTTP_REQUEST":
+        return "a request without TLS on a port with TLS"
+    if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return "the client shows no certificate"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the client's certificate is refused: {error.verify_message}"
+    return _words(error.reason) if error.reason else str(error)
+
+
+def _words(reason: str) -> str:
+    """`NO_SHARED_CIPHER` → `no shared cipher`."""
+    return reason.lower().replace("_", " ")
