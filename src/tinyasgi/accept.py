@@ -6,13 +6,15 @@ import selectors
 import socket
 import ssl
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .context import Context
 from .deadlines import LINGER
 from .http1 import HTTP1Connection
 from .origin import peer_name
-from .tls import Contexts, explain
+
+if TYPE_CHECKING:
+    from .tls import Contexts
 
 __all__ = ["Acceptor", "let_loop_read"]
 
@@ -29,7 +31,7 @@ class Acceptor:
     see handshakes that fail; and with a limit, which has to hold before a connection is accepted.
     """
 
-    def __init__(self, context: Context, tls: Contexts | None) -> None:
+    def __init__(self, context: Context, tls: "Contexts | None") -> None:
         self._context = context
         self._tls = tls
         self._sockets: list[socket.socket] = []
@@ -111,6 +113,8 @@ class Acceptor:
         try:
             await loop.connect_accepted_socket(self._connect, accepted, **tls)
         except ssl.SSLError as error:
+            from .tls import explain  # which is there, as there are handshakes
+
             self._context.note(peer_name(peer), f"no TLS handshake: {explain(error)}")
             accepted.close()
         except (OSError, asyncio.CancelledError):

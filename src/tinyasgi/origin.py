@@ -29,9 +29,14 @@ class Origin:
         """What a transport knows."""
         peer = transport.get_extra_info("peername")
         host = transport.get_extra_info("sockname")
-        scope = {
+        tls = transport.get_extra_info("ssl_object")
+        scope: dict[str, Any] = {
             "client": tuple(peer[:2]) if isinstance(peer, tuple) else None,
             "server": tuple(host[:2]) if isinstance(host, tuple) else (host, None),
-            "scheme": "https" if transport.get_extra_info("sslcontext") else "http",
+            "scheme": "https" if tls is not None else "http",
         }
+        if tls is not None:
+            from .tls_extension import TLSExtension  # not before it is needed
+
+            scope["extensions"] = {"tls": TLSExtension(tls)}
         return cls(scope, peer_name(peer))

@@ -16,7 +16,6 @@ from .context import Context
 from .exchange import Exchange
 from .health import Health
 from .lifespan import Lifespan
-from .tls import Contexts
 from .typing import App
 
 __all__ = ["Server", "serve"]
@@ -59,7 +58,12 @@ class Server:
     ) -> None:
         self.config = (config or Config()).replace(**options)
         self._app: App = load.as_asgi3(app, self.config)
-        self._tls = Contexts(self.config) if self.config.speaks_tls else None
+        self._tls = None
+        if self.config.speaks_tls:
+            from . import tls, tls_extension  # not before they are needed: 3 ms at start
+
+            self._tls = tls.Contexts(self.config)
+            self._app = tls_extension.told(self._app)
         self._sockets = list(sockets)
         self._files: list[str] = []
         if access is None and wants_records(self.config):

@@ -49,7 +49,7 @@ class WebSocketExchange(Exchange):
         scope["type"] = "websocket"
         scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
         scope["subprotocols"] = self._handshake.subprotocols.copy()
-        scope["extensions"] = {"websocket.http.response": {}}
+        scope["extensions"] = {**scope.get("extensions", {}), "websocket.http.response": {}}
         self._messages: deque[Any] = deque(({"type": "websocket.connect"},))
         self._queued = 0  # bytes in them
         self._max_queue = config.ws_max_queue
