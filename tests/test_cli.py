@@ -62,6 +62,9 @@ OPTIONS: list[tuple[str, str | None, Any]] = [
     ("timeout_write", "60", 60.0),
     ("shutdown_delay", "3", 3.0),
     ("timeout_graceful_shutdown", "5", 5.0),
+    ("proxy_headers", None, False),
+    ("forwarded_fields", "forwarded", "forwarded"),
+    ("forwarded_allow_ips", "10.0.0.0/8, unix", ("10.0.0.0/8", "unix")),
     ("header", "X-Served-By: me: and you", (("X-Served-By", "me: and you"),)),
     ("date_header", None, False),
     ("server_header", None, False),
@@ -89,7 +92,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").touch()
     for name in os.environ:
-        if name.startswith("TINYASGI_") or name == "WEB_CONCURRENCY":
+        if name.startswith("TINYASGI_") or name in ("FORWARDED_ALLOW_IPS", "WEB_CONCURRENCY"):
             monkeypatch.delenv(name)
 
 

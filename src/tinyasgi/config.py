@@ -17,12 +17,14 @@ from .options import (
     MODE,
     PATH,
     PATHS,
+    PEERS,
     SECONDS,
     SECRET,
     TEXT,
     TEXTS,
     URL_PATH,
     OptionError,
+    as_root,
     choice,
     name_of,
     number,
@@ -44,6 +46,7 @@ _LOOPS = choice("auto", "asyncio", "uvloop")
 _PARSERS = choice("auto", "httptools", "h11")
 _WEBSOCKETS = choice("auto", "none")
 _LEVELS = choice("critical", "error", "warning", "info", "debug", trace="debug")
+_FORWARDED = choice("x-forwarded", "forwarded")
 _CERT_REQS = choice("none", "optional", "required", _0="none", _1="optional", _2="required")
 _TLS_VERSIONS = choice("1.2", "1.3")
 
@@ -197,6 +200,22 @@ class Config:
         25.0, SECONDS, "seconds for running requests to end when the server stops"
     )
 
+    proxy_headers: bool = option(
+        True, FLAG, "believe what trusted proxies say of their clients", heading="Proxies"
+    )
+    forwarded_fields: str = option(
+        "x-forwarded",
+        _FORWARDED,
+        "fields in which they say it: X-Forwarded-*, or Forwarded (RFC 7239)",
+    )
+    forwarded_allow_ips: tuple[str, ...] = option(
+        ("127.0.0.1", "::1", "unix"),
+        PEERS,
+        "proxies that are trusted: addresses and networks, unix for unix sockets, * for all;"
+        " by default what FORWARDED_ALLOW_IPS says; repeatable, or with commas",
+        variable="FORWARDED_ALLOW_IPS",
+    )
+
     header: tuple[tuple[str, str], ...] = option(
         (),
         FIELDS,
@@ -242,9 +261,7 @@ class Config:
                 object.__setattr__(self, field.name, value)
             if not (value is None and field.default is None) and not kind.accepts(value):
                 raise OptionError(field.name, value, kind.allowed)
-        if self.root_path:
-            path = "/" + self.root_path.strip("/")
-            object.__setattr__(self, "root_path", path if path != "/" else "")
+        object.__setattr__(self, "root_path", as_root(self.root_path))
         if len(self.ssl_keyfile) > len(self.ssl_certfile):
             needed = "a certificate for each ssl_keyfile"
             raise OptionError("ssl_certfile", self.ssl_certfile, needed)

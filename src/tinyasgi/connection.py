@@ -27,12 +27,12 @@ class Connection(asyncio.Protocol):
     # fmt: on
 
     _transport: asyncio.Transport
-    peer: str
-    """Who is at the other end of the transport, as it is called in the log."""
+    peer: Origin
+    """Who is at the other end of the transport."""
     trusted: bool
     """What the peer says of its own clients is believed."""
     origin: Origin
-    """Where the request that is carried comes from: from the peer, or from a client of it."""
+    """Where the request that is carried comes from: the peer, or a client of it."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -47,9 +47,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a BaseTransport cannot write
-        self.origin = origin = Origin.of(transport)
-        self.peer = origin.name
-        self.trusted = self._context.trusts(origin.scope["client"])
+        self.peer = self.origin = peer = Origin.of(transport)
+        self.trusted = self._context.trust.of(peer.scope["client"])
         self._context.opened(self)
 
     def eof_received(self) -> bool:
@@ -155,7 +154,7 @@ class Connection(asyncio.Protocol):
             self._progress = ticks
         elif unsent:
             if ticks - self._progress > limits[WRITE]:
-                self._context.note(self.peer, "does not read its response")
+                self._context.note(self.peer.name, "does not read its response")
                 self.close()
         elif ticks - self._since > limits[self._wait]:
             self._expire()

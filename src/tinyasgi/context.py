@@ -16,8 +16,9 @@ from .config import Config
 from .encoder import Defaults
 from .exchange import COMPLETE, Exchange
 from .options import OptionError
+from .proxy import Forwarded, Trust
 from .rules import RequestLine
-from .typing import Address, App
+from .typing import App
 
 __all__ = ["Context", "Swept"]
 
@@ -72,12 +73,13 @@ class Context:
         self.leaving = False
         #: And whoever streams is told to end.
         self.stopping = False
-        #: Whether what a peer says of its own clients is believed, by its address.
-        self.trusts: Callable[[Address | None], bool] = lambda address: False
+        #: Which peers are believed what they say of their own clients, and what they say.
+        self.trust = Trust(config.forwarded_allow_ips)
+        self.forwarded = Forwarded(config, self.trust, self.note)
         #: Exchanges that may run at once.
         self.concurrency = config.limit_concurrency or math.inf
         #: The path that is answered whatever else is running.
-        self.health_path = config.health_path and config.root_path + config.health_path
+        self.health_path = config.health_path
         #: Exchanges until the server stops by itself; negative when it does not.
         self._left = config.limit_max_requests + random.randint(0, config.limit_max_requests_jitter)
         self._left = self._left if config.limit_max_requests else -1

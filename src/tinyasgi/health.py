@@ -19,11 +19,12 @@ class Health:
     def __init__(self, app: App, config: Config) -> None:
         assert config.health_path is not None
         self._app = app
-        self._path = config.root_path + config.health_path
+        self._path = config.health_path
         self.stopping = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != self._path:
+        route = scope["path"].removeprefix(scope["root_path"]) if scope["type"] == "http" else ""
+        if route != self._path:
             await self._app(scope, receive, send)
             return
         fields = [PLAIN_TEXT, (b"cache-control", b"no-store")]
@@ -35,7 +36,7 @@ class Health:
         """The hook for exchanges that are over, without those that are answered here."""
 
         def log(exchange: Exchange) -> None:
-            if exchange.line.scope["path"] != self._path:
+            if exchange.line.route != self._path:
                 access(exchange)
 
         return log

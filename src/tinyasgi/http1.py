@@ -22,6 +22,7 @@ HIGH_WATER = 64 * 1024
 MAX_DROPPED = 256 * 1024
 #: Most bytes of a head that a connection keeps, to know them again.
 MAX_KNOWN = 2048
+NOTHING_KNOWN: tuple[bytes, tuple[Fields, rules.Judged]] = (b"", ([], (0, True, False, False)))
 
 
 class HTTP1Connection(Connection):
@@ -41,8 +42,8 @@ class HTTP1Connection(Connection):
         self._dropped = 0  # bytes of a body that the app did not take
         self._unread = b""
         # A head from its version on, its fields and what they mean: clients repeat themselves.
-        self._tail = b""
-        self._known: tuple[Fields, rules.Judged] = ([], (0, True, False, False))
+        # `origin` stays the same with them.
+        self._tail, self._known = NOTHING_KNOWN
 
     # What the transport calls.
 
@@ -140,14 +141,17 @@ class HTTP1Connection(Connection):
             if len(fields) > config.limit_head_fields:
                 raise BadRequest(431, f"more than {config.limit_head_fields} fields")
             judged = rules.judge(line.version, fields)
-            if len(tail) <= MAX_KNOWN:
-                self._tail, self._known = tail, (fields, judged)
+            self.origin = self.peer
+            if self.trusted and not context.forwarded.names.isdisjoint(dict(fields)):
+                line, fields = self._trace(line, fields)
+            known = len(tail) <= MAX_KNOWN and self.origin.root_path is None
+            self._tail, self._known = (tail, (fields, judged)) if known else NOTHING_KNOWN
         length, persistent, wants_continue, websocket = judged
         fields = fields.copy()  # the app may write to it
         if line.host is not None:
-            fields = rules.with_host(fields, line.host)
+            fields = rules.with_host(fields, self.origin.host or line.host)
         full = len(context.running) >= context.concurrency
-        if full and line.scope["path"] != context.health_path:
+        if full and line.route != context.health_path:
             raise BadRequest(503, f"{len(context.running)} requests are running")
         scope = line.scope | self.origin.scope
         scope["asgi"] = ASGI.copy()
@@ -174,6 +178,15 @@ class HTTP1Connection(Connection):
         context.start(exchange)
         if self.burst and self._exchange is exchange:
             context.loop.call_soon(self._flush_before, exchange)
+
+    def _trace(self, line: rules.RequestLine, fields: Fields) -> tuple[rules.RequestLine, Fields]:
+        """Finds out the origin; what the request was before the proxies on its way changed it."""
+        self.origin = origin = self._context.forwarded(self.peer, fields)
+        if origin.host is not None:
+            fields = rules.with_host(fields, origin.host)
+        if origin.root_path is not None:
+            line = rules.request_line(line.text.encode(), origin.root_path)
+        return line, fields
 
     def _take_body(self, exchange: Exchange | None, data: bytes) -> bytes:
         """Takes what there is of a request body; what follows it. Raises BadRequest."""
@@ -329,7 +342,7 @@ class HTTP1Connection(Connection):
 
     def _refuse(self, refused: BadRequest, method: str = "GET") -> None:
         """Answers what is no request, unless the answer would follow the beginning of another."""
-        self._context.note(self.peer, refused)
+        self._context.note(self.peer.name, refused)
         exchange = self._exchange
         if exchange is not None:
             if exchange.phase >= STREAMING:

@@ -8,9 +8,9 @@ from typing import Any
 
 from .parsers import TOKEN
 
-__all__ = ["ADDRESSES", "FIELDS", "FLAG", "FUNCTION", "MODE", "PATH", "PATHS", "SECONDS"]
-__all__ += ["SECRET", "TEXT", "TEXTS", "URL_PATH", "Kind", "OptionError", "UnknownOption", "choice"]
-__all__ += ["name_of", "number", "option"]
+__all__ = ["ADDRESSES", "FIELDS", "FIELD_NAME", "FLAG", "FUNCTION", "MODE", "PATH", "PATHS"]
+__all__ += ["PEERS", "SECONDS", "SECRET", "TEXT", "TEXTS", "URL_PATH", "Kind", "OptionError"]
+__all__ += ["UnknownOption", "as_root", "choice", "name_of", "number", "option"]
 
 
 class OptionError(ValueError):
@@ -81,6 +81,7 @@ def _are_fields(value: Any) -> bool:
 
 
 _ADDRESS = re.compile(r"unix:.+|fd://\d+|(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]*):(?P<port>\d{1,5})")
+_PEERS = frozenset({"127.0.0.1", "::1", "unix", "*"})
 
 _FUNCTION = re.compile(r"[\w.]+:[\w.]+")
 
@@ -96,6 +97,28 @@ def _are_texts(value: Any) -> bool:
 def _are_addresses(value: Any) -> bool:
     found = [_ADDRESS.fullmatch(text) for text in value] if _are_texts(value) else [None]
     return all(match and int(match["port"] or 0) < 1 << 16 for match in found)
+
+
+def _items(text: str) -> tuple[str, ...]:
+    return tuple(item for part in re.split(r"[,\n]", text) if (item := part.strip()))
+
+
+def _are_peers(value: Any) -> bool:
+    return _are_texts(value) and all(text in _PEERS or _is_network(text) for text in value)
+
+
+def _is_network(text: str) -> bool:
+    import ipaddress  # not before it is needed: 2 ms at start
+
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_field_name(value: Any) -> bool:
+    return isinstance(value, str) and TOKEN.fullmatch(value.encode()) is not None
 
 
 def _is_text(value: Any) -> bool:
@@ -149,6 +172,16 @@ ADDRESSES = Kind(
     "\n".join,
     repeatable=True,
 )
+#: Peers, as one text or several.
+PEERS = Kind(
+    "an address, a network, unix or *", "PEERS", _items, _are_peers, ", ".join, repeatable=True
+)
+FIELD_NAME = Kind("a field name", "NAME", str, _is_field_name)
+
+
+def as_root(path: str) -> str:
+    """A path in the form of `root_path`: `/a/b`, or nothing."""
+    return ("/" + path.strip("/")).rstrip("/")
 
 
 def option(default: Any, kind: Kind, text: str, *, heading: str = "", variable: str = "") -> Any:

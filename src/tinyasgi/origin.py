@@ -12,6 +12,8 @@ def peer_name(address: Any) -> str:
     if not isinstance(address, tuple):
         return "local"
     host, port = address[:2]
+    if not port:  # a proxy has not said it
+        return str(host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -23,6 +25,12 @@ class Origin:
     """What it adds to a scope."""
     name: str
     """The client, as it is called in the log."""
+    host: bytes | None = None
+    """What takes the place of the Host field."""
+    root_path: str | None = None
+    """What takes the place of the option of this name."""
+    tls: dict[str, Any] | None = None
+    """ASGI's extension `tls`, when a proxy has said what the client's TLS was."""
 
     @classmethod
     def of(cls, transport: asyncio.BaseTransport) -> "Origin":

@@ -13,8 +13,10 @@ __all__ = [
     "EMPTY_LINES",
     "Judged",
     "RequestLine",
+    "authorities",
     "check_beginning",
     "check_size",
+    "is_path",
     "judge",
     "request_line",
     "with_host",
@@ -73,6 +75,12 @@ class RequestLine:
     """An HTTP scope, but for what the connection and the fields add."""
     text: str
     """The line itself; nothing in it can break a line of a log."""
+
+    @property
+    def route(self) -> str:
+        """The path below the root path."""
+        path: str = self.scope["path"]
+        return path.removeprefix(self.scope["root_path"])
 
 
 def request_line(line: bytes, root_path: str) -> RequestLine:
@@ -133,16 +141,21 @@ def _split_target(method: str, target: bytes) -> tuple[bytes, bytes, bytes | Non
         raise BadRequest(501, "CONNECT is not implemented")
     if match := _ABSOLUTE.fullmatch(target):
         host, target = match[1], match[2] or (b"*" if method == "OPTIONS" else b"/")
-        if not _authorities[host]:
+        if not authorities[host]:
             raise BadRequest(400, f"an invalid authority in the target: {host[:80]!r}")
         if target.startswith(b"?"):
             target = b"/" + target
     path, _, query = target.partition(b"?")
-    if path.translate(None, _PATH) or query.translate(None, _QUERY):
+    if not is_path(path) or query.translate(None, _QUERY):
         raise BadRequest(400, f"bytes that no target may have: {target[:80]!r}")
     if not path.startswith(b"/") and (path != b"*" or method != "OPTIONS" or target != b"*"):
         raise BadRequest(400, f"a target in no known form: {target[:80]!r}")
     return path, query, host
+
+
+def is_path(path: bytes) -> bool:
+    """Whether there is nothing in it that a path may not have."""
+    return not path.translate(None, _PATH)
 
 
 def _is_authority(host: bytes) -> bool:
@@ -153,7 +166,7 @@ def _is_authority(host: bytes) -> bool:
     return _HOST.fullmatch(host) is not None
 
 
-_authorities = Cache(_is_authority, 256, longest=256)
+authorities = Cache(_is_authority, 256, longest=256)
 
 _JUDGED = frozenset(
     {b"host", b"transfer-encoding", b"content-length", b"connection", b"expect", b"upgrade"}
@@ -179,7 +192,7 @@ def judge(version: str, fields: Fields) -> Judged:
     if host is None:
         if version == "1.1":
             raise BadRequest(400, "no Host field")
-    elif not _authorities[host]:
+    elif not authorities[host]:
         raise BadRequest(400, f"an invalid Host: {host[:80]!r}")
     elif len(values) == 1:
         return _PLAIN[version]

@@ -117,7 +117,7 @@ class WebSocketConnection(Connection):
         self._end(linger=True)
 
     def _fail(self, fault: ProtocolError) -> None:
-        self._context.note(self.peer, f"WebSocket closed: {fault}")
+        self._context.note(self.peer.name, f"WebSocket closed: {fault}")
         if self._exchange is not None:
             self._write(frames.encode_close(fault.code, fault.reason), more=False)
             self._client_left(LOST, fault.code, fault.reason)

@@ -1,0 +1,272 @@
+"""What trusted peers say of their clients in the fields of a request.
+
+There are two families of such fields: `X-Forwarded-*`, as most proxies send them, and `Forwarded`
+(RFC 7239). One of them is read, never both.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from . import rules
+from .cache import Cache
+from .config import Config
+from .options import as_root
+from .origin import Origin, peer_name
+from .typing import Address, Fields
+
+__all__ = ["Forwarded", "Trust"]
+
+_X_FORWARDED = {
+    f"x-forwarded-{what}".encode(): what for what in ("for", "proto", "host", "port", "prefix")
+}
+
+#: Names that hide an address (RFC 7239 §6.2 and §6.3), and what a port may look like (§6).
+_HIDDEN = re.compile(r"unknown|_[-._0-9A-Za-z]+")
+_NODE_PORT = re.compile(r"[0-9]{1,5}|_[-._0-9A-Za-z]+")
+#: A parameter of `Forwarded`, and what ends it (RFC 7239 §4). Unquoted colons and brackets are
+#: taken, too: not all proxies quote.
+_PARAMETER = re.compile(
+    r"[ \t]*(?:([-!#$%&'*+.^_`|~0-9A-Za-z]+)=(?:\"((?:[^\"\\]|\\.)*)\"|([^\s\",;]+)))?"
+    r"[ \t]*(?:([,;])|\Z)"
+)
+_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+#: Most faults that are remembered not to be told again.
+_FAULTS = 256
+
+
+class Trust(Cache[str, bool]):
+    """Whether what a peer says of its clients is believed, by its address: `trust["10.0.0.1"]`.
+
+    allowed: addresses, networks, `unix` for peers on unix sockets, `*` for all.
+    """
+
+    def __init__(self, allowed: Sequence[str]) -> None:
+        super().__init__(self._judge, 1024, longest=64)
+        self._allowed = frozenset(allowed)
+        self.everyone = "*" in self._allowed
+
+    def of(self, client: Address | None) -> bool:
+        """The same by what a scope calls it; None is a peer on a unix socket."""
+        return self["unix" if client is None else client[0]]
+
+    def _judge(self, host: str) -> bool:
+        if self.everyone or host in self._allowed:
+            return True
+        if host == "unix":
+            return False
+        import ipaddress  # not before it is needed: 2 ms at start
+
+        try:
+            address: Any = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        networks = [ipaddress.ip_network(text) for text in self._allowed - {"unix"}]
+        addresses = [address]
+        if mapped := getattr(address, "ipv4_mapped", None):
+            addresses.append(mapped)  # a socket for both families names IPv4 peers so
+        return any(address in network for address in addresses for network in networks)
+
+
+class _Node(NamedTuple):
+    """One end of a hop (RFC 7239 §6)."""
+
+    client: Address | None
+    """None when a proxy hides it; the port is 0 when it does not say one."""
+    name: str
+
+
+def _read_node(text: str) -> _Node:
+    """Reads an address, in brackets or not, with a port or not; raises ValueError."""
+    host, port = text, ""
+    if text.startswith("["):
+        host, bracket, port = text[1:].partition("]")
+        if not bracket or (port and port[0] != ":"):
+            raise ValueError
+    elif text.count(":") == 1:
+        host, colon, port = text.partition(":")
+        port = colon + port
+    if port and not _NODE_PORT.fullmatch(port, 1):
+        raise ValueError
+    if _HIDDEN.fullmatch(host):
+        return _Node(None, host)
+    if "%" in host:
+        raise ValueError  # an interface of another machine
+    import ipaddress
+
+    six = ":" in host or text.startswith("[")
+    address = ipaddress.IPv6Address(host) if six else ipaddress.IPv4Address(host)
+    client = str(address), _read_port(port[1:]) if port[1:].isdigit() else 0
+    return _Node(client, peer_name(client))
+
+
+def _read_port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 1 << 16):
+        raise ValueError
+    return int(text)
+
+
+def _read_scheme(text: str) -> str:
+    scheme = _SCHEMES.get(text.lower())
+    if scheme is None:
+        raise ValueError
+    return scheme
+
+
+def _read_host(text: str) -> bytes:
+    host = text.encode("latin-1")
+    if not rules.authorities[host]:
+        raise ValueError
+    return host
+
+
+def _read_prefix(text: str) -> str:
+    if not text.startswith("/") or not rules.is_path(text.encode("latin-1")):
+        raise ValueError
+    from urllib.parse import unquote  # not before it is needed: 7 ms at start
+
+    return as_root(unquote(text))
+
+
+class Forwarded:
+    """Reads the fields of one family: `forwarded(peer, fields)`.
+
+    note: called with a peer's name and what is wrong with a field, once for each host and field.
+    """
+
+    def __init__(self, config: Config, trust: Trust, note: Callable[[str, str], None]) -> None:
+        self._trust = trust
+        self._note = note
+        self._noted: set[tuple[str, str]] = set()
+        self._nodes = Cache(_read_node, 1024, longest=64)
+        #: How a value is read; a ValueError says that it is malformed.
+        self._readers: dict[str, Callable[[str], Any]] = {
+            "for": self._nodes.__getitem__,
+            "proto": _read_scheme,
+            "host": _read_host,
+        }
+        self._names: dict[bytes, str] = {}  # of fields, and what they tell
+        self._choose = self._choose_items
+        if not config.proxy_headers:
+            pass
+        elif config.forwarded_fields == "forwarded":
+            self._names = {b"forwarded": "forwarded"}
+            self._choose = self._choose_element
+        else:
+            self._names = _X_FORWARDED
+            self._readers |= {"port": _read_port, "prefix": _read_prefix}
+        #: Of the fields that are read; where there are none, nothing else need be asked.
+        self.names = frozenset(self._names)
+
+    def __call__(self, peer: Origin, fields: Fields) -> Origin:
+        """Where a request comes from, by its fields. Values that are malformed are ignored."""
+        values: dict[str, str] = {}
+        for name, value in fields:
+            if what := self._names.get(name):  # repeated ones combine (RFC 9110 §5.3)
+                text = value.decode("latin-1")
+                values[what] = f"{values[what]},{text}" if what in values else text
+        said: dict[str, Any] = {}
+        for what, text in self._choose(peer, values).items():
+            if what in self._readers:
+                try:
+                    said[what] = self._readers[what](text)
+                except ValueError:
+                    self._tell(peer, what, text)
+        return _replace(peer, said, fields)
+
+    # Which of the hops counts.
+
+    def _choose_items(self, peer: Origin, values: dict[str, str]) -> dict[str, str]:
+        """Of each list of `X-Forwarded-*` the item that counts.
+
+        It stands where the client stands in the list of clients, if there are as many. Else it is
+        the last, which the nearest proxy has added.
+        """
+        lists = {
+            name: [item for part in text.split(",") if (item := part.strip())]
+            for name, text in values.items()
+        }
+        hops = lists.get("for", [])
+        place = self._place(hops)
+        return {
+            name: items[place] if len(items) == len(hops) else items[-1]
+            for name, items in lists.items()
+            if items
+        }
+
+    def _choose_element(self, peer: Origin, values: dict[str, str]) -> dict[str, str]:
+        """The parameters of the element of `Forwarded` that counts."""
+        text = values.get("forwarded", "")
+        try:
+            elements = _read_elements(text)
+        except ValueError:
+            self._tell(peer, "", text)
+            return {}
+        if not elements:
+            return {}
+        return elements[self._place([element.get("for", "unknown") for element in elements])]
+
+    def _place(self, hops: list[str]) -> int:
+        """Where the client stands among the hops.
+
+        Each proxy has added whom it was asked by. So the last that is not trusted is the client,
+        and what stands before it is hearsay; the first, when all are trusted.
+        """
+        if not self._trust.everyone:
+            for place in range(len(hops) - 1, 0, -1):
+                try:
+                    client = self._nodes[hops[place]].client
+                except ValueError:
+                    return place
+                if client is None or not self._trust.of(client):
+                    return place
+        return 0
+
+    def _tell(self, peer: Origin, what: str, text: str) -> None:
+        name = f"X-Forwarded-{what.title()}" if self._names is _X_FORWARDED else "Forwarded"
+        client = peer.scope["client"]
+        key = client[0] if client else "", name
+        if key not in self._noted:
+            if len(self._noted) >= _FAULTS:
+                self._noted.clear()
+            self._noted.add(key)
+            self._note(peer.name, f"a malformed {name} is ignored: {text[:80]!r}")
+
+
+def _read_elements(text: str) -> list[dict[str, str]]:
+    """The elements of `Forwarded`, each with its parameters (RFC 7239 §4). Raises ValueError."""
+    elements: list[dict[str, str]] = [{}]
+    position = 0
+    while position < len(text):
+        match = _PARAMETER.match(text, position)
+        if match is None:
+            raise ValueError
+        name, quoted, token, end = match.groups()
+        if name is not None:
+            name = name.lower()
+            if name in elements[-1]:
+                raise ValueError  # "MUST NOT occur more than once"
+            elements[-1][name] = token if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        if end == ",":
+            elements.append({})
+        position = match.end()
+    return [element for element in elements if element]
+
+
+def _replace(peer: Origin, said: dict[str, Any], fields: Fields) -> Origin:
+    """What a transport knows, with what was said put in its place."""
+    scope, name, host = peer.scope.copy(), peer.name, said.get("host")
+    if "for" in said:
+        scope["client"], name = said["for"]
+    if "proto" in said:
+        scope["scheme"] = said["proto"]
+    port = said.get("port")
+    if port is not None:
+        if scope["server"][1] is not None:  # a unix socket stays one
+            scope["server"] = (scope["server"][0], port)
+        if host is None:
+            host = next((value for name, value in fields if name == b"host"), None)
+        default = 443 if scope["scheme"] == "https" else 80
+        if host and port != default and b":" not in host.rpartition(b"]")[2]:
+            host = b"%b:%d" % (host, port)
+    return Origin(scope, name, host, said.get("prefix"), peer.tls)
