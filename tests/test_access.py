@@ -1,7 +1,6 @@
 """The access log: a line for each response that has ended."""
 
 import asyncio
-import io
 import logging
 import re
 import threading
@@ -12,8 +11,9 @@ from typing import Any
 import pytest
 from helpers import GET, PATIENCE, Client, hello, in_loop, reply
 
-from tinyasgi.access import AccessLines
+from tinyasgi.access import default_line
 from tinyasgi.testing import connect, serve
+from tinyasgi.writer import AccessLines, Output
 
 START = {"type": "http.response.start", "status": 200}
 LINE = re.compile(r'(\S+) "(\S+) (\S+) HTTP/(1\.[01])" (\d+) (\d+) B (\d+\.\d) ms( aborted)?')
@@ -183,16 +183,18 @@ async def test_access_lines_are_written_together() -> None:
         def call_later(self, delay: float, callback: Any) -> None:
             flushes.append(callback)
 
-    class Stream(io.StringIO):
+    class Memory(Output):
         writes = 0
+        written = b""
 
-        def write(self, text: str) -> int:
+        def write(self, lines: bytes, patience: float = 0.0) -> bytes:
             self.writes += 1
-            return super().write(text)
+            self.written += lines
+            return b""
 
-    stream = Stream()
+    stream = Memory("-")
     async with connect(hello) as connection:
-        connection.context.access = AccessLines(stream, Loop())  # type: ignore[arg-type]
+        connection.context.access = AccessLines(default_line, stream, Loop())  # type: ignore[arg-type]
         await connection.feed(*[GET] * 100)
         assert stream.writes == 0
         (flush,) = flushes
@@ -202,7 +204,7 @@ async def test_access_lines_are_written_together() -> None:
         assert stream.writes == 1
         await connection.feed(GET)
         assert len(flushes) == 2
-    text = stream.getvalue()
+    text = stream.written.decode()
     assert text.endswith("\n")
     assert len(text.splitlines()) == 100
     for line in text.splitlines():

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import log, spawn
+from . import spawn
 from .channel import Brief
 from .config import Config
 from .options import OptionError
@@ -70,7 +70,7 @@ class Alone(Process):
 
     def _on_signal(self, name: str) -> None:
         if name == "SIGUSR1":
-            log.reopen()
+            self.reopen()
         elif name == "SIGHUP" and self._has_terminal and not os.isatty(0):
             self.on_stop()  # the terminal is gone
         elif self.supervisor is not None:

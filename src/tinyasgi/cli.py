@@ -7,9 +7,10 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
-from . import __version__, settings
+from . import __version__, log, settings
 from .config import Config
 from .load import LoadError
 from .options import FLAG, Kind, OptionError, UnknownOption
@@ -41,17 +42,33 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 class _Parser(argparse.ArgumentParser):
+    _log_format = "text"
+    """Of what it says; known before anything else is."""
+
     def error(self, message: str) -> NoReturn:
-        print(f"tinyasgi: error: {message}", file=sys.stderr)
+        log.tell(f"{log.ERROR}{message}\n", self._log_format)
         sys.exit(BAD_OPTION)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._log_format = _log_format(sys.argv[1:] if args is None else args)
         known, unknown = self.parse_known_args(args, namespace)
         for word in unknown:
             name = word.partition("=")[0]
             near = difflib.get_close_matches(name, self._option_string_actions, 1)
             self.error(str(UnknownOption(name, *near)))
         return known
+
+
+def _log_format(arguments: Sequence[str]) -> str:
+    """The format of logs that is asked for, in which also a wrong option is to be told."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--log-format")
+    parser.add_argument("--config")
+    with suppress(argparse.ArgumentError):
+        given = vars(parser.parse_known_args(arguments)[0])
+        if settings.hint("log_format", given, os.environ) == "json":
+            return "json"
+    return "text"
 
 
 def _parser() -> _Parser:

@@ -17,6 +17,7 @@ from .options import (
     MODE,
     PATH,
     PATHS,
+    PATTERNS,
     PEERS,
     SECONDS,
     SECRET,
@@ -45,6 +46,7 @@ _LIFESPANS = choice("auto", "on", "off")
 _LOOPS = choice("auto", "asyncio", "uvloop")
 _PARSERS = choice("auto", "httptools", "h11")
 _WEBSOCKETS = choice("auto", "none")
+_LOG_FORMATS = choice("text", "json")
 _LEVELS = choice("critical", "error", "warning", "info", "debug", trace="debug")
 _FORWARDED = choice("x-forwarded", "forwarded")
 _CERT_REQS = choice("none", "optional", "required", _0="none", _1="optional", _2="required")
@@ -226,8 +228,32 @@ class Config:
     server_header: bool = option(True, FLAG, "add Server unless the app does")
 
     log_level: str = option("info", _LEVELS, "least level of what is logged", heading="Logs")
-    access_log: bool = option(True, FLAG, "log each request when its response has ended")
+    log_format: str = option(
+        "text", _LOG_FORMATS, "format of all that is logged; json: an object in each line"
+    )
+    log_config: str | None = option(
+        None, PATH, "logging configuration for dictConfig, a .json, .toml or .yaml file"
+    )
+    error_log_file: str = option(
+        "-", PATH, "file to append what the server tells to; -: stderr; USR1 opens it again"
+    )
     use_colors: bool | None = option(None, FLAG, "colour the level; by default on a terminal")
+    access_log: bool = option(True, FLAG, "log each request when its response has ended")
+    access_log_format: str | None = option(
+        None,
+        TEXT,
+        "default, common, combined, json, or a format of gunicorn's atoms; by default json with"
+        " `--log-format json`",
+    )
+    access_log_exclude: tuple[str, ...] = option(
+        (),
+        PATTERNS,
+        "path, or pattern of paths as `/static/*`, whose successes (2xx) are not logged;"
+        " repeatable",
+    )
+    access_log_file: str = option(
+        "-", PATH, "file to append access lines to; -: stdout; USR1 opens it again"
+    )
 
     ssl_certfile: tuple[str, ...] = option(
         (),

@@ -73,7 +73,7 @@ class Exchange:
 
     # fmt: off
     __slots__ = (
-        "_body", "_credit", "_fields", "_input", "_waiters", "connection", "framing", "line",
+        "_body", "_credit", "_input", "_waiters", "connection", "fields", "framing", "line",
         "persistent", "phase", "scope", "sent", "started", "status", "task",
     )
     # fmt: on
@@ -84,7 +84,8 @@ class Exchange:
     """How the rest of the response body is framed (`encoder.Framing`)."""
     started: float
     """When the request arrived, in seconds of `time.perf_counter`; set for the access log."""
-    _fields: Pairs
+    fields: Pairs
+    """Of the response, once the app has said them."""
 
     def __init__(
         self, connection: Carrier, scope: Scope, line: RequestLine, persistent: bool
@@ -129,7 +130,7 @@ class Exchange:
         phase = self.phase
         if phase == WAITING and kind == "http.response.start":
             self.status = message["status"]
-            self._fields = message.get("headers", ())
+            self.fields = message.get("headers", ())
             self.phase = STARTED
         elif kind == "http.response.body" and WAITING < phase < COMPLETE:
             body = message.get("body", b"")
@@ -137,7 +138,7 @@ class Exchange:
                 body = _as_bytes(body)
             more_body = message.get("more_body", False)
             if phase == STARTED:
-                self.connection.write_head(self, self._fields, body, more_body)
+                self.connection.write_head(self, self.fields, body, more_body)
             else:
                 self.connection.write_body(self, body, more_body)
             if self.phase == LOST:

@@ -1,41 +1,253 @@
-"""Logger names, the format of log lines, and how a process sets both up.
+"""Logger names, the formats of lines, and how a process sets both up.
 
 `tinyasgi.server` tells what the server does and what went wrong; `tinyasgi.access` gets a line
-for each response that has ended (`access`).
+for each response that has ended (`access`). The root logger is never touched.
 """
 
+import functools
 import logging
+import os
+import re
 import sys
-from typing import ClassVar
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 from .config import Config
+from .options import OptionError
 
-__all__ = ["TIME_FORMAT", "reopen", "set_up"]
+__all__ = ["ERROR", "TIME_FORMAT", "JSONFormatter", "TextFormatter", "appending", "begin"]
+__all__ += ["iso_time", "reopen", "set_up", "tell"]
 
 _package_logger = logging.getLogger("tinyasgi")
 _server_logger = logging.getLogger("tinyasgi.server")
 _access_logger = logging.getLogger("tinyasgi.access")
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
+#: What the last line of a process that could not go on begins with.
+ERROR = "tinyasgi: error: "
+_UNPRINTABLE = re.compile(r"[^\n\t -~]")
+
+#: What `set_up` has set: our handler and our level.
+_handler: logging.Handler | None = None
+_level = logging.NOTSET
+#: The file that `begin` has configured logging from.
+_configured: str | None = None
+
+
+# Formats.
+
+
+class TextFormatter(logging.Formatter):
+    """Time, level and message. Only a record begins at the beginning of a line.
+
+    What follows in its further lines is set in by two spaces, and what can't be printed is escaped:
+    nobody whose words come into a message or a traceback can make them look like a record.
+    """
+
+    _COLOURS: ClassVar = {"WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
+
+    def __init__(self, colours: bool = False) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s", TIME_FORMAT)
+        self._colours = colours
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = _UNPRINTABLE.sub(_escape, super().format(record)).replace("\n", "\n  ")
+        if self._colours:
+            level = record.levelname
+            colour = self._COLOURS.get(level, "32")
+            text = text.replace(level, f"\x1b[{colour}m{level}\x1b[0m", 1)
+        return text
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    return character if character.isprintable() else ascii(character)[1:-1]
+
+
+class JSONFormatter(logging.Formatter):
+    """An object in one line, with the keys that docs/logs.md lists, and those of `extra`."""
+
+    _KNOWN: ClassVar = {*vars(logging.makeLogRecord({})), "asctime", "message", "taskName"}
+
+    def __init__(self) -> None:
+        import json  # not before it is needed
+
+        super().__init__()
+        self._dumps = functools.partial(json.dumps, allow_nan=False, separators=(",", ":"))
+        self._worker = os.environ.get("TINYASGI_WORKER")
+
+    def format(self, record: logging.LogRecord) -> str:
+        values: dict[str, Any] = {
+            "time": iso_time(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": _message(record),
+            "pid": record.process,
+        }
+        if self._worker is not None:
+            values["worker"] = int(self._worker)
+        if record.exc_info and record.exc_info[0] is not None:
+            kind, error, _ = record.exc_info
+            values["exception"] = f"{kind.__name__}: {error}"
+            values["traceback"] = self.formatException(record.exc_info)
+        elif record.exc_text:
+            values["traceback"] = record.exc_text
+        if record.stack_info:
+            values["stack"] = record.stack_info
+        for key, value in vars(record).items():
+            if key not in self._KNOWN:
+                values.setdefault(key, value)
+        try:
+            return self._dumps(values)
+        except (TypeError, ValueError, RecursionError):  # something of `extra`
+            return self._dumps({key: self._plain(value) for key, value in values.items()})
+
+    def _plain(self, value: object) -> object:
+        try:
+            self._dumps(value)
+        except (TypeError, ValueError, RecursionError):
+            return repr(value)
+        return value
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # arguments that do not fit
+        return f"{record.msg} {record.args}"
+
+
+def iso_time(seconds: float) -> str:
+    """A time as ISO 8601 has it, with milliseconds and the offset from UTC."""
+    whole = int(seconds)
+    date_and_time, offset = _second(whole)
+    return f"{date_and_time}.{int((seconds - whole) * 1000):03}{offset}"
+
+
+@functools.lru_cache(4)
+def _second(seconds: int) -> tuple[str, str]:
+    local = time.localtime(seconds)
+    offset = time.strftime("%z", local)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", local), f"{offset[:3]}:{offset[3:5]}"
+
+
+# A process that serves or supervises.
+
+
+def begin(config: Config) -> None:
+    """What has to be there before the app is imported. Raises OptionError.
+
+    With JSON, what Python would write to stderr by itself becomes lines of JSON, too.
+    """
+    global _configured
+    if config.log_config is not None and config.log_config != _configured:
+        _configure(config.log_config)
+        _configured = config.log_config  # a forked worker has it, and maybe the app's on top
+    if config.log_format == "json":
+        _catch_all()
+    with appending("access_log_file", config.access_log_file) as path:
+        if path is not None:
+            open(path, "ab").close()  # workers will open it, each for itself
+    set_up(config)
 
 
 def set_up(config: Config) -> bool:
-    """Sets up the loggers of a process that serves, as far as its user has not.
+    """Sets up the loggers of this process, as far as its user has not; docs/logs.md has the rule.
 
-    The root logger is left alone. Returns whether the user has given `tinyasgi.access` a handler.
+    To be called again when the app may have configured logging in the meantime. Returns whether
+    `tinyasgi.access` has handlers of the user, who then is to get records. Raises OptionError.
     """
-    configured = bool(_access_logger.handlers or _package_logger.handlers)
+    global _handler, _level
+    if _handler is not None:
+        _server_logger.removeHandler(_handler)
+        _server_logger.propagate = True
+        _handler.close()
+        _handler = None
     for logger in (_package_logger, _server_logger, _access_logger):
         # An app's `dictConfig` disables by default what it does not name.
         logger.disabled = False
-    _package_logger.setLevel(config.log_level.upper())
-    if not _server_logger.hasHandlers():
-        handler = logging.StreamHandler(sys.stderr)
-        colours = sys.stderr.isatty() if config.use_colors is None else config.use_colors
-        handler.setFormatter(_Formatter(colours))
-        _server_logger.addHandler(handler)
-        _server_logger.propagate = False
-    return configured
+    if _package_logger.level in (logging.NOTSET, _level):
+        _level = getattr(logging, config.log_level.upper())
+        _package_logger.setLevel(_level)
+    if config.log_format == "text" or config.log_config is not None:
+        configured = _server_logger.hasHandlers()
+    else:  # the root logger may have handlers that write text
+        configured = bool(_server_logger.handlers or _package_logger.handlers)
+    with appending("error_log_file", config.error_log_file) as path:
+        if path is not None or not configured:
+            _handler = _Stream(sys.stderr) if path is None else _File(path, encoding="utf-8")
+            _handler.setFormatter(_formatter(config, colours=path is None))
+            _server_logger.addHandler(_handler)
+            _server_logger.propagate = False
+    return bool(_access_logger.handlers or _package_logger.handlers)
+
+
+def _formatter(config: Config, colours: bool) -> logging.Formatter:
+    if config.log_format == "json":
+        return JSONFormatter()
+    if config.use_colors is not None:
+        return TextFormatter(colours and config.use_colors)
+    return TextFormatter(colours and sys.stderr.isatty() and not os.environ.get("NO_COLOR"))
+
+
+@contextmanager
+def appending(option: str, path: str) -> Iterator[str | None]:
+    """For opening the file of an option; None for `-`. Raises OptionError instead of OSError."""
+    try:
+        yield None if path == "-" else path
+    except OSError as error:
+        raise OptionError(option, path, f"a file to append to: {error.strerror}") from None
+
+
+class _Stream(logging.StreamHandler[Any]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        """A disk that is full, or a reader that has left, is nothing to fail for."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
+
+class _File(logging.FileHandler, _Stream):
+    pass
+
+
+def _configure(path: str) -> None:
+    """Gives the content of a file to `dictConfig`. Raises OptionError."""
+    import logging.config  # not before it is needed: 10 ms
+
+    defaults = {"version": 1, "disable_existing_loggers": False}
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = _parse(os.path.splitext(path)[1], file.read())
+        if not isinstance(found, dict):
+            raise ValueError("it is no mapping")
+        logging.config.dictConfig(defaults | found)
+    except Exception as error:  # handlers of any kind may be made here
+        cause = error.__cause__ or error
+        reason = " ".join(f"{error}: {cause}".split() if cause is not error else str(error).split())
+        allowed = f"a logging configuration: {getattr(error, 'strerror', None) or reason}"
+        raise OptionError("log_config", path, allowed) from None
+
+
+def _parse(kind: str, text: str) -> Any:
+    if kind == ".json":
+        import json
+
+        return json.loads(text)
+    if kind == ".toml":
+        import tomllib
+
+        return tomllib.loads(text)
+    if kind in (".yaml", ".yml"):
+        try:
+            import yaml
+        except ImportError:
+            raise ValueError("YAML takes PyYAML, which is not installed") from None
+        return yaml.safe_load(text)
+    raise ValueError("its name ends neither in .json nor in .toml or .yaml")
 
 
 def reopen() -> None:
@@ -43,22 +255,75 @@ def reopen() -> None:
     loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
     for handler in {handler for logger in loggers for handler in logger.handlers}:
         if isinstance(handler, logging.FileHandler) and handler.stream is not None:
-            file = open(  # noqa: SIM115  # the handler closes it
-                handler.baseFilename, "a", encoding=handler.encoding, errors=handler.errors
-            )
-            if before := handler.setStream(file):
-                before.close()
+            try:
+                file = open(  # noqa: SIM115  # the handler closes it
+                    handler.baseFilename, "a", encoding=handler.encoding, errors=handler.errors
+                )
+            except OSError as error:
+                path, reason = handler.baseFilename, error.strerror
+                _server_logger.error("%s can't be opened again: %s", path, reason)
+            else:
+                if before := handler.setStream(file):
+                    before.close()
 
 
-class _Formatter(logging.Formatter):
-    _COLOURS: ClassVar = {"WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
+def tell(text: str, log_format: str) -> None:
+    """Writes to stderr why a process can't go on: maybe a traceback, and a line after ERROR.
 
-    def __init__(self, colours: bool) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s", TIME_FORMAT)
-        self._colours = colours
+    It goes to the error log file, too, if there is one by now.
+    """
+    traceback, _, message = text.rpartition(ERROR)
+    told = {"msg": message.strip(), "exc_text": traceback.rstrip() or None}
+    level = {"levelno": logging.ERROR, "levelname": "ERROR"}
+    record = logging.makeLogRecord({"name": _server_logger.name, **level, **told})
+    if log_format == "json":
+        text = JSONFormatter().format(record) + "\n"
+    sys.stderr.write(text)
+    if isinstance(_handler, _File):
+        _handler.handle(record)
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
-        if self._colours:
-            colour = self._COLOURS.get(record.levelname, "32")
-            record.levelname = f"\x1b[{colour}m{record.levelname}\x1b[0m"
-        return super().formatMessage(record)
+
+# What Python would write to stderr by itself.
+
+
+def _catch_all() -> None:
+    """Makes records of it, unless somebody else has."""
+    if logging.lastResort is not None:  # for records that nobody handles
+        logging.lastResort.setFormatter(JSONFormatter())
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _on_exception
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _on_thread_exception
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _on_unraisable
+    warnings.showwarning = _on_warning
+
+
+def _on_exception(*error: Any) -> None:
+    _server_logger.critical("uncaught exception", exc_info=error)
+
+
+def _on_thread_exception(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+        name = args.thread.name if args.thread is not None else "that is gone"
+        error = (args.exc_type, args.exc_value, args.exc_traceback)
+        _server_logger.error("uncaught exception in thread %s", name, exc_info=error)
+
+
+def _on_unraisable(args: Any) -> None:
+    error = (args.exc_type, args.exc_value, args.exc_traceback)
+    what = args.err_msg or "exception ignored in"
+    _server_logger.error("%s %r", what, args.object, exc_info=error)
+
+
+def _on_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: str | None = None,
+) -> None:
+    where = {"file": filename, "line": lineno}
+    text = f"{category.__name__}: {message}"
+    logging.getLogger("py.warnings").warning("%s", text, extra=where)

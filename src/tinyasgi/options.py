@@ -9,8 +9,8 @@ from typing import Any
 from .parsers import TOKEN
 
 __all__ = ["ADDRESSES", "FIELDS", "FIELD_NAME", "FLAG", "FUNCTION", "MODE", "PATH", "PATHS"]
-__all__ += ["PEERS", "SECONDS", "SECRET", "TEXT", "TEXTS", "URL_PATH", "Kind", "OptionError"]
-__all__ += ["UnknownOption", "as_root", "choice", "name_of", "number", "option"]
+__all__ += ["PATTERNS", "PEERS", "SECONDS", "SECRET", "TEXT", "TEXTS", "URL_PATH", "Kind"]
+__all__ += ["OptionError", "UnknownOption", "as_root", "choice", "name_of", "number", "option"]
 
 
 class OptionError(ValueError):
@@ -133,6 +133,10 @@ def _is_url_path(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("/") and "?" not in value
 
 
+def _are_patterns(value: Any) -> bool:
+    return _are_texts(value) and all(text[0] in "/*" for text in value)
+
+
 def _is_mode(value: Any) -> bool:
     return type(value) is int and 0 <= value <= 0o777
 
@@ -164,6 +168,15 @@ FIELDS = Kind(
 #: Any number of texts, each given by an option of its own.
 TEXTS = Kind("a text", "TEXT", _lines, _are_texts, "\n".join, repeatable=True)
 PATHS = Kind("a path", "PATH", _lines, _are_texts, "\n".join, repeatable=True)
+#: Paths of requests, in which `*` and `?` stand for others.
+PATTERNS = Kind(
+    "a path or a pattern that begins with / or *",
+    "PATH",
+    _lines,
+    _are_patterns,
+    "\n".join,
+    repeatable=True,
+)
 ADDRESSES = Kind(
     "an address as HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N",
     "ADDRESS",

@@ -7,14 +7,13 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from . import __version__, load, log
-from .access import AccessLines
+from .access import line
 from .blocking import Watch
 from .config import Config
 from .lifespan import LifespanFailed
@@ -22,6 +21,7 @@ from .listen import ListenError
 from .loop import loop_factory
 from .options import OptionError
 from .server import Server
+from .writer import AccessLines, Output
 
 __all__ = ["APP_FAILED", "BAD_OPTION", "CANNOT_LISTEN", "Process", "explain"]
 __all__ += ["leaving_on"]
@@ -49,7 +49,7 @@ def explain(error: Exception) -> str:
     cause = error.__cause__
     lines = traceback.format_exception(cause) if cause is not None else []
     failed = "the app failed: " if isinstance(error, LifespanFailed) else ""
-    return "".join([*lines, f"tinyasgi: error: {failed}{error}\n"])
+    return "".join([*lines, f"{log.ERROR}{failed}{error}\n"])
 
 
 class Process:
@@ -66,6 +66,7 @@ class Process:
         self.app = app
         self.config = config
         self._sockets = sockets
+        self._access: AccessLines | None = None
         self._ready = False
         self._signals = 0
 
@@ -75,6 +76,7 @@ class Process:
         if 0 < gc.get_threshold()[0] < YOUNG:  # an app may set another as it is imported
             gc.set_threshold(YOUNG)
         try:
+            log.begin(config)
             with leaving_on(self.stops):
                 if config.env_file is not None:
                     load.read_environment(config.env_file)
@@ -91,24 +93,24 @@ class Process:
 
     def tell(self, text: str) -> None:
         """Says why it ends."""
-        sys.stderr.write(text)
+        log.tell(text, self.config.log_format)
 
     async def _main(self, target: Any) -> None:
         config = self.config
         self.loop = loop = asyncio.get_running_loop()
-        use_records = log.set_up(config)
-        access = None
-        if config.access_log and not use_records:
-            access = AccessLines(sys.stdout, loop)
         self._task = asyncio.current_task()
         self.take_signals()
         async with contextlib.AsyncExitStack() as stack:
-            if access is not None:
-                stack.callback(access.flush)
             if config.factory:
                 target = await stack.enter_async_context(load.created(target))
-            server = Server(target, config, sockets=self._sockets, access=access)
+            # From here on it is known how the app has configured logging, but for its startup.
+            uses_records = log.set_up(config) and config.access_log_file == "-"
+            if config.access_log and not uses_records:
+                self._access = AccessLines(line(config), Output(config.access_log_file), loop)
+                stack.callback(self._access.close)
+            server = Server(target, config, sockets=self._sockets, access=self._access)
             self.server = await stack.enter_async_context(server)
+            log.set_up(config)
             gc.freeze()  # what startup has made stays: no collection need look at it again
             self._ready = True
             if (watch := self.watch()) is not None:
@@ -145,6 +147,12 @@ class Process:
 
     async def finish(self) -> None:
         """What is left to do when the server has stopped."""
+
+    def reopen(self) -> None:
+        """Opens all log files again, for whoever has moved them away."""
+        log.reopen()
+        if self._access is not None:
+            self._access.reopen()
 
     # Signals.
 

@@ -1,9 +1,8 @@
 """`run`: one process that serves, or several under a supervisor."""
 
-import sys
 from typing import Any
 
-from . import systemd
+from . import log, systemd
 from .alone import Alone
 from .config import Config
 from .options import OptionError
@@ -23,8 +22,10 @@ def run(app: Any, config: Config | None = None, **options: Any) -> int:
     second signal cuts short what a stop waits for. It does not return when SIGHUP has made this
     process the supervisor of others.
     """
+    config = config or Config()
+    log_format = options.get("log_format", config.log_format)
     try:
-        config = (config or Config()).replace(**options)
+        config = config.replace(**options)
         notifier = systemd.Notifier()
         if given := systemd.inherited():
             config = config.replace(bind=given)
@@ -37,7 +38,7 @@ def run(app: Any, config: Config | None = None, **options: Any) -> int:
             value = getattr(config, needs)
             raise OptionError(needs, value, "possible but for an app given as module:attribute")
     except OptionError as error:
-        sys.stderr.write(explain(error))
+        log.tell(explain(error), log_format)
         return BAD_OPTION
     alone = Alone(app, config, notifier)
     code = alone.run()

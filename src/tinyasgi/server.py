@@ -10,7 +10,7 @@ from typing import Any
 
 from . import listen, load
 from .accept import Acceptor, let_loop_read
-from .access import record_access, wants_records
+from .access import records, without
 from .config import Config
 from .context import Context
 from .exchange import Exchange
@@ -66,8 +66,9 @@ class Server:
             self._app = tls_extension.told(self._app)
         self._sockets = list(sockets)
         self._files: list[str] = []
-        if access is None and wants_records(self.config):
-            access = record_access
+        access = access or records(self.config)
+        if access is not None and self.config.access_log_exclude:
+            access = without(self.config, access)
         self._health: Health | None = None
         if self.config.health_path is not None:
             self._app = self._health = Health(self._app, self.config)

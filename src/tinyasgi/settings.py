@@ -5,6 +5,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from . import __version__
@@ -12,7 +13,7 @@ from .config import Config
 from .load import read_lines
 from .options import MODE, SECRET, TEXT, Kind, OptionError, UnknownOption
 
-__all__ = ["Setting", "environment_name", "option_name", "render", "settle"]
+__all__ = ["Setting", "environment_name", "hint", "option_name", "render", "settle"]
 
 #: Files that are looked for in the current directory; the first one that says something counts.
 FILES = ("tinyasgi.toml", "pyproject.toml")
@@ -72,6 +73,17 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str
             raise OptionError(*inner[name], "possible there: it says which files are read")
         found = file | inner | above
     return {name: _read(name, setting) for name, setting in found.items()}
+
+
+def hint(name: str, given: Mapping[str, Any], environment: Mapping[str, str]) -> Any:
+    """What is said of an option, as far as it is known while what is said of others is wrong."""
+    value = given.get(name) or environment.get(environment_name(name))
+    files = (given.get("config"), environment.get(environment_name("config")), *FILES)
+    for path in filter(os.path.exists, filter(None, () if value else files)):
+        with suppress(OptionError):
+            table = _table(Setting("--config", path)) or {}
+            value = value or table.get(name, table.get(name.replace("_", "-")))
+    return value
 
 
 def _read(name: str, setting: Setting) -> Setting:

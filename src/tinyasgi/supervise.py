@@ -5,7 +5,7 @@ import os
 import sys
 from typing import NoReturn
 
-from . import listen, load, log, succession, worker
+from . import access, listen, load, log, succession, worker
 from .channel import Brief
 from .config import Config
 from .crew import WorkerFailed
@@ -25,11 +25,12 @@ def supervise(app: str, config: Config, notifier: Notifier) -> int:
     """
     brief = Brief.of(app, config)
     brief.check()
-    log.set_up(config)
+    log.begin(config)
+    access.line(config)  # raises what there is to say of it
     try:
         sockets = listen.bind(config)
     except ListenError as error:
-        sys.stderr.write(explain(error))
+        log.tell(explain(error), config.log_format)
         return CANNOT_LISTEN
     try:
         if config.preload:
@@ -39,7 +40,7 @@ def supervise(app: str, config: Config, notifier: Notifier) -> int:
         listen.close(sockets)
         if not isinstance(error, load.LoadError):
             raise
-        sys.stderr.write(explain(error))
+        log.tell(explain(error), config.log_format)
         return APP_FAILED
     become = worker.become if config.preload else None
     supervisor = Supervisor(brief, sockets, notifier, become)
@@ -57,7 +58,7 @@ def resume() -> NoReturn:
     """Goes on as a supervisor in a new program."""
     supervisor = succession.inherit()
     config = supervisor.config
-    log.set_up(config)
+    log.begin(config)
     try:
         if config.preload:
             _preload(supervisor.brief.target, config)
@@ -80,7 +81,7 @@ def _run(supervisor: Supervisor, first: bool = False) -> int:
     try:
         again = supervisor.run(first)
     except WorkerFailed as failed:
-        sys.stderr.write(str(failed))
+        log.tell(str(failed), supervisor.config.log_format)
         return failed.code
     if again:
         succession.succeed(supervisor)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import channel, log, spawn
+from . import channel, spawn
 from .blocking import Watch
 from .channel import Brief, Channel
 from .process import Process
@@ -129,7 +129,7 @@ class Worker(Process):
 
     def _obey(self, word: str) -> None:
         if word == channel.REOPEN:
-            log.reopen()
+            self.reopen()
             return
         if word == channel.TAKE:
             sockets, self._channel.sockets = self._channel.sockets, []

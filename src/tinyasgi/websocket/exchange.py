@@ -107,7 +107,8 @@ class WebSocketExchange(Exchange):
             self._closed = True
         elif self.phase == WAITING and kind == "websocket.accept":
             subprotocol, fields = message.get("subprotocol"), message.get("headers", ())
-            self.connection.switch(self, self._handshake.answer(subprotocol, fields))
+            self.fields = answer = self._handshake.answer(subprotocol, fields)
+            self.connection.switch(self, answer)
         elif self.phase == WAITING and kind == "websocket.close":
             self._deny()
         elif self.phase < COMPLETE and not self._open and kind.startswith(RESPONSE):
