@@ -8,6 +8,7 @@ import shutil
 import signal
 import ssl
 import subprocess
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -172,8 +173,8 @@ def test_tls_handshake_does_not_hold_up_others(tls: Certificates) -> None:
 @pytest.mark.parametrize("loop", ["asyncio", "auto"])
 def test_certificate_by_name(loop: str, tls: Certificates, tmp_path: Path) -> None:
     first = issue(tls, tmp_path / "1", "first.example", "127.0.0.1")
-    second = issue(tls, tmp_path / "2", "second.example", "*.second.example", "first.example")
-    third = issue(tls, tmp_path / "3", "third.example", "a.second.example")
+    second = issue(tls, tmp_path / "2", "second.example", "*.second.example", "*.example")
+    third = issue(tls, tmp_path / "3", "third.example", "a.second.example", "first.example")
     with serve(hello, ssl_certfile=(first, second, third), loop=loop, lifespan="off") as server:
         for name, file in (
             ("first.example", first),
@@ -185,7 +186,8 @@ def test_certificate_by_name(loop: str, tls: Certificates, tmp_path: Path) -> No
             ("b.third.example", first),
             ("c.b.second.example", first),  # a wildcard stands for one label
             ("*.second.example", second),
-            ("unknown.example", first),
+            ("unknown.example", second),
+            ("unknown", first),
             ("127.0.0.1", first),
             (None, first),
         ):
@@ -402,15 +404,17 @@ def test_no_session_outlives_a_certificate(
 def test_files_are_looked_at_once_a_second(
     tls: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A context that is replaced is gone at once."""
     now = 100.0
     monkeypatch.setattr("tinyasgi.tls.time.monotonic", lambda: now)
-    file = issue(tls, tmp_path / "cert.pem", "localhost")
-    contexts = Contexts(Config(ssl_certfile=file))
-    first = contexts.current()
-    issue(tls, tmp_path / "cert.pem", "localhost")
-    assert contexts.current() is first
+    files = [issue(tls, tmp_path / name, name) for name in ("a.example", "b.example")]
+    contexts = Contexts(Config(ssl_certfile=tuple(files)))
+    first = weakref.ref(contexts.current())
+    issue(tls, tmp_path / "b.example", "b.example")
+    assert contexts.current() is first()
     now += 1
-    assert contexts.current() is not first
+    contexts.current()
+    assert first() is None
 
 
 def test_renewal_of_an_authority(attentive: None, tls: Certificates, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import zip_longest
-from typing import TypeAlias
+from typing import NamedTuple
 
 from . import load, x509
 from .config import Config
@@ -21,9 +21,6 @@ logger = logging.getLogger("tinyasgi.server")
 #: Seconds between two looks at the files.
 INTERVAL = 1.0
 
-#: A certificate file, and the file of its key if that is another one.
-Pair: TypeAlias = tuple[str, str | None]
-
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _CERT_REQS = {
     "none": ssl.CERT_NONE,
@@ -31,6 +28,14 @@ _CERT_REQS = {
     "required": ssl.CERT_REQUIRED,
 }
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----(?:.*?-----END CERTIFICATE-----)?", re.S)
+
+
+class _Pair(NamedTuple):
+    """The files of a certificate and of its key, and the certificate itself, PEM."""
+
+    certfile: str
+    keyfile: str | None
+    certificate: str
 
 
 class TLSContext(ssl.SSLContext):
@@ -95,35 +100,35 @@ def _make(config: Config) -> ssl.SSLContext:
 
     Those with the same names share a context: clients get the kind of key that they prefer.
     """
-    groups: dict[frozenset[str], list[Pair]] = {}
-    certificates = {}
-    for pair in zip_longest(config.ssl_certfile, config.ssl_keyfile):
-        file = pair[0]
-        certificates[pair], hosts = _read(file)
+    groups: dict[frozenset[str], list[_Pair]] = {}
+    for certfile, keyfile in zip_longest(config.ssl_certfile, config.ssl_keyfile):
+        certificate, hosts = _read(certfile)
         if groups and not hosts and hosts not in groups:
-            raise OptionError("ssl_certfile", file, "usable: no client gets it, it names no host")
-        groups.setdefault(hosts, []).append(pair)
-    contexts: dict[str, ssl.SSLContext] = {}
-    first = None
-    for hosts, pairs in groups.items() or [(frozenset(), [])]:
-        certificate = certificates[pairs[0]] if len(pairs) == 1 else None
-        context = _customised(config, partial(_default, config, pairs, certificate))
-        first = first or context
-        for host in hosts:
-            contexts.setdefault(host, context)
-    assert first is not None
-    if len(groups) > 1 and first.sni_callback is None:
-        first.sni_callback = partial(_choose, contexts)
+            reason = "usable: no client gets it, for it names no host"
+            raise OptionError("ssl_certfile", certfile, reason)
+        groups.setdefault(hosts, []).append(_Pair(certfile, keyfile, certificate))
+    contexts = [_customised(config, partial(_default, config, pairs)) for pairs in groups.values()]
+    first, *others = contexts or [_customised(config, partial(_default, config, []))]
+    if others and first.sni_callback is None:
+        known: dict[str, ssl.SSLContext | None] = {}  # None: the one that the client has already
+        for hosts, context in zip(groups, [None, *others], strict=True):
+            for host in hosts:
+                known.setdefault(host, context)
+        first.sni_callback = partial(_choose, known)
     return first
 
 
 def _choose(
-    contexts: dict[str, ssl.SSLContext], tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext
+    known: dict[str, ssl.SSLContext | None],
+    tls: ssl.SSLObject,
+    name: str | None,
+    _: ssl.SSLContext,
 ) -> None:
     """Server Name Indication (RFC 6066 §3): a wildcard stands for one label (RFC 9525 §6.3)."""
     if name is not None:
         name = name.lower()
-        context = contexts.get(name) or contexts.get("*." + name.partition(".")[2])
+        wildcard = "*." + name.partition(".")[2]
+        context = known[name] if name in known else known.get(wildcard)
         if context is not None:
             tls.context = context
 
@@ -166,7 +171,7 @@ def _customised(config: Config, default: Callable[[], ssl.SSLContext]) -> ssl.SS
     return context
 
 
-def _default(config: Config, pairs: Sequence[Pair], certificate: str | None) -> TLSContext:
+def _default(config: Config, pairs: Sequence[_Pair]) -> TLSContext:
     """A context as the options say it.
 
     The rest are Python's defaults for servers: no compression, no versions and ciphers that are
@@ -176,12 +181,12 @@ def _default(config: Config, pairs: Sequence[Pair], certificate: str | None) -> 
     if not pairs:
         raise OptionError("ssl_certfile", (), "given, as the default context needs")
     context = TLSContext(ssl.PROTOCOL_TLS_SERVER)
-    context.certificate = certificate
+    context.certificate = pairs[0].certificate if len(pairs) == 1 else None
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.minimum_version = _VERSIONS[config.ssl_min_version]
     context.set_alpn_protocols(["http/1.1"])
     for pair in reversed(pairs):  # of one kind of key the first comes last, and stays
-        _load_pair(context, *pair, config.ssl_keyfile_password)
+        _load_pair(context, pair, config.ssl_keyfile_password)
     name, value = "ssl_ca_certs", config.ssl_ca_certs
     try:
         if value is not None:
@@ -195,9 +200,8 @@ def _default(config: Config, pairs: Sequence[Pair], certificate: str | None) -> 
     return context
 
 
-def _load_pair(
-    context: ssl.SSLContext, certfile: str, keyfile: str | None, password: str | None
-) -> None:
+def _load_pair(context: ssl.SSLContext, pair: _Pair, password: str | None) -> None:
+    certfile, keyfile, _ = pair
     asked = False
 
     def answer() -> str:  # always given: OpenSSL would ask for it on the terminal

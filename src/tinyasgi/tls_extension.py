@@ -15,6 +15,16 @@ from .typing import App, Receive, Scope, Send
 __all__ = ["TLSExtension", "cipher_suite", "told", "version"]
 
 
+UNKNOWN: dict[str, Any] = {
+    "server_cert": None,
+    "client_cert_chain": (),
+    "client_cert_name": None,
+    "client_cert_error": None,
+    "tls_version": None,
+    "cipher_suite": None,
+}
+
+
 class TLSExtension:
     """Of one connection: `copy()` is for one scope. What is not known is None.
 
@@ -26,21 +36,13 @@ class TLSExtension:
 
     def __init__(self, tls: ssl.SSLObject | None = None, **facts: Any) -> None:
         self._tls = tls
-        self._facts = facts
+        self._facts = UNKNOWN | facts
 
     def copy(self) -> dict[str, Any]:
         if self._tls is not None:
-            self._facts = _read(self._tls) | self._facts
+            self._facts |= _read(self._tls)
             self._tls = None
-        return {
-            "server_cert": None,
-            "client_cert_chain": (),
-            "client_cert_name": None,
-            "client_cert_error": None,
-            "tls_version": None,
-            "cipher_suite": None,
-            **self._facts,
-        }
+        return self._facts.copy()
 
 
 def told(app: App) -> App:
