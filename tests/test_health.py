@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from helpers import GET, LOOPS, Client, hello, in_loop, reply
+from helpers import GET, LOOPS, PATIENCE, Client, hello, in_loop, reply, until
 from processes import Start, nothing_left, start, wait_until, who
 
 from tinyasgi import Server
@@ -103,6 +103,25 @@ async def test_shutdown_delay(loop: Any) -> None:
     await end
     with pytest.raises(OSError):  # nobody listens any more
         await asyncio.open_connection("127.0.0.1", server.port)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_who_comes_last_is_answered(loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is accepted at the end of the delay has not sent its request yet."""
+    monkeypatch.setattr("tinyasgi.server.LAST", PATIENCE)
+    server = Server(hello, port=0, lifespan="off", shutdown_delay=0.01)
+    await server.__aenter__()
+    clients = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
+    clients[0][1].write(GET[:20])
+    server.stop()
+    end = asyncio.create_task(server.__aexit__(None, None, None))
+    await until(lambda: not server._acceptor._listeners)
+    for (reader, writer), rest in zip(clients, (GET[20:], GET), strict=True):
+        writer.write(rest)
+        assert b"connection: close" in (await reader.read()).lower()
+        writer.close()
+    await end
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="watches its processes in /proc")

@@ -487,3 +487,31 @@ def test_connections_waiting_to_be_accepted_are_served(loop: str) -> None:
                     client.send(GET)
             for client in clients:
                 assert client.response().body == b"hello"
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("limit", [0, 10])
+@in_loop
+async def test_nobody_comes_while_the_last_requests_end(limit: int, loop: Any) -> None:
+    """Not even into the queue of the kernel, from which it would be reset in the end."""
+    release, entered = asyncio.Event(), asyncio.Event()
+
+    async def app(scope, receive, send):
+        entered.set()
+        await release.wait()
+        await reply(send, b"finished")
+
+    server = Server(app, port=0, lifespan="off", limit_connections=limit)
+    await server.__aenter__()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(GET)
+    await entered.wait()
+    server.stop()
+    ending = asyncio.create_task(server.__aexit__(None, None, None))
+    await until(lambda: server._context.stopping)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", server.port)
+    release.set()
+    assert b"finished" in await reader.read()
+    writer.close()
+    await ending

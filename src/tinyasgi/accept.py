@@ -66,24 +66,26 @@ class Acceptor:
     def _connect(self) -> HTTP1Connection:
         return HTTP1Connection(self._context)
 
-    def _accept(self, sock: socket.socket) -> None:
+    def _accept(self, sock: socket.socket) -> bool:
+        """Accepts a connection, if one waits and there is room for it; whether it has."""
         loop = self._context.loop
         if self._is_full():
             self._pause(sock)
-            return
+            return False
         try:
             accepted, peer = sock.accept()
         except BlockingIOError:
-            return
+            return False
         except OSError as error:  # out of file descriptors, for one
             logger.error("can't accept a connection: %s", error)
             self._pause(sock)
             loop.call_later(1.0, self.resume)
-            return
+            return False
         accepted.setblocking(False)
         task = loop.create_task(self._shake_hands(accepted, peer))
         self.handshakes.add(task)
         task.add_done_callback(self._on_shaken)
+        return True
 
     def _is_full(self) -> bool:
         limit = self._context.config.limit_connections
@@ -131,16 +133,21 @@ class Acceptor:
                 if not selector.select(0):
                     break
                 await asyncio.sleep(0)
-        await let_loop_read()
+        await let_loop_read()  # asyncio takes a turn to make a connection of what it has accepted
+        for sock in self._sockets:
+            while self._accept(sock):  # what has come meanwhile would be reset
+                pass
         self.stop()
+        await let_loop_read()
 
     def stop(self) -> None:
-        """Accepts no more."""
+        """Accepts no more, and closes the sockets: who comes later is to go elsewhere."""
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
         for sock in self._readers:
             self._pause(sock)
+            sock.close()
         self._readers.clear()
 
 

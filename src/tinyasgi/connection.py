@@ -133,6 +133,11 @@ class Connection(asyncio.Protocol):
         self.connection_lost(None)
 
     @property
+    def fresh(self) -> bool:
+        """Nothing has arrived on it yet."""
+        return self._wait == FIRST
+
+    @property
     def stopping(self) -> bool:
         """The server stops."""
         return self._context.stopping

@@ -37,6 +37,10 @@ SLICE = 200
 class Swept(Protocol):
     """A connection as its context sees it."""
 
+    @property
+    def fresh(self) -> bool:
+        """Nothing has arrived on it yet."""
+
     def sweep(self, ticks: int) -> None:
         """Gives up what has waited for too long."""
 

@@ -208,6 +208,8 @@ class Server:
             await self._within(LEAVE, self._until_left())
         elif self.config.shutdown_delay and not self._hurry:
             await self._within(self.config.shutdown_delay, asyncio.Event().wait())
+            await self._acceptor.finish()
+            await self._within(LAST, self._until_asked())
         await self._acceptor.finish()
         for handshake in self._acceptor.handshakes:
             handshake.cancel()
@@ -233,6 +235,12 @@ class Server:
         while self._replaced and (
             context.connections or context.running or self._acceptor.handshakes
         ):
+            self._gone.clear()
+            await self._gone.wait()
+
+    async def _until_asked(self) -> None:
+        """Until whoever has come has asked for something: a request may be on its way."""
+        while self._acceptor.handshakes or any(c.fresh for c in self._context.connections):
             self._gone.clear()
             await self._gone.wait()
 
