@@ -8,12 +8,24 @@ from dataclasses import dataclass
 
 from . import channel
 from .channel import Channel
+from .config import Config
 from .spawn import Process
 
-__all__ = ["Child", "Slot", "fate"]
+__all__ = ["MARGIN", "Child", "Slot", "WorkerFailed", "fate", "patience"]
+
+#: Seconds beyond the times that a worker keeps by itself, until it is killed.
+MARGIN = 10.0
 
 #: Seconds between two starts of a worker that fails again and again.
 MAX_WAIT = 30.0
+
+
+class WorkerFailed(Exception):
+    """A worker could not start; `code` is for the process, the message all that there is to say."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 @dataclass(eq=False)
@@ -104,3 +116,8 @@ def fate(code: int | None) -> str:
     except ValueError:
         name = f"signal {-code}"
     return f"was killed by {name}" + (", maybe out of memory" if name == "SIGKILL" else "")
+
+
+def patience(config: Config) -> float:
+    """Seconds in which a worker that was told to end has ended by itself."""
+    return config.shutdown_delay + 2 * config.timeout_graceful_shutdown + MARGIN

@@ -14,15 +14,13 @@ from typing import Any, TypeAlias
 
 from . import channel, listen, spawn
 from .channel import Brief, Channel
-from .child import Child, Slot, fate
+from .child import MARGIN, Child, Slot, WorkerFailed, fate, patience
 from .config import Config
 
-__all__ = ["Become", "Crew", "WorkerFailed", "patience"]
+__all__ = ["Become", "Crew"]
 
 logger = logging.getLogger("tinyasgi.server")
 
-#: Seconds beyond the times that a worker keeps by itself, until it is killed.
-MARGIN = 10.0
 #: Seconds until a process that could not be made is tried again.
 RETRY = 1.0
 #: Seconds between SIGTERM and SIGKILL for a worker whose event loop is blocked.
@@ -32,14 +30,6 @@ MEASURE = 5.0
 
 #: Makes a forked process a worker; returns its exit code.
 Become: TypeAlias = Callable[[Channel, list[socket.socket], Brief], int]
-
-
-class WorkerFailed(Exception):
-    """A worker could not start; `code` is for the process, the message all that there is to say."""
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(text)
-        self.code = code
 
 
 @dataclass(eq=False)
@@ -387,8 +377,3 @@ class Crew:
     def _end(self, child: Child, word: str, seconds: float) -> None:
         child.tell(word, seconds)
         self.ending.add(child)
-
-
-def patience(config: Config) -> float:
-    """Seconds in which a worker that was told to end has ended by itself."""
-    return config.shutdown_delay + 2 * config.timeout_graceful_shutdown + MARGIN

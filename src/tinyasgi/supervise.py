@@ -7,8 +7,8 @@ from typing import NoReturn
 
 from . import access, listen, load, log, succession, worker
 from .channel import Brief
+from .child import WorkerFailed
 from .config import Config
-from .crew import WorkerFailed
 from .listen import ListenError
 from .options import OptionError
 from .process import APP_FAILED, CANNOT_LISTEN, Process, explain, leaving_on

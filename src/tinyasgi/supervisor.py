@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__, channel, listen, log, spawn
 from .channel import Brief
+from .child import patience
 from .config import Config
-from .crew import Become, Crew, patience
+from .crew import Become, Crew
 from .systemd import Notifier
 
 if TYPE_CHECKING:
