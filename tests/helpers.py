@@ -293,7 +293,7 @@ class Command:
     @property
     def port(self) -> int:
         """The port of the start line."""
-        return int(self.wait_for(r"https?://[^ ,]*:(\d+)")[1])
+        return int(self.wait_for(r"tinyasgi \S+ on https?://[^ ,]*:(\d+)")[1])
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Sends a signal; returns the exit code."""

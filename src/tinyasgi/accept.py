@@ -6,6 +6,8 @@ import selectors
 import socket
 import ssl
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .context import Context
@@ -39,6 +41,8 @@ class Acceptor:
         #: Sockets that are accepted from here, and whether they are at the moment.
         self._readers: dict[socket.socket, bool] = {}
         self.handshakes: set[asyncio.Task[None]] = set()
+        #: Makes the protocol of a connection that is accepted.
+        self.connect: Callable[[], asyncio.BaseProtocol] = partial(HTTP1Connection, context)
 
     async def listen(self, sock: socket.socket) -> None:
         """Accepts from a bound socket, from now on. Raises OSError."""
@@ -60,11 +64,8 @@ class Acceptor:
         # From Python 3.13 on a loop would remove the file, which may be another process's by then.
         more = {"cleanup_socket": False} if unix and sys.version_info >= (3, 13) else {}
         self._listeners.append(
-            await create(self._connect, sock=sock, backlog=config.backlog, **more)
+            await create(self.connect, sock=sock, backlog=config.backlog, **more)
         )
-
-    def _connect(self) -> HTTP1Connection:
-        return HTTP1Connection(self._context)
 
     def _accept(self, sock: socket.socket) -> bool:
         """Accepts a connection, if one waits and there is room for it; whether it has."""
@@ -113,7 +114,7 @@ class Acceptor:
             tls = {"ssl": self._tls.current(), "ssl_shutdown_timeout": LINGER}
             tls["ssl_handshake_timeout"] = self._context.config.timeout_head or None
         try:
-            await loop.connect_accepted_socket(self._connect, accepted, **tls)
+            await loop.connect_accepted_socket(self.connect, accepted, **tls)
         except ssl.SSLError as error:
             from .tls import explain  # which is there, as there are handshakes
 

@@ -97,6 +97,7 @@ class Alone(Process):
             replace(self._brief, config=self.config.replace(workers=count)),
             [sock.dup() for sock in self.server.sockets],
             self._notifier,
+            tally=self.server.tally and self.server.tally.copy(),
         )
         self.supervisor.start()
         self.loop.add_reader(self.supervisor, self._turn)

@@ -9,8 +9,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .config import Config
+
+if TYPE_CHECKING:
+    from .tally import Seat
 
 __all__ = ["Brief", "Channel"]
 
@@ -46,6 +50,8 @@ class Brief:
     """The command line."""
     environment: dict[str, str]
     """What a new process starts with."""
+    seat: "Seat | None" = None
+    """Where it counts, if anything is counted."""
 
     @classmethod
     def of(cls, target: str, config: Config) -> "Brief":

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from . import channel
 from .channel import Channel
 from .config import Config
-from .spawn import Process
+from .spawn import SIGNALS, Process
 
-__all__ = ["MARGIN", "Child", "Slot", "WorkerFailed", "fate", "patience"]
+__all__ = ["MARGIN", "Child", "Slot", "WorkerFailed", "fate", "patience", "reason"]
 
 #: Seconds beyond the times that a worker keeps by itself, until it is killed.
 MARGIN = 10.0
@@ -73,6 +73,8 @@ class Child:
     """The count of HUP signals when it was started."""
     sockets: list[socket.socket]
     """What it accepts from."""
+    row: int
+    """Where it counts, 0 for nowhere."""
     ready_at: float | None = None
     heard_at: float = 0.0
     kill_at: float = math.inf
@@ -105,6 +107,15 @@ class Child:
         else:  # it does not listen yet, and has nothing to lose
             self.process.terminate()
         self.kill_at = min(self.kill_at, time.monotonic() + seconds)
+
+
+def reason(child: Child, code: int | None, told: bool) -> str:
+    """What has ended a worker, in one of the words of `tally.REASONS`. told: it was to end."""
+    if child.is_killed:
+        return "killed"
+    if told and (not code or -code in SIGNALS):
+        return "stopped"
+    return "signal" if code and code < 0 else "failed"
 
 
 def fate(code: int | None) -> str:

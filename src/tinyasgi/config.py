@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .options import (
+    ADDRESS,
     ADDRESSES,
     FIELDS,
     FLAG,
@@ -106,6 +107,12 @@ class Config:
         "where to listen instead: HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N; repeatable",
     )
     backlog: int = option(2048, number(1, 65535), "connections that may wait to be accepted")
+
+    metrics_bind: str | None = option(
+        None,
+        ADDRESS,
+        "where /metrics is served to Prometheus: HOST:PORT, [IPV6]:PORT or unix:PATH; no TLS",
+    )
 
     workers: int = option(
         1,
@@ -288,6 +295,8 @@ class Config:
             if not (value is None and field.default is None) and not kind.accepts(value):
                 raise OptionError(field.name, value, kind.allowed)
         object.__setattr__(self, "root_path", as_root(self.root_path))
+        if self.metrics_bind in (*self.bind, f"unix:{self.uds or ''}"):
+            raise OptionError("metrics_bind", self.metrics_bind, "an address of its own")
         if len(self.ssl_keyfile) > len(self.ssl_certfile):
             needed = "a certificate for each ssl_keyfile"
             raise OptionError("ssl_certfile", self.ssl_certfile, needed)

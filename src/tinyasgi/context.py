@@ -95,6 +95,10 @@ class Context:
         self.on_error: Callable[[str, BaseException], None] = lambda what, error: None
         #: The time for a stop is over: what still runs is being cancelled.
         self.overdue = False
+        #: Called with method and status when something was answered that is no exchange.
+        self.on_refuse: Callable[[str, int], None] = lambda method, status: None
+        #: Called at each tick, with the seconds that it comes late.
+        self.on_tick: Callable[[float], None] = lambda late: None
         #: Called when a connection or an exchange is gone.
         self.on_gone: Callable[[], None] = lambda: None
         self.ticks = 0
@@ -165,6 +169,8 @@ class Context:
         self.on_gone()
 
     def _tick(self) -> None:
+        assert self._timer is not None
+        self.on_tick(self.loop.time() - self._timer.when())
         self.ticks += 1
         self._timer = None
         if self._notes > NOTES:

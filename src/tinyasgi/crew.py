@@ -1,5 +1,6 @@
 """All workers of a supervisor: starts, watches, replaces and ends them."""
 
+import dataclasses
 import functools
 import logging
 import math
@@ -10,12 +11,15 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import channel, listen, spawn
 from .channel import Brief, Channel
-from .child import MARGIN, Child, Slot, WorkerFailed, fate, patience
+from .child import MARGIN, Child, Slot, WorkerFailed, fate, patience, reason
 from .config import Config
+
+if TYPE_CHECKING:
+    from .tally import Tally
 
 __all__ = ["Become", "Crew"]
 
@@ -56,6 +60,8 @@ class Crew:
     failure: WorkerFailed | None = None
     """Why the workers could not start for the first time."""
     measure_at: float = 0.0
+    tally: "Tally | None" = None
+    """Where the workers count."""
     on_files: Callable[[list[str]], None] | None = None
     """Called with the files that a worker has imported."""
 
@@ -192,6 +198,8 @@ class Crew:
             self._unregister(file)
         child.channel.close()
         child.process.close()
+        if self.tally is not None:
+            self.tally.leave(child.row, reason(child, code, told=child in self.ending))
         what = f"{child} {'was killed' if child.is_killed else fate(code)}"
         if child in self.ending:
             self.ending.discard(child)
@@ -341,21 +349,26 @@ class Crew:
 
     def _start(self, slot: Slot) -> Child:
         ours, theirs = Channel.pair()
+        brief, sockets, files, row = self.brief, slot.sockets, [], 0
+        if self.tally is not None:
+            seat = self.tally.seat(child.row for child in self.children)
+            brief, row = dataclasses.replace(brief, seat=seat), seat.row
+            sockets, files = [*sockets, *self.tally.listeners], [seat.file]
         if self.become is not None:
-            process = spawn.fork(functools.partial(self._become_worker, slot, ours, theirs))
+            become = functools.partial(self.become, Channel(theirs), sockets, brief)
+            process = spawn.fork(functools.partial(self._become_worker, slot, ours, become))
         else:
             environment = self.brief.environment | {"TINYASGI_WORKER": str(slot.index)}
-            process = spawn.spawn([theirs, *slot.sockets], environment)
-            ours.send(channel.BEGIN, str(self.brief))
+            process = spawn.spawn([theirs, *sockets], environment, files)
+            ours.send(channel.BEGIN, str(brief))
         theirs.close()
-        child = Child(slot, process, ours, self.generation, slot.sockets.copy())
+        child = Child(slot, process, ours, self.generation, slot.sockets.copy(), row)
         logger.debug("%s starts", child)
         self.watch(child)
         return child
 
-    def _become_worker(self, slot: Slot, ours: Channel, theirs: socket.socket) -> int:
+    def _become_worker(self, slot: Slot, ours: Channel, become: Callable[[], int]) -> int:
         """In a forked process: leaves behind what is the supervisor's."""
-        assert self.become is not None
         self.selector.close()
         ours.close()
         signal.set_wakeup_fd(-1)
@@ -366,7 +379,7 @@ class Crew:
             if other is not slot:
                 other.close()
         os.environ["TINYASGI_WORKER"] = str(slot.index)
-        return self.become(Channel(theirs), slot.sockets, self.brief)
+        return become()
 
     def _vacate(self, slot: Slot, word: str, seconds: float) -> None:
         for child in (slot.worker, slot.successor):

@@ -63,7 +63,7 @@ class HTTP1Connection(Connection):
                 self._begin(data, end)
         except BadRequest as refused:
             self._decoder = None
-            self._refuse(refused, "HEAD" if data.startswith(b"HEAD ") else "GET")
+            self._refuse(refused, data)
 
     def eof_received(self) -> bool:
         """A half-close and a close look alike: who has asked for all gets its answer."""
@@ -340,7 +340,7 @@ class HTTP1Connection(Connection):
             self._context.access(exchange)
         exchange.leave()
 
-    def _refuse(self, refused: BadRequest, method: str = "GET") -> None:
+    def _refuse(self, refused: BadRequest, head: bytes = b"") -> None:
         """Answers what is no request, unless the answer would follow the beginning of another."""
         self._context.note(self.peer.name, refused)
         exchange = self._exchange
@@ -354,6 +354,9 @@ class HTTP1Connection(Connection):
         elif self._decoder is not None:  # the body was only being dropped
             self._end()
             return
+        else:
+            method = head.partition(b" ")[0].decode("latin-1")
+            self._context.on_refuse(method, refused.status)
         defaults = self._context.defaults
         refusal = encoder.encode_refusal(refused.status, refused.reason, defaults, method)
         self._write(refusal, False)
@@ -382,7 +385,7 @@ class HTTP1Connection(Connection):
 
     def _expire(self) -> None:
         if self._wait == HEAD:
-            self._refuse(BadRequest(408, "the head did not arrive in time"))
+            self._refuse(BadRequest(408, "the head did not arrive in time"), self._unread)
         elif self._wait == BODY and self._exchange is not None:
             if self._exchange.awaited:
                 self._refuse(BadRequest(408, "the body did not arrive in time"))

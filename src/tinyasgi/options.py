@@ -8,7 +8,17 @@ from typing import Any
 
 from .parsers import TOKEN
 
-__all__ = ["ADDRESSES", "FIELDS", "FIELD_NAME", "FLAG", "FUNCTION", "MODE", "PATH", "PATHS"]
+__all__ = [
+    "ADDRESS",
+    "ADDRESSES",
+    "FIELDS",
+    "FIELD_NAME",
+    "FLAG",
+    "FUNCTION",
+    "MODE",
+    "PATH",
+    "PATHS",
+]
 __all__ += ["PATTERNS", "PEERS", "SECONDS", "SECRET", "TEXT", "TEXTS", "URL_PATH", "Kind"]
 __all__ += ["OptionError", "UnknownOption", "as_root", "choice", "name_of", "number", "option"]
 
@@ -121,6 +131,10 @@ def _is_field_name(value: Any) -> bool:
     return isinstance(value, str) and TOKEN.fullmatch(value.encode()) is not None
 
 
+def _is_address(value: Any) -> bool:
+    return _are_addresses((value,)) and not value.startswith("fd://")
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -177,6 +191,7 @@ PATTERNS = Kind(
     "\n".join,
     repeatable=True,
 )
+ADDRESS = Kind("an address as HOST:PORT, [IPV6]:PORT or unix:PATH", "ADDRESS", str, _is_address)
 ADDRESSES = Kind(
     "an address as HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N",
     "ADDRESS",

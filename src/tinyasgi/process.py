@@ -10,7 +10,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import __version__, load, log
 from .access import line
@@ -22,6 +22,9 @@ from .loop import loop_factory
 from .options import OptionError
 from .server import Server
 from .writer import AccessLines, Output
+
+if TYPE_CHECKING:
+    from .tally import Tally
 
 __all__ = ["APP_FAILED", "BAD_OPTION", "CANNOT_LISTEN", "Process", "explain"]
 __all__ += ["leaving_on"]
@@ -61,6 +64,8 @@ class Process:
     """The signals that end it."""
     server: Server
     loop: asyncio.AbstractEventLoop
+    tally: "Tally | None" = None
+    """Where it counts, if that is shared with other processes."""
 
     def __init__(self, app: Any, config: Config, sockets: Sequence[socket.socket] = ()) -> None:
         self.app = app
@@ -108,7 +113,9 @@ class Process:
             if config.access_log and not uses_records:
                 self._access = AccessLines(line(config), Output(config.access_log_file), loop)
                 stack.callback(self._access.close)
-            server = Server(target, config, sockets=self._sockets, access=self._access)
+            server = Server(
+                target, config, sockets=self._sockets, access=self._access, tally=self.tally
+            )
             self.server = await stack.enter_async_context(server)
             log.set_up(config)
             gc.freeze()  # what startup has made stays: no collection need look at it again
@@ -123,10 +130,13 @@ class Process:
 
     def announce(self) -> None:
         """Says that it serves."""
+        where = self.server.addresses.copy()
+        if self.server.tally is not None:
+            where.append(f"metrics on {self.server.tally.url}")
         logger.info(
             "tinyasgi %s on %s (%s, pid %d); Ctrl-C stops it",
             __version__,
-            ", ".join(self.server.addresses),
+            ", ".join(where),
             self.parts,
             os.getpid(),
         )

@@ -1,12 +1,13 @@
 """`Server`: one app on one event loop: start, serve, drain, stop."""
 
 import asyncio
+import contextlib
 import logging
 import re
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import listen, load
 from .accept import Acceptor, let_loop_read
@@ -17,6 +18,9 @@ from .exchange import Exchange
 from .health import Health
 from .lifespan import Lifespan
 from .typing import App
+
+if TYPE_CHECKING:
+    from .tally import Tally
 
 __all__ = ["Server", "serve"]
 
@@ -40,6 +44,7 @@ class Server:
     over; by default it becomes a log record if `tinyasgi.access` is enabled for INFO. on_error:
     called with a request line, or the name of a lifespan event, and the exception with which the
     app has ended it; a CancelledError is that of a request that did not end in time for a stop.
+    tally: of a server of several processes; without it, one with `metrics_bind` makes its own.
 
     It touches nothing but its loop: no signals, no logging set-up, no exit. Raises OptionError
     and LoadError when made; ListenError, LifespanFailed and OSError on entry; on exit
@@ -54,6 +59,7 @@ class Server:
         sockets: Sequence[socket.socket] = (),
         access: Callable[[Exchange], None] | None = None,
         on_error: Callable[[str, BaseException], None] = lambda what, error: None,
+        tally: "Tally | None" = None,
         **options: Any,
     ) -> None:
         self.config = (config or Config()).replace(**options)
@@ -72,9 +78,11 @@ class Server:
         self._health: Health | None = None
         if self.config.health_path is not None:
             self._app = self._health = Health(self._app, self.config)
-            access = access and self._health.unlogged(access)
         self._access = access
         self._on_error = on_error
+        self.tally = tally
+        """What is counted, once the server is ready; None without `metrics_bind`."""
+        self._beside = contextlib.AsyncExitStack()
         self._lifespan = Lifespan(self._app, self.config.lifespan, on_error)
         self._stop = asyncio.Event()
         self._gone = asyncio.Event()
@@ -114,6 +122,11 @@ class Server:
         """What the app has put into `scope["state"]` in its lifespan startup."""
         return self._lifespan.state
 
+    @property
+    def metrics_url(self) -> str:
+        """Where the metrics are: a URL or `unix:PATH`; empty without them."""
+        return self.tally.url if self.tally is not None else ""
+
     async def __aenter__(self) -> "Server":
         loop = asyncio.get_running_loop()
         self._context = context = Context(self._app, self.config, loop)
@@ -129,11 +142,16 @@ class Server:
         if self._sockets[0].family != socket.AF_UNIX:
             self.host, self.port = self._sockets[0].getsockname()[:2]
         try:
+            metrics = self._count() if self.config.metrics_bind is not None else None
+            if self._health is not None and context.access is not None:
+                context.access = self._health.unlogged(context.access)
             await self._lifespan.startup()
             context.variables = self._lifespan.variables
             context.state = self._lifespan.state
             for sock in self._sockets:
                 await self._acceptor.listen(sock)
+            if metrics is not None:
+                await self._beside.enter_async_context(metrics)
         except BaseException:
             await self._end_app()
             raise
@@ -151,6 +169,18 @@ class Server:
             await self._end_app()
         if self._error is not None:
             raise self._error
+
+    def _count(self) -> "Server":
+        """Lets what happens be counted; the server that shows it. Raises ListenError, OSError."""
+        from .metrics import Metrics
+        from .tally import Tally, page_config
+
+        if self.tally is None:
+            self.tally = Tally.open(self.config, row=1)
+            self._beside.callback(self.tally.close)
+        metrics = Metrics(self._context, self._acceptor, self.tally)
+        config = page_config(self.config)
+        return Server(metrics.page, config, sockets=self.tally.listeners)
 
     async def stopped(self) -> None:
         """Waits until the server is to stop; leaving the context then stops it."""
@@ -269,6 +299,7 @@ class Server:
                 logger.error("lifespan shutdown did not end in time")
         finally:
             await self._lifespan.cancel()
+            await self._beside.aclose()
             self._close()
 
     def _close(self) -> None:

@@ -109,10 +109,13 @@ _OF_GROUP = tuple(number for number in SIGNALS if number != signal.SIGTERM)
 
 if sys.platform != "win32":
 
-    def spawn(sockets: Sequence[socket.socket], environment: dict[str, str]) -> Process:
-        """A new Python with these sockets, which runs `worker.main`."""
+    def spawn(
+        sockets: Sequence[socket.socket], environment: dict[str, str], files: Sequence[int] = ()
+    ) -> Process:
+        """A new Python with these sockets and descriptors, which runs `worker.main`."""
         numbers = [sock.fileno() for sock in sockets]
         command = [*_interpreter(), "-c", COMMAND, *map(str, numbers)]
+        numbers += files
         for number in numbers:
             os.set_inheritable(number, True)
         try:
@@ -159,8 +162,12 @@ else:
 
     os.WNOHANG = 1  # what `Process.poll` says
 
-    def spawn(sockets: Sequence[socket.socket], environment: dict[str, str]) -> Process:
+    def spawn(
+        sockets: Sequence[socket.socket], environment: dict[str, str], files: Sequence[int] = ()
+    ) -> Process:
         import pickle
+
+        assert not files  # no way to give them is known
 
         command = [*_interpreter(), "-c", COMMAND]
         process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)

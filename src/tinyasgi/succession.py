@@ -23,6 +23,8 @@ COMMAND = "from tinyasgi.supervise import resume; resume()"
 
 def succeed(supervisor: Supervisor) -> NoReturn:
     """Replaces this program by one in which the supervisor goes on."""
+    if supervisor.crew.tally is not None:
+        os.set_inheritable(supervisor.crew.tally.file, True)
     spawn.block_signals()  # until the new program takes them
     file = tempfile.TemporaryFile()  # noqa: SIM115  # for the new program
     _Pickler(file).dump(supervisor)

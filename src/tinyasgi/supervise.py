@@ -1,9 +1,10 @@
 """A process that supervises: its start, its exit code, and how it goes on as a new program."""
 
+import contextlib
 import gc
 import os
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from . import access, listen, load, log, succession, worker
 from .channel import Brief
@@ -14,6 +15,9 @@ from .options import OptionError
 from .process import APP_FAILED, CANNOT_LISTEN, Process, explain, leaving_on
 from .supervisor import Supervisor
 from .systemd import Notifier
+
+if TYPE_CHECKING:
+    from .tally import Tally
 
 __all__ = ["resume", "supervise", "take_over"]
 
@@ -27,23 +31,23 @@ def supervise(app: str, config: Config, notifier: Notifier) -> int:
     brief.check()
     log.begin(config)
     access.line(config)  # raises what there is to say of it
-    try:
-        sockets = listen.bind(config)
-    except ListenError as error:
-        log.tell(explain(error), config.log_format)
-        return CANNOT_LISTEN
-    try:
-        if config.preload:
-            with leaving_on(Process.stops):
-                _preload(app, config)
-    except BaseException as error:
-        listen.close(sockets)
-        if not isinstance(error, load.LoadError):
-            raise
-        log.tell(explain(error), config.log_format)
-        return APP_FAILED
+    tally = None
+    with contextlib.ExitStack() as stack:
+        try:
+            sockets = listen.bind(config)
+            stack.callback(listen.close, sockets)
+            if config.metrics_bind is not None:
+                tally = _open_tally(config)
+                stack.callback(tally.close)
+            if config.preload:
+                with leaving_on(Process.stops):
+                    _preload(app, config)
+        except (ListenError, load.LoadError) as error:
+            log.tell(explain(error), config.log_format)
+            return CANNOT_LISTEN if isinstance(error, ListenError) else APP_FAILED
+        stack.pop_all()
     become = worker.become if config.preload else None
-    supervisor = Supervisor(brief, sockets, notifier, become)
+    supervisor = Supervisor(brief, sockets, notifier, become, tally)
     return _run(supervisor, first=True)
 
 
@@ -65,6 +69,16 @@ def resume() -> NoReturn:
     except load.LoadError as error:
         supervisor.give_up(explain(error))
     sys.exit(_run(supervisor))
+
+
+def _open_tally(config: Config) -> "Tally":
+    """Where the workers count. Raises OptionError and ListenError."""
+    if sys.platform == "win32":  # where a process is not given descriptors
+        value = config.metrics_bind
+        raise OptionError("metrics_bind", value, "possible with a supervisor on this platform")
+    from .tally import Tally  # not before it is needed
+
+    return Tally.open(config, row=0)
 
 
 def _preload(app: str, config: Config) -> None:

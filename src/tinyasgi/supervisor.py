@@ -24,6 +24,7 @@ from .systemd import Notifier
 
 if TYPE_CHECKING:
     from .reload import Changes
+    from .tally import Tally
 
 __all__ = ["Supervisor"]
 
@@ -39,7 +40,8 @@ HURRY = 5.0
 class Supervisor:
     """Keeps as many processes as `brief` says, which serve its app on `sockets`.
 
-    become: given when they are forked off this process, which has imported the app.
+    become: given when they are forked off this process, which has imported the app. tally: where
+    they count; it is closed at the end.
     """
 
     def __init__(
@@ -48,15 +50,18 @@ class Supervisor:
         sockets: list[socket.socket],
         notifier: Notifier,
         become: Become | None = None,
+        tally: "Tally | None" = None,
     ) -> None:
         self.brief = brief
         self.config = config = brief.config
         self._selector = selectors.DefaultSelector()
         theirs = dataclasses.replace(brief, config=_for_workers(config))
-        self.crew = Crew(theirs, config, sockets, self._selector, become)
+        self.crew = Crew(theirs, config, sockets, self._selector, become, tally=tally)
         self._notifier = notifier
         self._files = listen.files(sockets)
         self._addresses = [listen.address(s, config.speaks_tls) for s in sockets]
+        if tally is not None:
+            self._addresses.append(f"metrics on {tally.url}")
         self._has_terminal = os.isatty(0)
         self._stops = 0  # how often it was told to stop
         self._announced = False
@@ -103,6 +108,8 @@ class Supervisor:
         """Goes on in a new program, with the workers that there are."""
         self._selector = self.crew.selector = selectors.DefaultSelector()
         self._renewed = True
+        if self.crew.tally is not None:
+            self.crew.tally.renew()
         for child in self.crew.children:
             self.crew.watch(child)
         if self.config.reload:
@@ -168,6 +175,8 @@ class Supervisor:
                 sock.close()
         self._selector.close()
         listen.release(self._files)
+        if self.crew.tally is not None:
+            self.crew.tally.close()
 
     # What it is told.
 

@@ -64,6 +64,11 @@ class Worker(Process):
     stops = (signal.SIGTERM,)
 
     def __init__(self, messages: Channel, sockets: list[socket.socket], brief: Brief) -> None:
+        if brief.seat is not None:
+            from .tally import Tally
+
+            self.tally = Tally.of(brief.seat, sockets)
+            sockets = sockets[: -brief.seat.listeners]
         super().__init__(brief.target, brief.config, sockets)
         self._channel = messages
         self._told = asyncio.Event()
