@@ -83,7 +83,7 @@ class Contexts:
         except OptionError as error:
             logger.error("TLS goes on as it was: %s", error, exc_info=error.__cause__)
         else:
-            logger.info("new connections get TLS as its files are now")
+            logger.info("TLS files have changed; new connections use them")
 
 
 def _state(file: str) -> object:
@@ -139,7 +139,7 @@ def _read(file: str) -> tuple[str, frozenset[str]]:
         with open(file, encoding="ascii", errors="replace") as opened:
             found = _CERTIFICATE.findall(opened.read())
     except OSError as error:
-        raise OptionError("ssl_certfile", file, f"usable: {error.strerror}") from None
+        raise OptionError("ssl_certfile", file, f"usable: {_words(error)}") from None
     if not found:
         raise OptionError("ssl_certfile", file, "usable: there is no certificate in it")
     try:
@@ -147,7 +147,7 @@ def _read(file: str) -> tuple[str, frozenset[str]]:
         hosts = frozenset(x509.hosts(first))
         if x509.has_expired(first):
             logger.warning("ssl_certfile: the certificate in %r has expired", file)
-    except (ValueError, IndexError):
+    except ValueError:
         raise OptionError("ssl_certfile", file, "usable: a certificate in it is broken") from None
     return ssl.DER_cert_to_PEM_cert(first), hosts
 
@@ -195,7 +195,7 @@ def _default(config: Config, pairs: Sequence[_Pair]) -> TLSContext:
             name, value = "ssl_ciphers", config.ssl_ciphers
             context.set_ciphers(value)
     except OSError as error:
-        raise OptionError(name, value, f"usable: {error.strerror or error}") from None
+        raise OptionError(name, value, f"usable: {_words(error)}") from None
     context.verify_mode = _CERT_REQS[config.ssl_cert_reqs]
     return context
 
@@ -217,13 +217,15 @@ def _load_pair(context: ssl.SSLContext, pair: _Pair, password: str | None) -> No
             reason = "readable with ssl_keyfile_password"
         elif error.reason == "KEY_VALUES_MISMATCH":
             reason = f"the key of the certificate in {certfile!r}"
-        elif error.reason is None:
-            reason = f"readable as the key of the certificate in {certfile!r}"
+        elif error.reason is not None:
+            reason = f"usable with {certfile!r}: {_words(error)}"
+        elif keyfile is None:
+            reason = "usable without ssl_keyfile: there is no key in it"
         else:
-            reason = f"usable with {certfile!r}: {_words(error.reason)}"
+            reason = f"readable as the key of the certificate in {certfile!r}"
         raise OptionError(name, file, reason) from None
     except OSError as error:
-        raise OptionError(name, file, f"usable: {error.strerror or error}") from None
+        raise OptionError(name, file, f"usable: {_words(error)}") from None
 
 
 # Handshakes that fail.
@@ -237,9 +239,10 @@ def explain(error: ssl.SSLError) -> str:
         return "the client shows no certificate"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the client's certificate is refused: {error.verify_message}"
-    return _words(error.reason) if error.reason else str(error)
+    return _words(error)
 
 
-def _words(reason: str) -> str:
-    """`NO_SHARED_CIPHER` → `no shared cipher`."""
-    return reason.lower().replace("_", " ")
+def _words(error: OSError) -> str:
+    """What the system says, or OpenSSL: of `NO_SHARED_CIPHER` the words."""
+    reason = getattr(error, "reason", None)
+    return reason.lower().replace("_", " ") if reason else str(error.strerror or error.args[0])

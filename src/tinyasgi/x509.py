@@ -2,7 +2,7 @@
 
 The `ssl` module tells this only of certificates that it has verified, which a server's own are not.
 A certificate is DER (X.690), in which every value is a tag, a length and content, so the way to a
-field takes a few lines.
+field takes a few lines. What is no certificate raises ValueError.
 """
 
 import re
@@ -108,8 +108,9 @@ def _values(data: bytes) -> list[tuple[int, bytes]]:
 def _fields(certificate: bytes) -> list[tuple[int, bytes]]:
     """Serial number, algorithm, issuer, validity, subject, key, and perhaps more (§4.1)."""
     ((_, content),) = _values(certificate)
-    fields = _values(_values(content)[0][1])
-    return fields[1:] if fields[0][0] == VERSION else fields
+    (_, content), *_ = _values(content)
+    version, *fields = _values(content)
+    return fields if version[0] == VERSION else [version, *fields]
 
 
 def _attribute(content: bytes) -> str:
