@@ -1,4 +1,4 @@
-"""Listening sockets → connections: TLS handshakes, and a limit that holds."""
+"""Listening sockets → connections: PROXY headers, TLS handshakes, and a limit that holds."""
 
 import asyncio
 import logging
@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from .context import Context
 from .deadlines import LINGER
+from .encoder import encode_refusal
 from .http1 import HTTP1Connection
 from .origin import peer_name
 
 if TYPE_CHECKING:
+    from .proxy_protocol import Header
     from .tls import Contexts
 
 __all__ = ["Acceptor", "let_loop_read"]
@@ -29,8 +31,9 @@ MAX_UNSENT = 64 * 1024
 class Acceptor:
     """Accepts connections for a context.
 
-    As a rule the event loop does it, that is the fastest. It is done here, one by one, with TLS, to
-    see handshakes that fail; and with a limit, which has to hold before a connection is accepted.
+    As a rule the event loop does it, that is the fastest. It is done here, one by one, in three
+    cases: with TLS, to see handshakes that fail; with the PROXY protocol, whose header comes before
+    that; with a limit, which has to hold before a connection is accepted.
     """
 
     def __init__(self, context: Context, tls: "Contexts | None") -> None:
@@ -41,8 +44,8 @@ class Acceptor:
         #: Sockets that are accepted from here, and whether they are at the moment.
         self._readers: dict[socket.socket, bool] = {}
         self.handshakes: set[asyncio.Task[None]] = set()
-        #: Makes the protocol of a connection that is accepted.
-        self.connect: Callable[[], asyncio.BaseProtocol] = partial(HTTP1Connection, context)
+        #: Makes the protocol of a connection that is accepted, perhaps with a PROXY header.
+        self.connect: Callable[..., asyncio.BaseProtocol] = partial(HTTP1Connection, context)
 
     async def listen(self, sock: socket.socket) -> None:
         """Accepts from a bound socket, from now on. Raises OSError."""
@@ -54,7 +57,7 @@ class Acceptor:
             # What is accepted inherits it. By default the kernel takes megabytes for each slow
             # client: memory, time until a stop or a disconnect is seen, and cold caches.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT)
-        if self._tls is not None or config.limit_connections:
+        if self._tls is not None or config.proxy_protocol or config.limit_connections:
             sock.listen(config.backlog)
             loop.add_reader(sock, self._accept, sock)
             self._readers[sock] = True
@@ -83,7 +86,7 @@ class Acceptor:
             loop.call_later(1.0, self.resume)
             return False
         accepted.setblocking(False)
-        task = loop.create_task(self._shake_hands(accepted, peer))
+        task = loop.create_task(self._begin(accepted, peer))
         self.handshakes.add(task)
         task.add_done_callback(self._on_shaken)
         return True
@@ -107,20 +110,54 @@ class Acceptor:
                 self._readers[sock] = True
                 self._context.loop.add_reader(sock, self._accept, sock)
 
-    async def _shake_hands(self, accepted: socket.socket, peer: Any) -> None:
+    async def _begin(self, accepted: socket.socket, peer: Any) -> None:
+        try:
+            if not self._context.config.proxy_protocol:
+                await self._shake_hands(accepted, peer_name(peer), self.connect)
+            elif header := await self._read_header(accepted, peer):
+                name = peer_name(header.client or peer)
+                await self._shake_hands(accepted, name, partial(self.connect, header))
+            else:
+                accepted.close()
+        except (OSError, asyncio.CancelledError):
+            accepted.close()
+
+    async def _read_header(self, accepted: socket.socket, peer: Any) -> "Header | None":
+        """What a proxy says of its client; None for who is not let in, or has left."""
+        from . import proxy_protocol  # not before it is needed
+
+        context = self._context
+        try:
+            async with asyncio.timeout(context.config.timeout_head or None):
+                if context.trust.of(peer if isinstance(peer, tuple) else None):
+                    return await proxy_protocol.read(accepted)
+            fault = "PROXY headers are not taken from this address"
+        except proxy_protocol.HeaderError as error:
+            fault = str(error)
+        except TimeoutError:
+            fault = "no PROXY header in time"
+        context.note(peer_name(peer), fault)
+        if self._tls is None:
+            answer = encode_refusal(400, fault, context.defaults, "GET")
+            async with asyncio.timeout(LINGER):
+                await proxy_protocol.refuse(accepted, answer)
+        return None
+
+    async def _shake_hands(
+        self, accepted: socket.socket, name: str, connect: Callable[[], asyncio.BaseProtocol]
+    ) -> None:
+        """Goes on to the first request. name: of the peer, for the log. Raises OSError."""
         loop = self._context.loop
         tls: dict[str, Any] = {}
         if self._tls is not None:
             tls = {"ssl": self._tls.current(), "ssl_shutdown_timeout": LINGER}
             tls["ssl_handshake_timeout"] = self._context.config.timeout_head or None
         try:
-            await loop.connect_accepted_socket(self.connect, accepted, **tls)
+            await loop.connect_accepted_socket(connect, accepted, **tls)
         except ssl.SSLError as error:
             from .tls import explain  # which is there, as there are handshakes
 
-            self._context.note(peer_name(peer), f"no TLS handshake: {explain(error)}")
-            accepted.close()
-        except (OSError, asyncio.CancelledError):
+            self._context.note(name, f"no TLS handshake: {explain(error)}")
             accepted.close()
 
     async def finish(self) -> None:

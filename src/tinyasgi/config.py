@@ -224,6 +224,11 @@ class Config:
         " by default what FORWARDED_ALLOW_IPS says; repeatable, or with commas",
         variable="FORWARDED_ALLOW_IPS",
     )
+    proxy_protocol: bool = option(
+        False,
+        FLAG,
+        "take a header of the PROXY protocol, version 1 or 2, that trusted proxies have to send",
+    )
 
     header: tuple[tuple[str, str], ...] = option(
         (),

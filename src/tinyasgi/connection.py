@@ -1,10 +1,14 @@
 """A transport under watch, whatever protocol is spoken on it: flow control, time limits, ends."""
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from .context import Context
 from .deadlines import CLOSE, FIRST, WRITE
 from .origin import Origin
+
+if TYPE_CHECKING:
+    from .proxy_protocol import Header
 
 __all__ = ["Connection"]
 
@@ -21,8 +25,8 @@ class Connection(asyncio.Protocol):
 
     # fmt: off
     __slots__ = (
-        "_context", "_progress", "_reading", "_since", "_transport", "_unsent", "_wait", "burst",
-        "eof", "origin", "paused", "peer", "trusted",
+        "_context", "_header", "_progress", "_reading", "_since", "_transport", "_unsent", "_wait",
+        "burst", "eof", "origin", "paused", "peer", "trusted",
     )
     # fmt: on
 
@@ -34,8 +38,10 @@ class Connection(asyncio.Protocol):
     origin: Origin
     """Where the request that is carried comes from: the peer, or a client of it."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, header: "Header | None" = None) -> None:
+        """header: what came before all else by the PROXY protocol, if that is spoken."""
         self._context = context
+        self._header = header
         self._reading = True
         self.burst = bytearray()  # collected to be written together
         self.paused = False
@@ -47,8 +53,13 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a BaseTransport cannot write
-        self.peer = self.origin = peer = Origin.of(transport)
-        self.trusted = self._context.trust.of(peer.scope["client"])
+        peer, header = Origin.of(transport), self._header
+        if header is not None:
+            peer = header.replace(peer)
+        self.peer = self.origin = peer
+        # A proxy that speaks for nobody may pass on what somebody has sent.
+        named = header is None or header.client is not None
+        self.trusted = named and self._context.trust.of(peer.scope["client"])
         self._context.opened(self)
 
     def eof_received(self) -> bool:
@@ -126,6 +137,7 @@ class Connection(asyncio.Protocol):
     def hand_over(self, successor: "Connection") -> None:
         """Leaves the transport to a connection that speaks another protocol on it."""
         self._transport.set_protocol(successor)
+        successor._header = self._header
         successor.connection_made(self._transport)
         successor.paused = self.paused
         successor._reading = self._reading

@@ -11,6 +11,7 @@ from .parsers import BadRequest
 from .typing import Fields, Pairs
 
 if TYPE_CHECKING:
+    from .proxy_protocol import Header
     from .websocket import WebSocketExchange
 
 __all__ = ["HTTP1Connection"]
@@ -34,8 +35,8 @@ class HTTP1Connection(Connection):
 
     __slots__ = ("_continue", "_decoder", "_dropped", "_exchange", "_known", "_tail", "_unread")
 
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
+    def __init__(self, context: Context, header: "Header | None" = None) -> None:
+        super().__init__(context, header)
         self._exchange: Exchange | None = None
         self._decoder: decoder.Decoder | None = None  # while request body is to come
         self._continue = False  # the client waits for 100 (Continue) to send its body

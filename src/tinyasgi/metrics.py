@@ -132,13 +132,13 @@ class Metrics:
         finally:
             cells[WEBSOCKETS] -= is_open
 
-    def _accepting(self, connect: Callable[[], Any]) -> Callable[[], Any]:
+    def _accepting(self, connect: Callable[..., Any]) -> Callable[..., Any]:
         """What makes the protocol of a connection."""
         cells = self._cells
 
-        def accept() -> Any:
+        def accept(*header: Any) -> Any:
             cells[ACCEPTED] += 1.0
-            return connect()
+            return connect(*header)
 
         return accept
 

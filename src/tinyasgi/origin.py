@@ -29,8 +29,6 @@ class Origin:
     """What takes the place of the Host field."""
     root_path: str | None = None
     """What takes the place of the option of this name."""
-    tls: dict[str, Any] | None = None
-    """ASGI's extension `tls`, when a proxy has said what the client's TLS was."""
 
     @classmethod
     def of(cls, transport: asyncio.BaseTransport) -> "Origin":

@@ -269,4 +269,4 @@ def _replace(peer: Origin, said: dict[str, Any], fields: Fields) -> Origin:
         default = 443 if scope["scheme"] == "https" else 80
         if host and port != default and b":" not in host.rpartition(b"]")[2]:
             host = b"%b:%d" % (host, port)
-    return Origin(scope, name, host, said.get("prefix"), peer.tls)
+    return Origin(scope, name, host, said.get("prefix"))

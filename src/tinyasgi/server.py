@@ -66,9 +66,12 @@ class Server:
         self._app: App = load.as_asgi3(app, self.config)
         self._tls = None
         if self.config.speaks_tls:
-            from . import tls, tls_extension  # not before they are needed: 3 ms at start
+            from . import tls  # not before it is needed: 3 ms at start
 
             self._tls = tls.Contexts(self.config)
+        if self.config.speaks_tls or self.config.proxy_protocol:
+            from . import tls_extension
+
             self._app = tls_extension.told(self._app)
         self._sockets = list(sockets)
         self._files: list[str] = []

@@ -8,7 +8,7 @@ field takes a few lines. What is no certificate raises ValueError.
 import re
 import time
 
-__all__ = ["has_expired", "hosts", "subject"]
+__all__ = ["escape", "has_expired", "hosts", "subject"]
 
 # Tags.
 OBJECT_IDENTIFIER = 0x06
@@ -120,12 +120,17 @@ def _attribute(content: bytes) -> str:
     name, encoding = ATTRIBUTES.get(number), STRINGS.get(tag)
     if name is None or encoding is None:
         return f"{number}=#{content[2 + len(kind) :].hex()}"
-    return f"{name}={SPECIAL.sub(_escape, value.decode(encoding, 'replace'))}"
+    return f"{name}={escape(value.decode(encoding, 'replace'))}"
 
 
-def _escape(match: re.Match[str]) -> str:
-    character = match[0]
-    return f"\\{character if character.isprintable() else format(ord(character), '02x')}"
+def escape(value: str) -> str:
+    """A value as it stands in a name (RFC 4514 §2.4)."""
+
+    def escaped(match: re.Match[str]) -> str:
+        character = match[0]
+        return f"\\{character if character.isprintable() else format(ord(character), '02x')}"
+
+    return SPECIAL.sub(escaped, value)
 
 
 def _dotted(content: bytes) -> str:

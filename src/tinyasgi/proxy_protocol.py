@@ -1,0 +1,226 @@
+"""The PROXY protocol, versions 1 and 2: a header before all else, by which a proxy names a client.
+
+The specification: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
+"""
+
+import asyncio
+import os
+import re
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from . import x509
+from .origin import Origin, peer_name
+from .tls_extension import TLSExtension, cipher_suite, version
+from .typing import Address
+
+__all__ = ["Header", "HeaderError", "find_end", "parse", "read", "refuse"]
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+#: Bytes of a header of version 1, and of one of version 2 that a proxy would send.
+MAX_LINE = 107
+MAX_SIZE = 8192
+
+_PORT = rb"(0|[1-9][0-9]{0,4})"
+_LINE = re.compile(
+    rb"PROXY (?:UNKNOWN(?: [ -~]*)?|TCP([46]) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) %b %b)\r\n"
+    % (_PORT, _PORT)
+)
+
+# Of version 2: versions with commands, families, types of values.
+LOCAL, PROXY = 0x20, 0x21
+INET, INET6, UNIX = 1, 2, 3
+FAMILIES = {INET: socket.AF_INET, INET6: socket.AF_INET6}
+LAYOUTS = {
+    family: struct.Struct(layout)
+    for family, layout in ((INET, "!4s4sHH"), (INET6, "!16s16sHH"), (UNIX, "!108s108s"))
+}
+STREAM = 1
+CRC32C, SSL, SSL_VERSION, SSL_CN, SSL_CIPHER = 0x03, 0x20, 0x21, 0x22, 0x23
+#: What the client has of TLS.
+CLIENT_SSL, CLIENT_CERT = 0x01, 0x06
+
+
+class HeaderError(Exception):
+    """There is no header, or a malformed one; the text says which, in printable characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a proxy says of a connection; without a server it speaks for itself, as to check on us.
+
+    client: None on a unix socket. tls: what is known of the client's TLS, by the names of ASGI's
+    extension; None if it has none.
+    """
+
+    client: Address | None = None
+    server: tuple[str, int | None] | None = None
+    tls: dict[str, Any] | None = None
+
+    def replace(self, peer: Origin) -> Origin:
+        """What a transport knows, with what is said here put in its place."""
+        if self.server is None:
+            return peer
+        scope = peer.scope | {"client": self.client, "server": self.server}
+        if self.tls is not None:
+            scope["scheme"] = "https"
+            scope["extensions"] = {"tls": TLSExtension(**self.tls)}
+        return Origin(scope, peer_name(self.client))
+
+
+async def read(sock: socket.socket) -> Header | None:
+    """Reads a header, and not a byte more; None when the peer leaves without a word.
+
+    Raises HeaderError and OSError.
+    """
+    data = b""
+    while True:
+        peeked = await _peek(sock, MAX_SIZE - len(data))
+        if not peeked:
+            if data:
+                raise HeaderError("the PROXY header is cut off")
+            return None
+        end = find_end(data + peeked)
+        data += sock.recv(len(peeked) if end is None else end - len(data))
+        if end is not None:
+            return parse(data)
+
+
+async def _peek(sock: socket.socket, size: int) -> bytes:
+    """What has arrived, which stays there; waits for it."""
+    loop = asyncio.get_running_loop()
+    while True:
+        with suppress(BlockingIOError):
+            return sock.recv(size, socket.MSG_PEEK)
+        readable = loop.create_future()
+        loop.add_reader(sock, readable.set_result, None)
+        try:
+            await readable
+        finally:
+            loop.remove_reader(sock)
+
+
+async def refuse(sock: socket.socket, answer: bytes) -> None:
+    """Sends an answer to whoever is not let in, and waits until it can have been read."""
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(sock, answer)
+    sock.shutdown(socket.SHUT_WR)
+    while await loop.sock_recv(sock, 65536):
+        pass
+
+
+def find_end(data: bytes) -> int | None:
+    """How long the header is that these bytes begin with; None while that is open.
+
+    Raises HeaderError when they are no beginning of one.
+    """
+    if data.startswith(SIGNATURE[: len(data)]):
+        if len(data) < 16:
+            return None
+        end = 16 + int.from_bytes(data[14:16])
+        if end > MAX_SIZE:
+            raise HeaderError(f"a PROXY header of over {MAX_SIZE} bytes")
+        return end if end <= len(data) else None
+    if not data.startswith(b"PROXY "[: len(data)]):
+        raise HeaderError(f"no PROXY header: {data[:40]!r}")
+    end = data.find(b"\r\n", 0, MAX_LINE) + 2
+    if end < 2 and len(data) >= MAX_LINE:
+        raise _malformed(data)
+    return end if end >= 2 else None
+
+
+def parse(data: bytes) -> Header:
+    """Reads a whole header. Raises HeaderError."""
+    try:
+        return _parse_2(data) if data.startswith(SIGNATURE) else _parse_1(data)
+    except (ValueError, OSError, struct.error):
+        raise _malformed(data) from None
+
+
+def _malformed(data: bytes) -> HeaderError:
+    return HeaderError(f"a malformed PROXY header: {data[:MAX_LINE]!r}")
+
+
+def _parse_1(data: bytes) -> Header:
+    match = _LINE.fullmatch(data)
+    if match is None:
+        raise ValueError
+    if match[1] is None:
+        return Header()
+    family = socket.AF_INET if match[1] == b"4" else socket.AF_INET6
+    hosts = [socket.inet_pton(family, match[group].decode()) for group in (2, 3)]
+    return _over_ip(family, hosts, [int(match[4]), int(match[5])])
+
+
+def _over_ip(
+    family: int, hosts: Sequence[bytes], ports: Sequence[int], tls: dict[str, Any] | None = None
+) -> Header:
+    """Of hosts and ports the client's come first, as in a header."""
+    if max(ports) > 65535:
+        raise ValueError
+    client, server = zip([socket.inet_ntop(family, host) for host in hosts], ports, strict=True)
+    return Header(client, server, tls)
+
+
+def _parse_2(data: bytes) -> Header:
+    command, family, protocol = data[12], data[13] >> 4, data[13] & 15
+    if command == LOCAL:
+        return Header()
+    if command != PROXY or family > UNIX or protocol > 2:
+        raise ValueError
+    if not family or protocol != STREAM:
+        return Header()
+    addresses = LAYOUTS[family].unpack_from(data, 16)
+    tls = None
+    for position, kind, value in _values(data, 16 + LAYOUTS[family].size):
+        if kind == CRC32C:
+            blank = data[:position] + bytes(4) + data[position + 4 :]
+            if value != _crc32c(blank).to_bytes(4):
+                raise ValueError
+        elif kind == SSL:
+            tls = _read_tls(value)
+    if family == UNIX:
+        return Header(None, (os.fsdecode(addresses[1].partition(b"\0")[0]), None), tls)
+    return _over_ip(FAMILIES[family], addresses[:2], addresses[2:], tls)
+
+
+def _values(data: bytes, position: int) -> Iterator[tuple[int, int, bytes]]:
+    """Vectors of type, length and value: the place of each value, its type, and itself."""
+    while position < len(data):
+        kind, length = struct.unpack_from("!BH", data, position)
+        position += 3
+        if position + length > len(data):
+            raise ValueError
+        yield position, kind, data[position : position + length]
+        position += length
+
+
+def _read_tls(data: bytes) -> dict[str, Any] | None:
+    client, verified = struct.unpack_from("!BL", data)
+    if not client & CLIENT_SSL:
+        return None
+    texts = {kind: value.decode(errors="replace") for _, kind, value in _values(data, 5)}
+    facts: dict[str, Any] = {
+        "tls_version": version(texts.get(SSL_VERSION, "")),
+        "cipher_suite": cipher_suite(texts.get(SSL_CIPHER, "")),
+    }
+    if client & CLIENT_CERT:
+        if SSL_CN in texts:
+            facts["client_cert_name"] = "CN=" + x509.escape(texts[SSL_CN])
+        if verified != 0:
+            facts["client_cert_error"] = f"OpenSSL's error {verified}"
+    return facts
+
+
+def _crc32c(data: bytes) -> int:
+    """The checksum of RFC 4960, appendix B."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ 0x82F63B78 * (crc & 1)
+    return crc ^ 0xFFFFFFFF
