@@ -1,14 +1,15 @@
-"""A pool of threads: who works, who waits, and the end."""
+"""A pool of threads: who works, who waits, and the end; and the bell of a loop."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
 import pytest
-from helpers import PATIENCE
+from helpers import PATIENCE, in_loop
 from processes import wait_until
 
-from tinyasgi.threads import Threads
+from tinyasgi.threads import Bell, Threads
 
 
 @pytest.fixture
@@ -43,6 +44,10 @@ class Task:
     @property
     def thread(self) -> threading.Thread:
         return self.began.get(timeout=PATIENCE)
+
+
+def refuse_to_start(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_the_last_to_rest_works_first(pool: Callable[[int], Threads]) -> None:
@@ -91,14 +96,64 @@ def test_no_thread_to_be_had(
     pool: Callable[[int], Threads], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = pool(1)
-
-    def start(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", start)
+        patch.setattr(threading.Thread, "start", refuse_to_start)
         with pytest.raises(RuntimeError):
             threads.run(Task())
     task = Task()
     assert threads.run(task)
     task.end.set()
+
+
+def test_a_thread_that_blocks_has_a_successor(pool: Callable[[int], Threads]) -> None:
+    threads = pool(3)
+    tasks = [Task() for _ in range(4)]
+    assert [threads.run(task) for task in tasks] == [True, True, True, False]
+    assert len({task.thread for task in tasks[:3]}) == 3
+    assert tasks[3].began.empty()
+    for task in tasks:
+        task.end.set()
+
+
+def test_no_further_thread_to_be_had(
+    pool: Callable[[int], Threads], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = pool(2)
+    first, second = Task(), Task()
+    threads.run(first)
+    thread = first.thread
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse_to_start)
+        with pytest.raises(RuntimeError):
+            threads.run(Task())
+    threads.run(second)
+    assert second.thread is not thread
+    first.end.set()
+    second.end.set()
+
+
+@in_loop
+async def test_the_bell_rings_once() -> None:
+    bell, done, rung = Bell(asyncio.get_running_loop()), asyncio.Event(), []
+
+    def ring() -> None:
+        for number in range(100):
+            bell.ring(lambda number=number: rung.append(number))
+        bell.ring(done.set)
+
+    thread = threading.Thread(target=ring)
+    thread.start()
+    thread.join(PATIENCE)  # within one turn of the loop
+    assert rung == []
+    assert len(bell.loop._ready) == 1
+    await done.wait()
+    assert rung == list(range(100))
+
+
+def test_a_loop_that_is_closed() -> None:
+    loop = asyncio.new_event_loop()
+    loop.close()
+    bell = Bell(loop)
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            bell.ring(int)

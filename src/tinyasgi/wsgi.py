@@ -1,50 +1,46 @@
-"""A WSGI app (PEP 3333) as an ASGI 3 app: each request has a thread, the loop speaks for it."""
+"""A WSGI app (PEP 3333) as an ASGI 3 app: a thread calls it, the loop sends and receives."""
 
 import asyncio
 import contextvars
-import io
-import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from operator import length_hint
 from queue import SimpleQueue
 from typing import Any, Final, TypeAlias
-from wsgiref.util import FileWrapper
 
-from . import __version__
-from .cache import Cache
+from .environ import Environ, body_stream, environ
 from .exchange import ClientDisconnected
-from .threads import Threads
+from .threads import Bell, Threads
 from .typing import Message, Receive, Scope, Send
 
 __all__ = ["WSGI"]
 
-logger = logging.getLogger("tinyasgi.server")
-
-Environ: TypeAlias = dict[str, Any]
 WSGIApp: TypeAlias = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 #: Bytes of a request body of known length that are there before a thread is taken.
 COLLECT = 64 * 1024
-#: Bytes that a thread may write ahead of what has been sent.
+#: Bytes of response that a thread may be ahead of what was sent, and what a piece counts besides.
 AHEAD = 256 * 1024
-#: Least bytes of a block of a file.
-BLOCK = 64 * 1024
+PIECE = 128
+#: Pieces are joined until they have so many bytes: to copy large ones costs more than it saves.
+JOIN = 32 * 1024
 
 # What a thread posts besides messages and pieces of body.
 READ: Final = "read"  # asks for request body
-SENT: Final = "sent"  # asks whether what was posted before has been sent
+SENT: Final = "sent"  # asks to be told when all that was posted before is sent
 END: Final = "end"  # the call is over
 
-# RFC 9110 §7.6.1; PEP 3333 leaves them to the server.
+#: What PEP 3333 leaves to the server (RFC 9110 §7.6.1).
 # fmt: off
 _HOP_BY_HOP = frozenset({
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer",
     "trailers", "transfer-encoding", "upgrade",
 })
 # fmt: on
+#: Iterators that know how much is left: a body of one piece is whole with it.
+_COUNTED: frozenset[type] = frozenset({type(iter([])), type(iter(()))})
 
 
 class WSGI:
@@ -55,6 +51,7 @@ class WSGI:
         self._app = app
         self._threads = Threads(threads)
         self._multithread = threads > 1
+        self._bell: Bell | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -69,10 +66,10 @@ class WSGI:
             await send({"type": "websocket.close"})  # 403: WSGI knows no WebSocket
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        environ = _environ(scope, self._multithread)
+        values = environ(scope, self._multithread)
         # A client that sends slowly holds no thread, unless it may wait for what the app says.
-        enough = COLLECT if "CONTENT_LENGTH" in environ else 1
-        if "HTTP_EXPECT" in environ:
+        enough = COLLECT if "CONTENT_LENGTH" in values else 1
+        if "HTTP_EXPECT" in values:
             enough = 0
         body, more_body = b"", True
         while more_body and len(body) < enough:
@@ -81,12 +78,11 @@ class WSGI:
                 return
             body += message["body"]
             more_body = message["more_body"]
-        call = _Call(asyncio.get_running_loop())
-        if more_body:
-            environ["wsgi.input"] = io.BufferedReader(_Body(body, call.read), BLOCK)
-        else:
-            environ["wsgi.input"] = io.BytesIO(body)
-        job = partial(contextvars.copy_context().run, call.run, self._app, environ)
+        if self._bell is None:
+            self._bell = Bell(asyncio.get_running_loop())
+        call = _Call(self._bell)
+        values["wsgi.input"] = body_stream(body, call.read if more_body else None)
+        job = partial(contextvars.copy_context().run, call.run, self._app, values)
         if not self._threads.run(job) and not more_body:
             left = asyncio.ensure_future(receive())  # at the end of the exchange at the latest
             left.add_done_callback(lambda _: self._threads.withdraw(job) and call.refuse())
@@ -101,39 +97,38 @@ class WSGI:
 
 
 class _Call:
-    """One call of the app: a thread makes it, a task of the loop sends and receives for it.
+    """One call of the app: what its thread posts, a task of the loop takes in the same order.
 
-    What the thread posts is taken in its order: messages to send, pieces of body, and questions,
-    whose answer the thread waits for. One wake-up of the loop tells of all that was posted since
-    the last one; most calls take no more than that.
+    These are messages to send, pieces of body, and questions whose answers the thread waits for.
     """
 
     # fmt: off
     __slots__ = (
-        "_answers", "_complete", "_error", "_head", "_length", "_loop", "_pending", "_posted",
-        "_told", "_waiter", "failure",
+        "_ahead", "_answers", "_bell", "_complete", "_error", "_head", "_length", "_posted",
+        "_started", "_waiter", "failure",
     )
     # fmt: on
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
         self._posted: deque[Any] = deque()
         self._answers: SimpleQueue[Any] = SimpleQueue()
-        self._told = False  # the loop will look at what was posted
         self._waiter: asyncio.Future[None] | None = None
+        #: What the app has raised.
         self._error: BaseException | None = None
         #: Why there is no use in posting any more.
         self.failure: Exception | None = None
-        # Of the response, as far as the thread has come.
+        # Of the response, as the thread knows it.
         self._head: Message | None = None  # what start_response was called with
-        self._length = -1  # what content-length says, as long as nothing was posted
-        self._pending = -1  # bytes of body that were posted since it was known that all was sent
-        self._complete = False
+        self._length = -1  # what its content-length says
+        self._started = False  # the head is posted
+        self._complete = False  # all is posted
+        self._ahead = 0  # bytes that were posted since all was known to be sent
 
     # In the loop.
 
     async def serve(self, receive: Receive, send: Send) -> None:
-        """Sends and receives for the thread until the call is over. Raises what it ended with."""
+        """Does what the thread asks for until the call is over. Raises what it ended with."""
         while (item := await self._next()) is not END:
             answer = None
             try:
@@ -148,19 +143,13 @@ class _Call:
             try:
                 raise self._error
             finally:
-                self._error = None  # whose traceback has this frame
+                self._error = None  # its traceback leads back to here
         if self.failure is not None:
             raise self.failure
 
-    def refuse(self) -> bool:
-        """There will be no thread for it."""
-        start = {"type": "http.response.start", "status": 503, "headers": []}
-        self._post(start, _body(b"", False), END)
-        return True
-
     async def _next(self) -> Any:
         while not self._posted:
-            self._waiter = self._loop.create_future()
+            self._waiter = self._bell.loop.create_future()
             await self._waiter
         return self._posted.popleft()
 
@@ -171,53 +160,53 @@ class _Call:
                 raise ClientDisconnected("the client has left before the end of its body")
             return message["body"], message["more_body"]
         if type(item) is bytes:
-            pieces = [item]
-            while self._posted and type(self._posted[0]) is bytes:
+            pieces, size = [item], len(item)
+            while size < JOIN and self._posted and type(self._posted[0]) is bytes:
                 pieces.append(self._posted.popleft())
+                size += len(pieces[-1])
             item = _body(b"".join(pieces), True)
         if item is not SENT:
             await send(item)
         return None
 
     def _look(self) -> None:
-        self._told = False  # first: what is posted from here on tells again
+        """The thread has posted something."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    def refuse(self) -> bool:
+        """There will be no thread for it: the client has left, or has at least closed its side."""
+        start = {"type": "http.response.start", "status": 503, "headers": []}
+        self._post(start, _body(b"", False), END)
+        return True
+
     # In the thread.
 
-    def run(self, app: WSGIApp, environ: Environ) -> None:
+    def run(self, app: WSGIApp, values: Environ) -> None:
         """Calls the app and posts its response."""
         try:
-            result = app(environ, self._start_response)
+            result = app(values, self._start_response)
             try:
-                self._respond(iter(result), environ["REQUEST_METHOD"] == "HEAD")
+                self._respond(iter(result), values["REQUEST_METHOD"] == "HEAD")
             finally:
                 if (close := getattr(result, "close", None)) is not None:
                     close()
         except BaseException as error:
             self._error = error
-        with suppress(RuntimeError):  # the loop has ended before
+        with suppress(RuntimeError):  # the loop is closed
             self._post(END)
 
-    def _respond(self, pieces: Any, is_head: bool) -> None:
-        for data in pieces:
-            if data:
-                # A list of one piece is whole with it, and so is what is as long as was announced.
-                self._write(data, len(data) == self._length or length_hint(pieces, 1) == 0)
-                if is_head:  # the rest would be left out
-                    break
-        if self._pending < 0:
-            self._write(b"", True)
-        elif not self._complete:
-            self._say(_body(b"", False))
+    def read(self) -> tuple[bytes, bool]:
+        """A further piece of the request body, and whether there is more. Raises OSError."""
+        answer: tuple[bytes, bool] = self._ask(READ)
+        return answer
 
     def _start_response(
         self, status: str, fields: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], None]:
         if exc_info is not None:
             try:
-                if self._pending >= 0:
+                if self._started:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None
@@ -230,39 +219,53 @@ class _Call:
         for name, value in fields:
             lower = name.lower()
             if lower in _HOP_BY_HOP:
-                raise ValueError(f"the response field {name!r} is for the server to set (PEP 3333)")
+                raise ValueError(f"the response field {name!r} is for the server to set")
             if lower == "content-length" and value.isdecimal():
                 self._length = int(value)
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
         self._head = {"type": "http.response.start", "status": int(code), "headers": headers}
-        return self.write
+        return self._write
 
-    def write(self, data: bytes) -> None:
-        """What start_response returns."""
-        if data:
-            self._write(data, len(data) == self._length)
+    def _respond(self, pieces: Iterator[bytes], is_head: bool) -> None:
+        counted = type(pieces) in _COUNTED
+        for data in pieces:
+            self._write(data, counted and length_hint(pieces) == 0)
+            if self._started and is_head:  # what follows would be left out
+                break
+        if not self._complete:
+            self._finish()
 
-    def _write(self, data: bytes, whole: bool) -> None:
+    def _write(self, data: bytes, last: bool = False) -> None:
+        """Posts a piece of body; also what `start_response` returns. last: no other follows."""
         if not isinstance(data, bytes):
             raise TypeError(f"a piece of a response body must be bytes, not {type(data).__name__}")
-        if self._head is None:
-            raise RuntimeError("the app did not call start_response")
+        if not data:
+            return
         if self._complete:
             raise ValueError(f"the response body is {len(data)} bytes longer than was announced")
-        if self._pending < 0:  # the head waits for the first piece
-            self._pending, self._length, self._complete = len(data), -1, whole
-            self._say(self._head, _body(data, not whole))
-            return
-        self._say(data)
-        self._pending += len(data)
-        if self._pending > AHEAD:
+        if self._started:
+            self._say(data)
+        else:
+            self._begin(data, last or len(data) == self._length)
+        self._ahead += len(data) + PIECE
+        if self._ahead > AHEAD and not self._complete:
             self._ask(SENT)
-            self._pending = 0
+            self._ahead = 0
 
-    def read(self) -> tuple[bytes, bool]:
-        """A further piece of the request body, and whether there is more. Raises OSError."""
-        answer: tuple[bytes, bool] = self._ask(READ)
-        return answer
+    def _begin(self, data: bytes, whole: bool) -> None:
+        """Posts the head, which waits for the first piece of body."""
+        if self._head is None:
+            raise RuntimeError("the app did not call start_response")
+        self._started = True
+        self._complete = whole
+        self._say(self._head, _body(data, not whole))
+
+    def _finish(self) -> None:
+        self._complete = True
+        if self._started:
+            self._say(_body(b"", False))
+        else:
+            self._begin(b"", True)
 
     def _ask(self, question: str) -> Any:
         self._say(question)
@@ -278,118 +281,8 @@ class _Call:
 
     def _post(self, *items: Any) -> None:
         self._posted.extend(items)
-        if not self._told:
-            self._told = True
-            self._loop.call_soon_threadsafe(self._look)
+        self._bell.ring(self._look)
 
 
 def _body(data: bytes, more_body: bool) -> Message:
     return {"type": "http.response.body", "body": data, "more_body": more_body}
-
-
-class _Body(io.RawIOBase):
-    """`wsgi.input` while request body is still to come."""
-
-    def __init__(self, body: bytes, read: Callable[[], tuple[bytes, bool]]) -> None:
-        self._data = body
-        self._more_body = True
-        self._read = read
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while self._more_body and not self._data:
-            self._data, self._more_body = self._read()
-        size = min(len(buffer), len(self._data))
-        buffer[:size] = self._data[:size]
-        self._data = self._data[size:]
-        return size
-
-
-class _Errors:
-    """`wsgi.errors`: what is written to it becomes a record of the server's log, line by line."""
-
-    def __init__(self) -> None:
-        self._text = ""
-
-    def write(self, text: str) -> None:
-        self._text += text
-        if text.endswith("\n"):
-            self.flush()
-
-    def writelines(self, texts: Iterable[str]) -> None:
-        for text in texts:
-            self.write(text)
-
-    def flush(self) -> None:
-        text, self._text = self._text, ""
-        if text.strip():
-            logger.error("%s", text.rstrip("\n"))
-
-
-def _file_wrapper(file: Any, block_size: int = BLOCK) -> FileWrapper:
-    return FileWrapper(file, max(block_size, BLOCK))
-
-
-def _key(name: bytes) -> str:
-    """The key of a field's value; none for a name that could pass for another one in WSGI.
-
-    `X_Forwarded_For` would have the key of `X-Forwarded-For`, which a proxy answers for.
-    """
-    if b"_" in name:
-        return ""
-    key = name.decode("latin-1").upper().replace("-", "_")
-    return key if key in ("CONTENT_LENGTH", "CONTENT_TYPE") else "HTTP_" + key
-
-
-_keys = Cache(_key, 256, longest=64)
-
-
-def _environ(scope: Scope, multithread: bool) -> Environ:
-    """What PEP 3333 and CGI (RFC 3875) tell of a request; texts are bytes as latin-1."""
-    raw_path, query = scope["raw_path"], scope["query_string"].decode("latin-1")
-    target = path = raw_path.decode("latin-1")
-    if "%" in path:
-        from urllib.parse import unquote_to_bytes  # not before it is needed: 7 ms at start
-
-        path = unquote_to_bytes(raw_path).decode("latin-1")
-    mount = scope["root_path"].encode().decode("latin-1")
-    if mount and (path == mount or path.startswith(mount + "/")):
-        path = path[len(mount) :]
-    host, port = scope["server"] or ("localhost", None)
-    if port is None:  # a unix socket
-        host, port = "localhost", 443 if scope["scheme"] == "https" else 80
-    environ = {
-        "REQUEST_METHOD": scope["method"],
-        "SCRIPT_NAME": mount,
-        "PATH_INFO": path,
-        "QUERY_STRING": query,
-        "REQUEST_URI": f"{target}?{query}" if query else target,
-        "SERVER_NAME": host,
-        "SERVER_PORT": str(port),
-        "SERVER_PROTOCOL": "HTTP/" + scope["http_version"],
-        "SERVER_SOFTWARE": f"tinyasgi/{__version__}",
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": scope["scheme"],
-        "wsgi.errors": _Errors(),
-        "wsgi.multithread": multithread,
-        "wsgi.multiprocess": True,  # as far as the app can know
-        "wsgi.run_once": False,
-        "wsgi.file_wrapper": _file_wrapper,
-        "asgi.scope": scope,
-    }
-    if scope["client"] is not None:
-        environ["REMOTE_ADDR"], port = scope["client"]
-        environ["REMOTE_PORT"] = str(port)
-    for name, value in scope["headers"]:
-        key, text = _keys[name], value.decode("latin-1")
-        if key in environ:
-            text = f"{environ[key]}{'; ' if name == b'cookie' else ', '}{text}"
-        if key:
-            environ[key] = text
-    if "HTTP_TRANSFER_ENCODING" in environ:
-        # The input ends with the body in any case. But with a length werkzeug watches the end
-        # better by itself: a client that has left is then no error of the app.
-        environ["wsgi.input_terminated"] = True
-    return environ
