@@ -67,6 +67,7 @@ OPTIONS: list[tuple[str, str | None, Any]] = [
     ("forwarded_fields", "forwarded", "forwarded"),
     ("forwarded_allow_ips", "10.0.0.0/8, unix", ("10.0.0.0/8", "unix")),
     ("proxy_protocol", None, True),
+    ("request_id_header", "X-Request-ID", "X-Request-ID"),
     ("header", "X-Served-By: me: and you", (("X-Served-By", "me: and you"),)),
     ("date_header", None, False),
     ("server_header", None, False),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from .options import (
     ADDRESS,
     ADDRESSES,
+    FIELD_NAME,
     FIELDS,
     FLAG,
     FUNCTION,
@@ -228,6 +229,12 @@ class Config:
         False,
         FLAG,
         "take a header of the PROXY protocol, version 1 or 2, that trusted proxies have to send",
+    )
+
+    request_id_header: str | None = option(
+        None,
+        FIELD_NAME,
+        "field of requests and responses for an id, which is taken from trusted proxies, else made",
     )
 
     header: tuple[tuple[str, str], ...] = option(

@@ -137,6 +137,10 @@ class Server:
         context.on_error = self._on_error
         context.on_gone = self._on_gone
         self._acceptor = Acceptor(context, self._tls)
+        if self.config.request_id_header is not None:
+            from . import request_id  # not before it is needed
+
+            request_id.install(context, self._acceptor)
         context.access = self._access
         if not self._sockets:
             self._sockets = listen.bind(self.config)
