@@ -136,8 +136,8 @@ def _choose(
 def _read(file: str) -> tuple[str, frozenset[str]]:
     """The certificate of a file, PEM, and the hosts that it names; those that follow are whole."""
     try:
-        with open(file, encoding="ascii", errors="replace") as opened:
-            found = _CERTIFICATE.findall(opened.read())
+        with open(file, "rb") as opened:
+            found = _CERTIFICATE.findall(opened.read().decode("latin-1"))
     except OSError as error:
         raise OptionError("ssl_certfile", file, f"usable: {_words(error)}") from None
     if not found:

@@ -36,11 +36,11 @@ class TLSExtension:
 
     def __init__(self, tls: ssl.SSLObject | None = None, **facts: Any) -> None:
         self._tls = tls
-        self._facts = UNKNOWN | facts
+        self._facts = UNKNOWN | facts if facts else UNKNOWN
 
     def copy(self) -> dict[str, Any]:
         if self._tls is not None:
-            self._facts |= _read(self._tls)
+            self._facts = _read(self._tls)
             self._tls = None
         return self._facts.copy()
 
@@ -58,18 +58,23 @@ def told(app: App) -> App:
 
 
 def _read(tls: ssl.SSLObject) -> dict[str, Any]:
-    name, *_ = tls.cipher() or [""]
-    facts: dict[str, Any] = {
-        "server_cert": getattr(tls.context, "certificate", None),
-        "tls_version": version(tls.version() or ""),
-        "cipher_suite": cipher_suite(name),
-    }
+    cipher, *_ = tls.cipher() or [""]
+    facts = _common(getattr(tls.context, "certificate", None), tls.version() or "", cipher)
     certificate = tls.getpeercert(binary_form=True)
-    if certificate is not None:
-        facts["client_cert_name"] = x509.subject(certificate)
-        # Of a session that was resumed nothing more is known.
-        facts["client_cert_chain"] = _chain(tls) or (ssl.DER_cert_to_PEM_cert(certificate),)
-    return facts
+    if certificate is None:
+        return facts
+    return facts | {
+        "client_cert_name": x509.subject(certificate),
+        # Of a session that was resumed nothing more is known than its beginning.
+        "client_cert_chain": _chain(tls) or (ssl.DER_cert_to_PEM_cert(certificate),),
+    }
+
+
+@functools.lru_cache(maxsize=64)
+def _common(server_cert: str | None, protocol: str, cipher: str) -> dict[str, Any]:
+    """What connections have in common; each has no more than a reference to it."""
+    numbers = {"tls_version": version(protocol), "cipher_suite": cipher_suite(cipher)}
+    return UNKNOWN | numbers | {"server_cert": server_cert}
 
 
 def _chain(tls: ssl.SSLObject) -> tuple[str, ...]:
