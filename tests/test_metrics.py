@@ -1,10 +1,13 @@
 """Metrics: what is counted, over all processes and whatever becomes of them, and who is told."""
 
 import asyncio
+import json
 import os
 import re
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from tinyasgi.testing import LiveServer, serve
 
 __all__ = ["nothing_left", "start"]
 
+ROOT = Path(__file__).parents[1]
 SCRAPE = GET.replace(b" / ", b" /metrics ")
 ON = {"metrics_bind": "127.0.0.1:0", "lifespan": "off"}
 linux = pytest.mark.skipif(sys.platform != "linux", reason="watches its processes in /proc")
@@ -30,20 +34,27 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="watches its processe
 Samples = dict[tuple[str, ...], float]
 
 
-def scrape(where: Any) -> Samples:
-    """All samples by their names, without the prefix, and the values of their labels.
+def port_of(server: Server) -> int:
+    """Where its metrics are."""
+    return int(server.metrics_url.removesuffix("/metrics").rpartition(":")[2])
 
-    where: a server or a command, the port of its metrics, or the path of a unix socket.
-    """
+
+def page(where: Any) -> str:
+    """where: a server or a command, the port of its metrics, or the path of a unix socket."""
     if isinstance(where, LiveServer):
-        where = int(where.server.metrics_url.split(":")[2].split("/")[0])
+        where = port_of(where.server)
     elif isinstance(where, Command):
         where = int(where.wait_for(r"metrics on http://[^ ]*:(\d+)/metrics")[1])
     with Client(where) as client:
         response = client.response(SCRAPE)
     assert response.status == 200
+    return response.body.decode()
+
+
+def scrape(where: Any) -> Samples:
+    """All samples by their names, without the prefix, and the values of their labels."""
     samples: Samples = {}
-    for family in text_string_to_metric_families(response.body.decode()):
+    for family in text_string_to_metric_families(page(where)):
         assert family.documentation
         assert family.type in ("counter", "gauge", "histogram")
         for sample in family.samples:
@@ -263,7 +274,7 @@ def test_health_and_access_log() -> None:
     async def test() -> None:
         server = Server(hello, **ON, port=0, health_path="/healthz", access=logged.append)  # type: ignore[arg-type]
         async with server:
-            port = int(server.metrics_url.split(":")[2].split("/")[0])
+            port = port_of(server)
             for path in (b"/healthz", b"/"):
                 with await asyncio.to_thread(Client, server.port) as client:
                     await asyncio.to_thread(client.response, GET.replace(b" / ", b" %b " % path))
@@ -276,7 +287,7 @@ def test_health_and_access_log() -> None:
 
 def test_page() -> None:
     with serve(hello, **ON) as server:
-        port = int(server.server.metrics_url.split(":")[2].split("/")[0])
+        port = port_of(server.server)
         with Client(port) as client:
             client.send(SCRAPE.replace(b"GET", b"HEAD"))
             status, fields = client.head()
@@ -305,7 +316,7 @@ def test_clock(base: Any) -> None:
             return answer.decode().partition("\r\n\r\n")[2]
 
         async with Server(hello, **ON, port=0) as server:  # type: ignore[arg-type]
-            port = int(server.metrics_url.split(":")[2].split("/")[0])
+            port = port_of(server)
             await ask(server.port, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
             await until(lambda: loop.timers == 0)
             page = await ask(port, SCRAPE)
@@ -503,3 +514,65 @@ def test_rows() -> None:
         assert tally.total()[REQUESTS] == 11
     finally:
         tally.close()
+
+
+# What others read.
+
+
+def queries() -> list[str]:
+    """Those of the dashboard, its variables put in."""
+    dashboard = json.loads((ROOT / "deploy" / "grafana.json").read_text())
+    found = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len(found) > 20
+    return [
+        expr.replace("$__rate_interval", "1m").replace("$job", ".*").replace("$instance", ".*")
+        for expr in found
+    ]
+
+
+def names(text: str) -> set[str]:
+    """The metrics that a text speaks of."""
+    found = set(re.findall(r"\b(?:tinyasgi|process)_[a-z_]+\b", text))
+    return {re.sub("_(bucket|count|sum)$", "", name) for name in found} - {"tinyasgi_"}
+
+
+def test_names_elsewhere() -> None:
+    """All metrics that are told of exist, and all that exist are told of."""
+    with serve(hello, **ON) as server:
+        known = set(re.findall(r"^# TYPE (\S+)", page(server), re.MULTILINE))
+    dashboard = names("\n".join(queries()))
+    assert dashboard <= known
+    assert names((ROOT / "deploy" / "prometheus-alerts.yaml").read_text()) <= known
+    assert names((ROOT / "docs" / "metrics.md").read_text()) == known
+    assert known - dashboard == {"tinyasgi_build_info", "process_start_time_seconds"}
+
+
+promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="Prometheus is not installed")
+
+
+def check(*words: str, text: str | None = None, folder: Path = ROOT / "deploy") -> None:
+    done = subprocess.run(
+        ["promtool", "check", *words],
+        cwd=folder,
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@promtool
+def test_prometheus_takes_the_page() -> None:
+    with serve(hello, **ON) as server:
+        ask(server.port)
+        check("metrics", text=page(server))
+
+
+@promtool
+def test_prometheus_takes_the_files(tmp_path: Path) -> None:
+    check("config", "prometheus.yaml")
+    rules = [{"record": f"query:{count}", "expr": expr} for count, expr in enumerate(queries())]
+    rules_file = {"groups": [{"name": "dashboard", "rules": rules}]}
+    (tmp_path / "rules.json").write_text(json.dumps(rules_file))  # which is YAML, too
+    check("rules", "rules.json", folder=tmp_path)
