@@ -1,5 +1,5 @@
 # make serve, make test, make check, make bench, make hotpath, make figures, make docs, make fuzz,
-# make autobahn, make browser, make promtool, make trials
+# make autobahn, make browser, make promtool, make proxies, make trials
 #
 # VENV=.venv-3.13 PYTHON=python3.13 makes another environment beside the first.
 
@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 bin := $(VENV)/bin
 
-.PHONY: serve test check bench hotpath figures docs fuzz autobahn browser promtool trials
+.PHONY: serve test check bench hotpath figures docs fuzz autobahn browser promtool proxies trials
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/standard.stamp
@@ -54,6 +54,11 @@ promtool:
 	apt-get -qq update
 	apt-get -qq install --no-install-recommends -y prometheus
 	-systemctl disable --now prometheus 2>/dev/null
+
+# What the tests of deploy/ need, on Debian and its kin.
+proxies:
+	apt-get -qq update
+	apt-get -qq install --no-install-recommends -y haproxy logrotate nginx-light
 
 trials: $(VENV)/test.stamp
 	TRIALS=20 $(bin)/python -m pytest -rP -k 'nothing_fails or only_what' tests/test_supervisor.py tests/test_alone.py

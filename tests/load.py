@@ -10,7 +10,7 @@ from helpers import PATIENCE
 
 __all__ = ["Load"]
 
-REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n%b\r\n"
+REQUEST = b"GET %b HTTP/1.1\r\nHost: here\r\n%b\r\n"
 #: Connections that are kept alive.
 KEPT = 10
 
@@ -34,6 +34,7 @@ class Load:
 
     port: int
     rate: int = 1000
+    path: str = "/"
     answers: Counter[str] = field(default_factory=Counter)
     """The number of answers by their body."""
     failures: list[Failure] = field(default_factory=list)
@@ -101,7 +102,7 @@ class Load:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fields: bytes
     ) -> bool:
         """Whether the connection ends with the answer."""
-        writer.write(REQUEST % fields)
+        writer.write(REQUEST % (self.path.encode(), fields))
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 "), head
         length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])

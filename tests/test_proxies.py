@@ -1,0 +1,144 @@
+"""Real proxies before several backends, with the files of deploy/."""
+
+import json
+import re
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from typing import Any
+
+import pytest
+from helpers import PATIENCE, in_loop
+from load import Load
+from processes import wait_until
+from proxies import BACKENDS, Site
+from websockets.asyncio.client import connect
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.5 is an address there")
+
+#: The client's own address, which no backend trusts.
+CLIENT = "127.0.0.5"
+SPOOFED = {
+    "Forwarded": "for=6.6.6.6;proto=https;host=evil",
+    "X-Forwarded-For": "6.6.6.6",
+    "X-Forwarded-Proto": "wss",
+    "X-Forwarded-Host": "evil",
+    "X-Forwarded-Port": "666",
+    "X-Forwarded-Prefix": "/evil",
+}
+
+secure = pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+paths = pytest.mark.parametrize("path", BACKENDS)
+
+
+@pytest.fixture(scope="module", params=["nginx"])
+def site(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Site(request.param, tmp_path_factory.mktemp("site")) as site:
+        yield site
+
+
+def reach(port: int, tls: ssl.SSLContext | None = None, client: str = CLIENT) -> socket.socket:
+    """A connection from an address of ours."""
+    sock = socket.create_connection(("127.0.0.1", port), PATIENCE, source_address=(client, 0))
+    return tls.wrap_socket(sock, server_hostname="localhost") if tls else sock
+
+
+def ask(sock: socket.socket, path: str, fields: dict[str, str]) -> Any:
+    """What a backend says about a request."""
+    connection = HTTPConnection("site.example:81")
+    connection.sock = sock
+    connection.request("GET", path + "about", headers=fields)
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    assert response.status == 200, body
+    return json.loads(body)
+
+
+def check(about: Any, path: str, secure: bool) -> None:
+    """Each thing is as the proxy has seen it, and nothing as the client has said it."""
+    assert about["client"][0] == CLIENT
+    assert about["scheme"] in (("https", "wss") if secure else ("http", "ws"))
+    assert about["path"] == path + "about"
+    assert about["root_path"] == path.rstrip("/")
+    assert about["fields"]["host"] == "site.example:81"
+
+
+@paths
+@secure
+def test_request(site: Site, secure: bool, path: str) -> None:
+    tls = site.certificates.context() if secure else None
+    names = set()
+    for _ in range(4):
+        about = ask(reach(site.https if secure else site.http, tls), path, SPOOFED)
+        check(about, path, secure)
+        assert not set(SPOOFED.values()) & set(about["fields"].values())
+        names.add(about["name"])
+    assert names == set(BACKENDS[path])
+
+
+@paths
+@secure
+@in_loop
+async def test_websocket(site: Site, secure: bool, path: str) -> None:
+    tls: Any = {}
+    if secure:
+        tls = {"ssl": site.certificates.context(), "server_hostname": "localhost"}
+    names = set()
+    for _ in range(4):
+        sock = reach(site.https if secure else site.http)
+        uri = f"{'wss' if secure else 'ws'}://site.example:81{path}about"
+        async with connect(uri, sock=sock, additional_headers=SPOOFED, proxy=None, **tls) as client:
+            for text in ("one", "two"):
+                await client.send(text)
+                answer = str(await client.recv())
+                assert answer.startswith(text)
+                about = json.loads(answer.removeprefix(text))
+                check(about, path, secure)
+            names.add(about["name"])
+    assert names == set(BACKENDS[path])
+
+
+@secure
+def test_directly(site: Site, secure: bool) -> None:
+    """Who goes past the proxy is believed nothing, unless it is where the proxy is."""
+    tls = site.certificates.context() if secure else None
+    port = site.c if secure else site.a
+    if site.kind == "nginx" or secure:
+        about = ask(reach(port, tls), "/", SPOOFED)
+        check(about, "/", secure)
+        about = ask(reach(port, tls, "127.0.0.1"), "/", SPOOFED)
+        assert (about["client"], about["scheme"]) == (["6.6.6.6", 0], "https")
+        return
+    with reach(port) as sock:
+        sock.sendall(b"PROXY TCP4 6.6.6.6 127.0.0.1 1 1\r\nGET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert sock.recv(1000) == b""
+
+
+def test_nothing_fails_while_backends_start_anew(site: Site) -> None:
+    """By HUP, and by stopping one after the other."""
+    for path, names in BACKENDS.items():
+        with Load(site.http, rate=200, path=path) as load:
+
+            def wait_for(name: str, count: int) -> None:
+                """Until so many workers of a backend have answered."""
+                wait_until(lambda: sum(body.startswith(name) for body in load.answers) == count)
+
+            for name in names:
+                wait_for(name, 1)
+                site.backends[name].send(signal.SIGHUP)
+                wait_for(name, 2)
+            for name in names:
+                site.backends[name].wait_for("shutdown of")
+            for name in names:
+                assert site.backends[name].stop() == 0
+                site.start(name).wait_for("Ctrl-C stops it")
+                wait_for(name, 3)
+        assert not load.failures
+    if site.kind == "nginx":  # it tells why it went to the other one
+        faults = re.findall(r"\*\d+ (.*) while", site.log)
+        assert faults
+        assert [fault for fault in faults if not fault.startswith("connect() ")] == []
