@@ -48,7 +48,7 @@ def _row(field: dataclasses.Field[object]) -> str:
         name = f"`{name}`, `{name.replace('--', '--no-', 1)}`"
     else:
         given = field.default is not None and field.default not in ("", ())
-        shown = f"`{kind.show(field.default)}`" if given else ""
+        shown = f"`{', '.join(kind.show(field.default).splitlines())}`" if given else ""
         name = f"`{name} {kind.metavar}`"
     cells = (name, f"`{environment_name(field.name)}`", shown, field.metadata["help"])
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"

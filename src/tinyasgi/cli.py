@@ -104,7 +104,7 @@ def _parser() -> _Parser:
             group.add_argument(name, action=yes_or_no, default=None, help=text)
             continue
         if field.default not in (None, "", ()):
-            text += f" (default: {kind.show(field.default)})"
+            text += f" (default: {', '.join(kind.show(field.default).splitlines())})"
         action = "append" if kind.repeatable else "store"
         group.add_argument(name, action=action, metavar=kind.metavar, help=text)
     return parser

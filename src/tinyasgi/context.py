@@ -8,7 +8,8 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 from . import __version__, deadlines, parsers, rules
 from .cache import Cache
@@ -16,9 +17,12 @@ from .config import Config
 from .encoder import Defaults
 from .exchange import COMPLETE, Exchange
 from .options import OptionError
-from .proxy import Forwarded, Trust
 from .rules import RequestLine
+from .trust import Trust
 from .typing import App
+
+if TYPE_CHECKING:
+    from .proxy import Forwarded
 
 __all__ = ["Context", "Swept"]
 
@@ -77,9 +81,8 @@ class Context:
         self.leaving = False
         #: And whoever streams is told to end.
         self.stopping = False
-        #: Which peers are believed what they say of their own clients, and what they say.
-        self.trust = Trust(config.forwarded_allow_ips)
-        self.forwarded = Forwarded(config, self.trust, self.note)
+        #: Which peers are believed what they say of their own clients.
+        self.trust = Trust(config)
         #: Exchanges that may run at once.
         self.concurrency = config.limit_concurrency or math.inf
         #: The path that is answered whatever else is running.
@@ -149,6 +152,13 @@ class Context:
             self.on_stop(error)
 
     # Connections and the clock.
+
+    @cached_property
+    def forwarded(self) -> "Forwarded":
+        """Reads what a trusted peer says of its own client."""
+        from .proxy import Forwarded  # not before it is needed: 2 ms at start
+
+        return Forwarded(self.trust, self.note)
 
     def note(self, peer: str, fault: object) -> None:
         """Logs a peer's fault; a flood of them gives no more than NOTES lines a second."""

@@ -143,7 +143,7 @@ class HTTP1Connection(Connection):
                 raise BadRequest(431, f"more than {config.limit_head_fields} fields")
             judged = rules.judge(line.version, fields)
             self.origin = self.peer
-            if self.trusted and not context.forwarded.names.isdisjoint(dict(fields)):
+            if self.trusted and not context.trust.names.isdisjoint(dict(fields)):
                 line, fields = self._trace(line, fields)
             known = len(tail) <= MAX_KNOWN and self.origin.root_path is None
             self._tail, self._known = (tail, (fields, judged)) if known else NOTHING_KNOWN

@@ -202,7 +202,7 @@ ADDRESSES = Kind(
 )
 #: Peers, as one text or several.
 PEERS = Kind(
-    "an address, a network, unix or *", "PEERS", _items, _are_peers, ", ".join, repeatable=True
+    "an address, a network, unix or *", "PEERS", _items, _are_peers, "\n".join, repeatable=True
 )
 FIELD_NAME = Kind("a field name", "NAME", str, _is_field_name)
 

@@ -5,21 +5,17 @@ There are two families of such fields: `X-Forwarded-*`, as most proxies send the
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from . import rules
 from .cache import Cache
-from .config import Config
 from .options import as_root
 from .origin import Origin, peer_name
+from .trust import Trust
 from .typing import Address, Fields
 
-__all__ = ["Forwarded", "Trust"]
-
-_X_FORWARDED = {
-    f"x-forwarded-{what}".encode(): what for what in ("for", "proto", "host", "port", "prefix")
-}
+__all__ = ["Forwarded"]
 
 #: Names that hide an address (RFC 7239 §6.2 and §6.3), and what a port may look like (§6).
 _HIDDEN = re.compile(r"unknown|_[-._0-9A-Za-z]+")
@@ -33,39 +29,6 @@ _PARAMETER = re.compile(
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 #: Most faults that are remembered not to be told again.
 _FAULTS = 256
-
-
-class Trust(Cache[str, bool]):
-    """Whether what a peer says of its clients is believed, by its address: `trust["10.0.0.1"]`.
-
-    allowed: addresses, networks, `unix` for peers on unix sockets, `*` for all.
-    """
-
-    def __init__(self, allowed: Sequence[str]) -> None:
-        super().__init__(self._judge, 1024, longest=64)
-        self._allowed = frozenset(allowed)
-        self.everyone = "*" in self._allowed
-
-    def of(self, client: Address | None) -> bool:
-        """The same by what a scope calls it; None is a peer on a unix socket."""
-        return self["unix" if client is None else client[0]]
-
-    def _judge(self, host: str) -> bool:
-        if self.everyone or host in self._allowed:
-            return True
-        if host == "unix":
-            return False
-        import ipaddress  # not before it is needed: 2 ms at start
-
-        try:
-            address: Any = ipaddress.ip_address(host)
-        except ValueError:
-            return False
-        networks = [ipaddress.ip_network(text) for text in self._allowed - {"unix"}]
-        addresses = [address]
-        if mapped := getattr(address, "ipv4_mapped", None):
-            addresses.append(mapped)  # a socket for both families names IPv4 peers so
-        return any(address in network for address in addresses for network in networks)
 
 
 class _Node(NamedTuple):
@@ -96,7 +59,10 @@ def _read_node(text: str) -> _Node:
 
     six = ":" in host or text.startswith("[")
     address = ipaddress.IPv6Address(host) if six else ipaddress.IPv4Address(host)
-    client = str(address), _read_port(port[1:]) if port[1:].isdigit() else 0
+    number = int(port[1:]) if port[1:].isdigit() else 0
+    if number > 65535:
+        raise ValueError
+    client = str(address), number
     return _Node(client, peer_name(client))
 
 
@@ -134,7 +100,7 @@ class Forwarded:
     note: called with a peer's name and what is wrong with a field, once for each host and field.
     """
 
-    def __init__(self, config: Config, trust: Trust, note: Callable[[str, str], None]) -> None:
+    def __init__(self, trust: Trust, note: Callable[[str, str], None]) -> None:
         self._trust = trust
         self._note = note
         self._noted: set[tuple[str, str]] = set()
@@ -145,28 +111,20 @@ class Forwarded:
             "proto": _read_scheme,
             "host": _read_host,
         }
-        self._names: dict[bytes, str] = {}  # of fields, and what they tell
-        self._choose = self._choose_items
-        if not config.proxy_headers:
-            pass
-        elif config.forwarded_fields == "forwarded":
-            self._names = {b"forwarded": "forwarded"}
-            self._choose = self._choose_element
-        else:
-            self._names = _X_FORWARDED
+        self._is_standard = "forwarded" in trust.fields.values()
+        if not self._is_standard:
             self._readers |= {"port": _read_port, "prefix": _read_prefix}
-        #: Of the fields that are read; where there are none, nothing else need be asked.
-        self.names = frozenset(self._names)
 
     def __call__(self, peer: Origin, fields: Fields) -> Origin:
         """Where a request comes from, by its fields. Values that are malformed are ignored."""
         values: dict[str, str] = {}
         for name, value in fields:
-            if what := self._names.get(name):  # repeated ones combine (RFC 9110 §5.3)
+            if what := self._trust.fields.get(name):  # repeated ones combine (RFC 9110 §5.3)
                 text = value.decode("latin-1")
                 values[what] = f"{values[what]},{text}" if what in values else text
         said: dict[str, Any] = {}
-        for what, text in self._choose(peer, values).items():
+        choose = self._choose_element if self._is_standard else self._choose_items
+        for what, text in choose(peer, values).items():
             if what in self._readers:
                 try:
                     said[what] = self._readers[what](text)
@@ -223,7 +181,7 @@ class Forwarded:
         return 0
 
     def _tell(self, peer: Origin, what: str, text: str) -> None:
-        name = f"X-Forwarded-{what.title()}" if self._names is _X_FORWARDED else "Forwarded"
+        name = "Forwarded" if self._is_standard else f"X-Forwarded-{what.title()}"
         client = peer.scope["client"]
         key = client[0] if client else "", name
         if key not in self._noted:

@@ -1,0 +1,53 @@
+"""Which peers are believed what they say of their clients, and the fields in which they say it."""
+
+from typing import Any
+
+from .cache import Cache
+from .config import Config
+from .typing import Address
+
+__all__ = ["Trust"]
+
+_FAMILIES = {
+    "x-forwarded": {
+        b"x-forwarded-for": "for",
+        b"x-forwarded-proto": "proto",
+        b"x-forwarded-host": "host",
+        b"x-forwarded-port": "port",
+        b"x-forwarded-prefix": "prefix",
+    },
+    "forwarded": {b"forwarded": "forwarded"},
+}
+
+
+class Trust(Cache[str, bool]):
+    """Whether a peer is believed, by its address: `trust["10.0.0.1"]`, `trust["unix"]`."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(self._judge, 1024, longest=64)
+        self._allowed = frozenset(config.forwarded_allow_ips)
+        self.everyone = "*" in self._allowed
+        #: What each field tells. Where there is none of these, nothing is said.
+        self.fields = _FAMILIES[config.forwarded_fields] if config.proxy_headers else {}
+        self.names = frozenset(self.fields)
+
+    def of(self, client: Address | None) -> bool:
+        """The same by what a scope calls a peer; None is one on a unix socket."""
+        return self["unix" if client is None else client[0]]
+
+    def _judge(self, host: str) -> bool:
+        if self.everyone or host in self._allowed:
+            return True
+        if host == "unix":
+            return False
+        import ipaddress  # not before it is needed: 2 ms at start
+
+        try:
+            address: Any = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        networks = [ipaddress.ip_network(text) for text in self._allowed - {"unix"}]
+        addresses = [address]
+        if mapped := getattr(address, "ipv4_mapped", None):
+            addresses.append(mapped)  # a socket for both families names IPv4 peers so
+        return any(address in network for address in addresses for network in networks)
