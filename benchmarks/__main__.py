@@ -51,7 +51,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(
         "python -m benchmarks",
-        description="Compare ASGI servers, side by side on this machine."
+        description="Compare ASGI and WSGI servers, side by side on this machine."
         " `hotpath` as first word counts the instructions of a request instead, `flames` draws"
         " where its time goes.",
     )

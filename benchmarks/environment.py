@@ -18,7 +18,7 @@ from .servers import SERVERS
 __all__ = ["Facts", "certificates", "describe", "own_python"]
 
 HERE = Path(__file__).resolve().parent
-PACKAGES = ["httptools", "uvloop", "websockets", *SERVERS]
+PACKAGES = ["httptools", "uvloop", "websockets", "flask", "django", *SERVERS]
 ASK_VERSIONS = """
 import importlib.metadata, json, platform, sys
 found = {d.name.lower(): d.version for d in importlib.metadata.distributions()}

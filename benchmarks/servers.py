@@ -9,6 +9,8 @@ __all__ = ["CROWD", "SERVERS", "Failure", "Server", "Setup"]
 #: Connections that a server is asked to hold at once, and a few more.
 CROWD = 10_000
 ROOM = CROWD * 2
+#: Threads that run a WSGI app.
+THREADS = 10
 
 
 class Failure(Exception):
@@ -25,6 +27,8 @@ class Setup:
     tls: bool = False
     workers: int = 1
     websocket: bool = False
+    wsgi: bool = False
+    """The app is one of WSGI, not of ASGI."""
     loop: str = "uvloop"
     """Or `asyncio`."""
 
@@ -37,7 +41,9 @@ class Server:
     """
 
     name: str
-    command: str
+    command: str | None
+    wsgi: str | None = None
+    """The command where the app is one of WSGI."""
     address: str = "--host {host} --port {port}"
     tls: str | None = None
     log: str | None = "--access-log"
@@ -56,8 +62,9 @@ class Server:
 
         Raises Failure for what the server does not have.
         """
+        interface, command = ("WSGI", self.wsgi) if setup.wsgi else ("ASGI", self.command)
         parts = {
-            "a command": self.command.replace("{app}", f"benchmarks.{setup.app}"),
+            interface: command,
             "TLS": self.tls if setup.tls else self.address,
             "an access log": self.log if setup.log else self.quiet,
             "workers": self.workers if setup.workers > 1 else "",
@@ -67,7 +74,8 @@ class Server:
             if part is None:
                 raise Failure(f"does not have {name}")
         options = " ".join(part for part in parts.values() if part)
-        return options.format(workers=setup.workers, loop=setup.loop, **values).split()
+        values |= {"app": f"benchmarks.{setup.app}", "workers": setup.workers, "loop": setup.loop}
+        return options.format(**values).split()
 
 
 _ADDRESS = "--host {host} --port {port}"
@@ -82,6 +90,8 @@ SERVERS = {
         Server(
             "tinyasgi",
             "-m tinyasgi {app} --loop {loop} --http httptools",
+            "-m tinyasgi {app} --loop {loop} --http httptools --interface wsgi"
+            f" --wsgi-threads {THREADS}",
             tls=f"{_ADDRESS} --ssl-certfile {{certfile}} --ssl-keyfile {{keyfile}}",
             is_peer=False,
         ),
@@ -89,6 +99,8 @@ SERVERS = {
             "uvicorn",
             "-m uvicorn {app} --loop {loop} --http httptools --no-proxy-headers"
             " --timeout-keep-alive 75",
+            "-m uvicorn {app} --loop {loop} --http httptools --no-proxy-headers"
+            " --timeout-keep-alive 75 --interface wsgi",  # a2wsgi, with 10 threads
             tls=f"{_ADDRESS} --ssl-certfile {{certfile}} --ssl-keyfile {{keyfile}}",
             websocket="--ws websockets-sansio",
         ),
@@ -96,6 +108,8 @@ SERVERS = {
             "granian",
             "-m granian {app} --interface asgi --loop {loop} --http 1 --http1-pipeline-flush"
             f" --backlog {ROOM} --backpressure {ROOM}",
+            "-m granian {app} --interface wsgi --http 1 --http1-pipeline-flush"
+            f" --backlog {ROOM} --backpressure {THREADS} --blocking-threads {THREADS}",
             tls=f"{_ADDRESS} --ssl-certificate {{certfile}} --ssl-keyfile {{keyfile}}",
             http="--no-ws",
             websocket="--ws",
@@ -112,6 +126,8 @@ SERVERS = {
             "gunicorn",
             "-m gunicorn {app} --worker-class asgi --asgi-loop {loop} --http-parser fast"
             f" --keep-alive 75 --worker-connections {ROOM} --log-level warning --no-control-socket",
+            f"-m gunicorn {{app}} --worker-class gthread --threads {THREADS} --keep-alive 75"
+            f" --worker-connections {ROOM} --log-level warning --no-control-socket",
             address="--bind {host}:{port}",
             tls="--bind {host}:{port} --certfile {certfile} --keyfile {keyfile}",
             log="--access-logfile -",
@@ -125,6 +141,15 @@ SERVERS = {
             ":interface={host}",
             log="--verbosity 1 --access-log -",
             quiet="--verbosity 0",
+            workers=None,
+        ),
+        Server(
+            "waitress",
+            None,
+            f"-m waitress --threads {THREADS}",
+            address="--listen {host}:{port}",
+            log=None,
+            quiet="{app}",  # it takes the app as its last word
             workers=None,
         ),
         Server(

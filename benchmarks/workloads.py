@@ -37,6 +37,7 @@ BROWSER = (
 HELLO, ECHO = Setup("apps:hello"), Setup("apps:echo")
 hello = partial(Workload, setup=HELLO, answer=apps.GREETING)
 few = partial(hello, more_is_better=False)
+wsgi = partial(Workload, measure=load, answer=apps.GREETING)
 ws = partial(
     Workload,
     setup=Setup("apps:ws_echo", websocket=True),
@@ -70,6 +71,12 @@ WORKLOADS = {
             apps.GREETING,
         ),
         Workload("fastapi", "JSON by FastAPI", load, Setup("frameworks:fastapi_app"), JSON),
+        wsgi("flask", "Short answer by Flask", setup=Setup("wsgi_frameworks:flask_app", wsgi=True)),
+        wsgi(
+            "django",
+            "Short answer by Django (WSGI)",
+            setup=Setup("wsgi_frameworks:django_app", wsgi=True),
+        ),
         ws("ws-64", "WebSocket echo of 64 bytes", websocket.echo, body=TEXT, answer=TEXT),
         ws("ws-16k", "WebSocket echo of 16 KiB", websocket.echo, body=LONG, answer=LONG),
         ws(

@@ -46,6 +46,8 @@ MEASURED = {
 @pytest.mark.parametrize("name", SERVERS)
 @pytest.mark.parametrize("setup", [HELLO, Setup("apps:ws_echo", websocket=True)])
 def test_words(name: str, setup: Setup) -> None:
+    if SERVERS[name].command is None:
+        setup = Setup("wsgi_frameworks:flask_app", wsgi=True)
     words = SERVERS[name].words(setup, host="127.0.0.1", port=8123)
     assert any("8123" in word for word in words)
     assert not any("{" in word for word in words)
@@ -54,6 +56,10 @@ def test_words(name: str, setup: Setup) -> None:
 def test_a_server_without_what_is_wanted() -> None:
     with pytest.raises(Failure, match="does not have workers"):
         SERVERS["daphne"].words(Setup("apps:hello", workers=2), host="127.0.0.1", port=1)
+    with pytest.raises(Failure, match="does not have ASGI"):
+        SERVERS["waitress"].words(Setup("apps:hello"), host="127.0.0.1", port=1)
+    with pytest.raises(Failure, match="does not have WSGI"):
+        SERVERS["daphne"].words(Setup("wsgi_frameworks:flask_app", wsgi=True), port=1)
 
 
 @pytest.mark.parametrize("size", [0, 1, 64, 125, 126, 65535, 65536])

@@ -1,0 +1,31 @@
+"""The same greeting as WSGI apps, by the frameworks that most of them are made with."""
+
+from __future__ import annotations
+
+import django
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+from flask import Flask, Response
+
+from . import apps
+
+flask_app = Flask(__name__)
+
+
+@flask_app.get("/")
+def hello() -> Response:
+    """Plain text."""
+    return Response(apps.GREETING, mimetype="text/plain")
+
+
+def greet(request: HttpRequest) -> HttpResponse:
+    """Plain text."""
+    return HttpResponse(apps.GREETING, content_type="text/plain")
+
+
+urlpatterns = [path("", greet)]
+settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECRET_KEY="none")
+django.setup()
+django_app = get_wsgi_application()
