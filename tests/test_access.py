@@ -1,7 +1,10 @@
 """The access log: a line for each response that has ended."""
 
 import asyncio
+import base64
+import json
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable
@@ -10,8 +13,15 @@ from typing import Any
 
 import pytest
 from helpers import GET, PATIENCE, Client, hello, in_loop, reply
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from tinyasgi.access import default_line
+from tinyasgi import Config, Server, rules
+from tinyasgi.access import default_line, formatter
+from tinyasgi.exchange import COMPLETE, Exchange
+from tinyasgi.log import JSONFormatter
+from tinyasgi.options import OptionError
+from tinyasgi.origin import Origin
 from tinyasgi.testing import connect, serve
 from tinyasgi.writer import AccessLines, Output
 
@@ -32,6 +42,13 @@ def access(caplog: pytest.LogCaptureFixture) -> Callable[[], list[tuple[Any, ...
         return [match.groups() for match in matches if match]
 
     return lines
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """The access lines so far."""
+    caplog.set_level(logging.INFO, "tinyasgi.access")
+    return lambda: [r.getMessage() for r in caplog.records if r.name == "tinyasgi.access"]
 
 
 def test_access_line(access: Any) -> None:
@@ -211,3 +228,223 @@ async def test_access_lines_are_written_together() -> None:
         day, clock, rest = line.split(" ", 2)
         assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", f"{day} {clock}")
         assert LINE.fullmatch(rest)
+
+
+@pytest.mark.parametrize("text", [None, "json", "%(s)s %(X)s"])
+def test_client_that_leaves_before_there_is_a_status(text: str | None, lines: Any) -> None:
+    entered = threading.Event()
+
+    async def app(scope, receive, send):
+        entered.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    with serve(app, lifespan="off", access_log_format=text) as server, Client(server) as client:
+        client.send(GET)
+        assert entered.wait(PATIENCE)
+        client.reset()
+    (line,) = lines()
+    if text == "json":
+        assert (json.loads(line)["status"], json.loads(line)["aborted"]) == (499, True)
+    else:
+        assert "499 0 B" in line or line == "499 X"
+
+
+# Formats.
+
+
+REQUEST = (
+    b'GET /a%20b?c=\\d HTTP/1.1\r\nHost: here\r\nUser-Agent: curl/8 "\xe4" \\\r\n'
+    b"Referer: http://a/\r\nX-Twice: 1\r\nAuthorization: Basic YSBiOmM=\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("%(h)s %(l)s %(u)s", r"127\.0\.0\.1 - a%20b"),
+        ("%(t)s", r"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]"),
+        ("%(r)s", re.escape(r"GET /a%20b?c=\\d HTTP/1.1")),
+        ("%(m)s %(U)s %(q)s %(H)s", re.escape(r"GET /a%20b c=\\d HTTP/1.1")),
+        ("%(s)s %(b)s %(B)s", "200 5 5"),
+        ("%(f)s %(a)s", r"http://a/ curl/8 \\\"\\xe4\\\" \\\\"),
+        ("%(T)s %(M)s %(D)s %(L)s", r"\d+ \d+ \d+ \d+\.\d{6}"),
+        ("%(p)s %(X)s", rf"<{os.getpid()}> \+"),
+        ("%(id)s", "-"),
+        ("%({X-Twice}i)s %({x-none}i)s", "1 -"),
+        ("%({X-Thing}o)s %({x-none}o)s", r"a\\x09b -"),
+        ("%({SOME_VARIABLE}e)s %({NO_VARIABLE}e)s", r"\\xe4\\u20ac -"),
+        ("100%% %(s)d", "100% 200"),
+        ('{"a":"%(a)s","s":%(s)s}', r'\{"a":"curl/8 \\"\\u00e4\\" \\\\","s":200\}'),
+        (
+            "common",
+            r'127\.0\.0\.1 - a%20b \[\S+ \S+\] "GET /a%20b\?c=\\\\d HTTP/1\.1" 200 5',
+        ),
+        ("combined", r'.* 200 5 "http://a/" "curl/8 \\"\\xe4\\" \\\\"'),
+        ("default", r'127\.0\.0\.1:\d+ "GET /a%20b\?c=\\d HTTP/1\.1" 200 5 B \d+\.\d ms'),
+    ],
+)
+def test_format(text: str, expected: str, lines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def app(scope, receive, send):
+        await reply(send, b"hello", 200, (b"X-Thing", b"a\tb"))
+
+    monkeypatch.setenv("SOME_VARIABLE", "\xe4\u20ac")
+    monkeypatch.delenv("NO_VARIABLE", raising=False)
+    with serve(app, lifespan="off", access_log_format=text) as server, Client(server) as client:
+        client.response(REQUEST)
+    (found,) = lines()
+    assert re.fullmatch(expected, found), found
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("%(zz)s", "there is no atom %(zz)s"),
+        ("%(H)s %(hh)s", "there is no atom %(hh)s"),
+        ("%({}i)s", "there is no atom %({}i)s"),
+        ("%({a}x)s", "there is no atom %({a}x)s"),
+        ("%({ä}i)s", "there is no atom %({ä}i)s"),
+        ("%h", "'%h' is no atom"),
+        ("%(h)", "'%(h)' is no atom"),
+        ("%(h)s 100%", "'%' is no atom"),
+        ("comon", "one of default, json, common, combined"),
+    ],
+)
+def test_wrong_format(text: str, cause: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(cause)):
+        formatter(Config(access_log_format=text))
+    with pytest.raises(OptionError):
+        Server(hello, access_log_format=text, log_level="info")
+
+
+@pytest.mark.parametrize("text", ["combined", "json", "%({x}i)s %({x}o)s %(id)s %(u)s"])
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        None,
+        {},
+        {"headers": None, "state": None},
+        {"headers": [1], "state": {"request_id": 7}},
+        {"headers": [("x", "y"), (b"authorization", 1)], "state": []},
+    ],
+)
+def test_app_that_spoils_its_scope(spoiled: Any, text: str, lines: Any) -> None:
+    async def app(scope, receive, send):
+        scope.clear()
+        scope.update(spoiled or {})
+        await reply(send, b"hello")
+
+    with serve(app, lifespan="off", access_log_format=text) as server, Client(server) as client:
+        assert client.response(GET).body == b"hello"
+        assert client.response(GET).body == b"hello"
+    assert len(lines()) == 2
+
+
+def test_line_of_a_websocket(lines: Any) -> None:
+    async def app(scope, receive, send):
+        scope["state"]["request_id"] = 'a"b'
+        await receive()
+        await send({"type": "websocket.accept", "headers": [(b"x", b"y")]})
+        await send({"type": "websocket.close"})
+
+    request = (
+        b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    text = '%(m)s %(U)s %(s)s %({x}o)s "%(id)s"'
+    with serve(app, lifespan="off", access_log_format=text) as server, Client(server) as client:
+        client.send(request)
+        client.rest()
+    assert lines() == [r'GET /ws 101 y "a\"b"']
+
+
+# What clients send can't make a line other than it is.
+
+TEXT = st.binary(max_size=60) | st.lists(
+    st.sampled_from([b'"', b"\\", b" ", b"\\x", b"\x1b[2J", b"\x85", b"\n", b'" 200 5\n', b"a"])
+).map(b"".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(field=TEXT, user=TEXT, sent=TEXT, number=TEXT)
+@example(field=b'\\" 200 5', user=b"a b", sent=b"\\", number=b'"')
+def test_nothing_forges_a_line(field: bytes, user: bytes, sent: bytes, number: bytes) -> None:
+    request = rules.request_line(b"GET /a?b=\\ HTTP/1.1", "")
+    basic = b"Basic " + base64.b64encode(user + b":c")
+    fields = [(b"user-agent", field), (b"referer", sent), (b"authorization", basic)]
+    scope = {"headers": fields, "state": {"request_id": number.decode("latin-1") + "\u2028\ud800"}}
+    exchange = Exchange(Carrier(), scope, request, True)  # type: ignore[arg-type]
+    exchange.started, exchange.fields, exchange.phase = 0.0, [(b"x", sent)], COMPLETE
+    quoted = r'"((?:[^"\\]|\\x[0-9a-f]{2}|\\["\\])*)"'
+    combined = formatter(Config(access_log_format="combined"))(exchange)
+    assert combined.isascii()
+    assert combined.isprintable()
+    row = re.fullmatch(rf"- - (\S+) \[[^\]]+\] {quoted} 499 - {quoted} {quoted}", combined)
+    assert row
+    decoded = [re.sub(r"\\(?:x(..)|(.))", _unescape, row[number]) for number in (2, 3, 4)]
+    assert decoded[0] == "GET /a?b=\\ HTTP/1.1"
+    assert decoded[1:] == [(sent or b"-").decode("latin-1"), (field or b"-").decode("latin-1")]
+    found = json.loads(formatter(Config(access_log_format="json"))(exchange))
+    assert found["user_agent"] == field.decode("latin-1")
+    assert found["referer"] == sent.decode("latin-1")
+    text = formatter(Config(access_log_format='{"a":"%(a)s","x":"%({x}o)s","id":"%(id)s"}'))(
+        exchange
+    )
+    assert text.isascii()
+    assert json.loads(text)["x"] == (sent or b"-").decode("latin-1")
+
+
+def _unescape(match: re.Match[str]) -> str:
+    return chr(int(match[1], 16)) if match[1] else match[2]
+
+
+class Carrier:
+    """A connection of which no more is known than an access line asks."""
+
+    origin = Origin({"client": None}, "local")
+
+
+# Leaving lines out.
+
+
+def test_successes_that_are_left_out(access: Any) -> None:
+    async def app(scope, receive, send):
+        await reply(send, b"", int(scope["query_string"] or 200))
+
+    options = {"access_log_exclude": ("/health", "/static/*", "*.ico"), "root_path": "/api"}
+    with serve(app, lifespan="off", **options) as server, Client(server) as client:
+        for target in (
+            *("/health", "/api/health", "/health?206", "/static/a/b.css", "/x/favicon.ico"),
+            *("/health?503", "/health?301", "/health/deep", "/healthy", "/static", "/a"),
+        ):
+            client.response(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    found = [target for _, _, target, *_ in access()]
+    assert found == ["/health?503", "/health?301", "/health/deep", "/healthy", "/static", "/a"]
+
+
+def test_cut_success_is_not_left_out(access: Any) -> None:
+    async def app(scope, receive, send):
+        await send(START)
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        raise ValueError
+
+    with (
+        serve(app, lifespan="off", access_log_exclude=("*",)) as server,
+        Client(server) as client,
+        server.expect(ValueError),
+    ):
+        client.send(GET)
+        client.rest()
+    assert len(access()) == 1
+
+
+# Records, for who has configured `tinyasgi.access`.
+
+
+def test_record_has_the_keys_of_json(access: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with serve(hello, lifespan="off") as server, Client(server) as client:
+        client.response(GET)
+    (record,) = [record for record in caplog.records if record.name == "tinyasgi.access"]
+    assert (record.method, record.status, record.bytes) == ("GET", 200, 5)  # type: ignore[attr-defined]
+    text = JSONFormatter().format(record)
+    assert json.loads(text)["path"] == "/"

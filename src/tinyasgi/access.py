@@ -12,7 +12,7 @@ from .exchange import COMPLETE, Exchange
 from .log import iso_time
 from .options import OptionError
 
-__all__ = ["Line", "default_line", "line", "records", "without"]
+__all__ = ["Line", "default_line", "formatter", "records", "without"]
 
 logger = logging.getLogger("tinyasgi.access")
 
@@ -153,7 +153,7 @@ PRESETS = {"common": _COMMON, "combined": _COMMON + ' "%(f)s" "%(a)s"'}
 # How it is told.
 
 
-def line(config: Config) -> Line:
+def formatter(config: Config) -> Line:
     """What makes access lines as they are asked for. Raises OptionError."""
     name = config.access_log_format or ("json" if config.log_format == "json" else "default")
     if name == "default":
@@ -252,11 +252,11 @@ def _json_line() -> Line:
 def records(config: Config) -> Callable[[Exchange], None] | None:
     """What makes ordinary log records of exchanges; None when nobody would see them.
 
-    The values of KEYS are in the records, too, for formatters that show them.
+    The values of KEYS are in the records, too, for formatters that show them. Raises OptionError.
     """
+    make = formatter(config)
     if not config.access_log or not logger.isEnabledFor(logging.INFO):
         return None
-    make = line(config)
     if config.log_format == "json" and config.access_log_format in (None, "json"):
         make = default_line  # its formatter does the rest
 

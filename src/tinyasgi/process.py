@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import __version__, load, log
-from .access import line
+from .access import formatter
 from .blocking import Watch
 from .config import Config
 from .lifespan import LifespanFailed
@@ -111,7 +111,7 @@ class Process:
             # From here on it is known how the app has configured logging, but for its startup.
             uses_records = log.set_up(config) and config.access_log_file == "-"
             if config.access_log and not uses_records:
-                self._access = AccessLines(line(config), Output(config.access_log_file), loop)
+                self._access = AccessLines(formatter(config), Output(config.access_log_file), loop)
                 stack.callback(self._access.close)
             server = Server(
                 target, config, sockets=self._sockets, access=self._access, tally=self.tally

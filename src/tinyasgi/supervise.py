@@ -30,7 +30,7 @@ def supervise(app: str, config: Config, notifier: Notifier) -> int:
     brief = Brief.of(app, config)
     brief.check()
     log.begin(config)
-    access.line(config)  # raises what there is to say of it
+    access.formatter(config)  # raises what there is to say of it
     tally = None
     with contextlib.ExitStack() as stack:
         try:

@@ -61,7 +61,7 @@ class AccessLines:
         """Writes what has been collected. patience: seconds that a slow reader is waited for."""
         lines, self._lines = self._lines, []
         if lines and len(self._held) > HELD:
-            self._lose(len(lines), "they are not read as fast as they come")
+            self._lose(len(lines), "they are not read in time")
         elif lines:
             start = time.strftime(TIME_FORMAT + " ") if self._line is default_line else ""
             self._held += (start + f"\n{start}".join(lines) + "\n").encode()
@@ -73,14 +73,18 @@ class AccessLines:
             self._lose(self._held.count(b"\n"), error.strerror or str(error))
             self._held = b""
         else:
-            if self._lost and not self._held:
-                logger.warning("access lines that were lost: %d", self._lost)
-                self._lost = 0
+            if not self._held:
+                self._count()
 
     def _lose(self, count: int, reason: str) -> None:
         if not self._lost:
             logger.warning("access lines are lost: %s", reason)
         self._lost += count
+
+    def _count(self) -> None:
+        if self._lost:
+            logger.warning("access lines that were lost: %d", self._lost)
+            self._lost = 0
 
     def reopen(self) -> None:
         """Opens the file again, for whoever has moved it away."""
@@ -93,6 +97,9 @@ class AccessLines:
     def close(self) -> None:
         """Writes what there is."""
         self.flush(LAST)
+        if self._held:
+            self._lose(self._held.count(b"\n"), "they are not read in time")
+        self._count()
         self._output.close()
 
 
