@@ -1,16 +1,19 @@
 """What is logged, and what is not."""
 
 import asyncio
+import io
+import json
 import logging
 import os
 import re
 import ssl
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from helpers import (
     GET,
@@ -24,8 +27,11 @@ from helpers import (
     until,
     upload,
 )
+from hypothesis import strategies as st
 
-from tinyasgi import Server
+from tinyasgi import Config, Server
+from tinyasgi.log import TextFormatter, begin, set_up
+from tinyasgi.options import OptionError
 from tinyasgi.testing import connect, serve
 
 START = {"type": "http.response.start", "status": 200}
@@ -283,3 +289,271 @@ def test_process_whose_output_nobody_reads(tmp_path: Path) -> None:
                 assert client.response(GET).body == b"hello"
         assert command.stop() == 0
     assert "Traceback" not in command.log
+
+
+@contextmanager
+def fresh() -> Iterator[None]:
+    """Our loggers as in a new process; no handler of pytest sees them."""
+    logger, server = logging.getLogger("tinyasgi"), logging.getLogger("tinyasgi.server")
+    logger.propagate = False
+    yield
+    server.handlers.clear()
+    server.propagate = logger.propagate = True
+    logger.setLevel(logging.NOTSET)
+
+
+# Who else configures logging.
+
+IN_LIFESPAN = """
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        logging.config.dictConfig({"version": 1})
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+    else:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"hello"})
+hello = app
+"""
+OWN_HANDLER = "logging.getLogger('tinyasgi').addHandler(logging.StreamHandler())"
+IN_FACTORY = """
+def app():
+    logging.config.dictConfig({"version": 1})
+    return hello
+async def hello(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": b"hello"})
+"""
+#: As loguru's documentation has it: all records go to another library.
+INTERCEPTED = """
+import sys
+class Intercepting(logging.Handler):
+    def emit(self, record):
+        print("OWN", record.getMessage(), file=sys.stderr)
+logging.basicConfig(handlers=[Intercepting()], level=0, force=True)
+"""
+DJANGO = """
+import django.conf
+from django.core.asgi import get_asgi_application
+from django.http import HttpResponse
+from django.urls import path
+console = {"class": "logging.StreamHandler", "formatter": "own"}
+LOGGING = {"version": 1, "handlers": {"console": console}, "root": {"handlers": ["console"]}}
+LOGGING["formatters"] = {"own": {"format": "OWN %(message)s"}}
+LOGGING["root"]["level"] = "INFO"
+urlpatterns = [path("", lambda request: HttpResponse("hello"))]
+django.conf.settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], LOGGING=LOGGING)
+django_app = get_asgi_application()
+"""
+
+
+@pytest.mark.parametrize(
+    ("setup", "options", "own"),
+    [
+        (IN_LIFESPAN, ["--lifespan", "on", "logging_app:hello"], False),
+        (IN_FACTORY, ["--factory", "logging_app:app"], False),
+        (INTERCEPTED, ["logging_app:app"], True),
+        (DJANGO, ["logging_app:django_app"], True),
+        (
+            "logging.getLogger('tinyasgi').addHandler(logging.StreamHandler())",
+            ["logging_app:app"],
+            False,
+        ),
+    ],
+    ids=["lifespan", "factory", "loguru", "django", "tinyasgi"],
+)
+def test_who_configures_logging_keeps_it(
+    setup: str, options: list[str], own: bool, tmp_path: Path
+) -> None:
+    """No line comes twice, none is lost, and the root logger is the app's."""
+    text = APP.format(setup=setup) if "hello" not in options[-1] + options[0] else ""
+    if options[0] in ("--lifespan", "--factory"):
+        text = "import logging, logging.config\n" + setup
+    (tmp_path / "logging_app.py").write_text(text)
+    if "--lifespan" not in options:
+        options = ["--lifespan", "off", *options]
+    with Command("--port", "0", *options, cwd=tmp_path) as command:
+        with Client(command.port) as client:
+            assert client.response(GET).body == b"hello"
+        assert command.stop() == 0
+    for what in (r"on http://", r"stopping$", r"stopped$"):
+        (line,) = [line for line in command.log.splitlines() if re.search(what, line)]
+        assert line.startswith("OWN ") == own
+    assert (command.output + command.log).count('"GET / HTTP/1.1" 200') == 1
+
+
+@fresh()
+def test_level_of_the_app_stays() -> None:
+    logger = logging.getLogger("tinyasgi")
+    set_up(Config(log_level="debug"))
+    assert logger.level == logging.DEBUG
+    set_up(Config(log_level="info"))
+    assert logger.level == logging.INFO
+    logger.setLevel("ERROR")
+    set_up(Config(log_level="debug"))
+    assert logger.level == logging.ERROR
+
+
+@fresh()
+def test_error_log_file_is_obeyed(tmp_path: Path) -> None:
+    ours, theirs = logging.getLogger("tinyasgi.server"), io.StringIO()
+    handler = logging.StreamHandler(theirs)
+    logging.getLogger("tinyasgi").addHandler(handler)
+    set_up(Config(error_log_file=str(tmp_path / "log")))
+    ours.error("first")
+    set_up(Config())
+    ours.error("second")
+    logging.getLogger("tinyasgi").removeHandler(handler)
+    assert (tmp_path / "log").read_text().endswith(" ERROR first\n")
+    assert theirs.getvalue() == "second\n"
+
+
+# `--log-config`.
+
+AS_JSON = """{
+  "formatters": {"json": {"()": "tinyasgi.log.JSONFormatter"}},
+  "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "json"}},
+  "loggers": {"tinyasgi": {"handlers": ["console"], "level": "INFO"}}
+}"""
+AS_TOML = """
+[formatters.json]
+"()" = "tinyasgi.log.JSONFormatter"
+[handlers.console]
+class = "logging.StreamHandler"
+formatter = "json"
+[loggers.tinyasgi]
+handlers = ["console"]
+level = "INFO"
+"""
+AS_YAML = """
+formatters: {json: {(): tinyasgi.log.JSONFormatter}}
+handlers: {console: {class: logging.StreamHandler, formatter: json}}
+loggers: {tinyasgi: {handlers: [console], level: INFO}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("log.json", AS_JSON), ("log.toml", AS_TOML), ("log.yaml", AS_YAML)]
+)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_log_config(name: str, text: str, workers: str, run: Any, tmp_path: Path) -> None:
+    if name == "log.yaml":
+        pytest.importorskip("yaml")
+    (tmp_path / name).write_text(text)
+    log, output = run("", "--log-config", name, "--workers", workers)
+    lines = [json.loads(line) for line in log.splitlines()]
+    (line,) = [line for line in lines if line["logger"] == "tinyasgi.access"]
+    assert (line["status"], line["path"]) == (200, "/")
+    assert output == ""
+    assert [line["message"] for line in lines][-1] == "stopped"
+
+
+def test_log_config_of_the_root_logger(run: Any, tmp_path: Path) -> None:
+    text = AS_JSON.replace('"loggers": {"tinyasgi"', '"version": 1, "loggers": {""')
+    (tmp_path / "log.json").write_text(text)
+    log, output = run("", "--log-config", "log.json", "--log-format", "json")
+    messages = [json.loads(line)["message"] for line in log.splitlines()]
+    assert messages[1:] == ["stopping", "stopped"]
+    assert json.loads(output)["status"] == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "cause"),
+    [
+        ("log.json", "{", "Expecting property name"),
+        ("log.json", "[]", "it is no mapping"),
+        ("log.json", '{"version": 2}', "Unsupported version: 2"),
+        (
+            "log.json",
+            '{"root": {"handlers": ["a"]}}',
+            "Unable to add handler",
+        ),
+        ("log.toml", "a = ", "Invalid value"),
+        ("log.yaml", "a: [", "while parsing a flow"),
+        ("log.ini", "[a]", "ends neither in .json nor"),
+        ("log", "", "ends neither in .json nor"),
+    ],
+)
+def test_wrong_log_config(name: str, text: str, cause: str, tmp_path: Path) -> None:
+    if name == "log.yaml":
+        pytest.importorskip("yaml")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(OptionError) as raised:
+        begin(Config(log_config=str(tmp_path / name)))
+    message = str(raised.value)
+    assert message.startswith(f"log_config: {str(tmp_path / name)!r} is not a logging config")
+    assert cause in message
+    assert "\n" not in message
+
+
+def test_yaml_without_pyyaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "log.yml").write_text("version: 1")
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(OptionError, match="takes PyYAML"):
+        begin(Config(log_config=str(tmp_path / "log.yml")))
+
+
+# The text of lines.
+
+
+def record(message: str, *args: object, **more: Any) -> logging.LogRecord:
+    return logging.LogRecord("a", logging.WARNING, "", 0, message, args, None, **more)
+
+
+@hypothesis.given(st.text(), st.text())
+@hypothesis.example(
+    "\r2026-01-01 00:00:00 INFO all is well", "\n2026-01-01 00:00:00 INFO\x1b[2J\u2028\x85"
+)
+def test_only_a_record_begins_a_line(message: str, error: str) -> None:
+    try:
+        raise ValueError(error)
+    except ValueError as raised:
+        made = record("%s", message)
+        made.exc_info = (ValueError, raised, raised.__traceback__)
+    text = TextFormatter().format(made)
+    first, *others = text.split("\n")
+    assert first.split(" ", 3)[2] == "WARNING"
+    assert all(line.startswith("  ") for line in others)
+    assert all(character.isprintable() or character in "\n\t" for character in text)
+    assert len(text.splitlines()) == 1 + len(others)
+
+
+def test_letters_of_all_languages_stay() -> None:
+    assert TextFormatter().format(record("zażółć 漢字 🎉")).endswith("zażółć 漢字 🎉")
+
+
+@pytest.mark.parametrize(
+    ("terminal", "use_colors", "environment", "coloured"),
+    [
+        (True, None, {}, True),
+        (False, None, {}, False),
+        (True, None, {"NO_COLOR": "1"}, False),
+        (True, None, {"NO_COLOR": ""}, True),
+        (True, False, {}, False),
+        (False, True, {"NO_COLOR": "1"}, True),
+    ],
+)
+@fresh()
+def test_colours(
+    terminal: bool,
+    use_colors: bool | None,
+    environment: dict[str, str],
+    coloured: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Stream(io.StringIO):
+        def isatty(self) -> bool:
+            return terminal
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    stream = Stream()
+    monkeypatch.setattr(sys, "stderr", stream)
+    set_up(Config(use_colors=use_colors))
+    logging.getLogger("tinyasgi.server").error("ERROR")
+    (line,) = stream.getvalue().splitlines()
+    assert line.endswith("\x1b[31mERROR\x1b[0m ERROR" if coloured else " ERROR ERROR")
+    assert ("\x1b" in line) == coloured
