@@ -1,5 +1,5 @@
 # make serve, make test, make check, make bench, make hotpath, make figures, make docs, make fuzz,
-# make autobahn, make browser, make promtool, make proxies, make trials
+# make autobahn, make browser, make clients, make promtool, make proxies, make trials
 #
 # VENV=.venv-3.13 PYTHON=python3.13 makes another environment beside the first.
 
@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 bin := $(VENV)/bin
 
-.PHONY: serve test check bench hotpath figures docs fuzz autobahn browser promtool proxies trials
+.PHONY: serve test check bench hotpath figures docs fuzz autobahn browser clients promtool proxies trials
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/standard.stamp
@@ -48,6 +48,11 @@ autobahn: $(VENV)/test.stamp
 browser:
 	apt-get -qq update
 	apt-get -qq install --no-install-recommends -y chromium chromium-driver
+
+# What tests of TLS ask with, on Debian and its kin.
+clients:
+	apt-get -qq update
+	apt-get -qq install --no-install-recommends -y curl openssl
 
 # What checks metrics and alerts, on Debian and its kin. Its service is not needed.
 promtool:

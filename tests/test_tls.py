@@ -129,6 +129,11 @@ def test_client_certificates(tls: Certificates) -> None:
             assert [is_served(server, context) for context in (ours, none, strange)] == expected
 
 
+def test_client_certificates_that_nobody_vouches_for(tls: Certificates) -> None:
+    with pytest.raises(OptionError, match=r"^ssl_ca_certs: None is not a path"):
+        Config(ssl_certfile=(tls.certfile,), ssl_cert_reqs="required")
+
+
 def test_key_with_password(tls: Certificates, tmp_path: Path) -> None:
     from cryptography.hazmat.primitives import serialization
 
@@ -194,7 +199,7 @@ def test_certificate_by_name(loop: str, tls: Certificates, tmp_path: Path) -> No
             assert shown(server, name) == certificate(file), name
 
 
-@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl here: make clients")
 def test_certificate_by_name_as_openssl_sees_it(tls: Certificates, tmp_path: Path) -> None:
     files = [issue(tls, tmp_path / name, name) for name in ("a.example", "b.example")]
     with serve(hello, ssl_certfile=tuple(files), lifespan="off") as server:

@@ -230,7 +230,7 @@ def test_starlette_and_httpx(tls: Certificates, client: Any, mutual: dict[str, A
     assert [pem.bytes().decode() for pem in client[1].cert_chain_pems] == told["client_cert_chain"]
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl here: make clients")
 def test_curl(tls: Certificates, client: Any, mutual: dict[str, Any], tmp_path: Path) -> None:
     cert = tmp_path / "me.pem"
     client[1].private_key_and_cert_chain_pem.write_to_path(cert)

@@ -312,6 +312,9 @@ class Config:
         if len(self.ssl_keyfile) > len(self.ssl_certfile):
             needed = "a certificate for each ssl_keyfile"
             raise OptionError("ssl_certfile", self.ssl_certfile, needed)
+        verifies = self.ssl_cert_reqs != "none" and self.ssl_context_factory is None
+        if self.ssl_certfile and verifies and self.ssl_ca_certs is None:
+            raise OptionError("ssl_ca_certs", None, "a path, which ssl_cert_reqs needs")
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, where a function is found by its name. Raises OptionError."""
