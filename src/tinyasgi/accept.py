@@ -138,6 +138,7 @@ class Acceptor:
             fault = "no PROXY header in time"
         context.note(peer_name(peer), fault)
         if self._tls is None:
+            context.on_refuse("", 400)
             answer = encode_refusal(400, fault, context.defaults, "GET")
             async with asyncio.timeout(LINGER):
                 await proxy_protocol.refuse(accepted, answer)

@@ -1,5 +1,6 @@
 """Which peers are believed what they say of their clients, and the fields in which they say it."""
 
+from functools import cached_property
 from typing import Any
 
 from .cache import Cache
@@ -46,8 +47,13 @@ class Trust(Cache[str, bool]):
             address: Any = ipaddress.ip_address(host)
         except ValueError:
             return False
-        networks = [ipaddress.ip_network(text) for text in self._allowed - {"unix"}]
         addresses = [address]
         if mapped := getattr(address, "ipv4_mapped", None):
             addresses.append(mapped)  # a socket for both families names IPv4 peers so
-        return any(address in network for address in addresses for network in networks)
+        return any(address in network for address in addresses for network in self._networks)
+
+    @cached_property
+    def _networks(self) -> list[Any]:
+        import ipaddress
+
+        return [ipaddress.ip_network(text) for text in self._allowed - {"unix"}]
