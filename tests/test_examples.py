@@ -134,6 +134,22 @@ def test_starlette() -> None:
         assert response.status == 404
 
 
+def test_flask() -> None:
+    pytest.importorskip("flask")
+    from examples import flask_app
+
+    with serve(flask_app.app) as server:
+        assert fetch(f"{server.url}/hello/you")[1] == b"Hello, you!\n"
+
+        pieces = iter([b"one\ntwo", b"\nthree\n"])
+        response, body = fetch(f"{server.url}/lines", "PUT", pieces)
+        assert (response.status, json.loads(body)) == (200, {"lines": 3})
+
+        response, body = fetch(f"{server.url}/squares.csv?n=3")
+        assert response.headers["content-type"].startswith("text/csv")
+        assert body == b"number,square\n1,1\n2,4\n3,9\n"
+
+
 def test_fastapi() -> None:
     pytest.importorskip("fastapi")
     from examples import fastapi_app

@@ -351,6 +351,22 @@ def test_a_long_upload(serve: Any) -> None:
         assert http.response(upload(length) + bytes(length)).body == str(length).encode()
 
 
+def test_reading_when_all_is_over(serve: Any) -> None:
+    streams = []
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        streams.append(environ["wsgi.input"])
+        return hello(environ, start_response)
+
+    with serve(app) as server, Client(server) as http:
+        assert http.response(CHUNKED + b"3\r\nabc\r\n").body == b"hello"
+        http.send(b"0\r\n\r\n")
+        wait_until(lambda: not server.server._context.running)
+        assert streams[0].read(3) == b"abc"
+        with pytest.raises(OSError, match="over"):
+            streams[0].read()
+
+
 def test_a_slow_upload_holds_no_thread(serve: Any) -> None:
     def app(environ: Any, start_response: Any) -> list[bytes]:
         start_response("200 OK", [])

@@ -139,13 +139,13 @@ class _Call:
             finally:
                 if item is READ or item is SENT:
                     self._answers.put(answer)
-        if self._error is not None:
+        ended = self._error or self.failure
+        self._error, self.failure = None, ClientDisconnected("the request is over")
+        if ended is not None:
             try:
-                raise self._error
+                raise ended
             finally:
-                self._error = None  # its traceback leads back to here
-        if self.failure is not None:
-            raise self.failure
+                del ended  # its traceback leads back to here
 
     async def _next(self) -> Any:
         while not self._posted:
