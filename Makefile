@@ -18,7 +18,7 @@ serve: $(VENV)/standard.stamp
 	$(bin)/tinyasgi examples.hello:app
 
 test: $(VENV)/test.stamp
-	$(bin)/python -m pytest
+	$(bin)/python -m pytest $(OPTIONS)
 
 check: $(VENV)/dev.stamp
 	$(bin)/ruff check

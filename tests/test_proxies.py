@@ -7,11 +7,13 @@ import socket
 import ssl
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.client import HTTPConnection
+from itertools import chain
 from typing import Any
 
 import pytest
-from helpers import PATIENCE, in_loop
+from helpers import GET, PATIENCE, in_loop
 from load import Load
 from processes import wait_until
 from proxies import BACKENDS, Site
@@ -34,7 +36,7 @@ secure = pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 paths = pytest.mark.parametrize("path", BACKENDS)
 
 
-@pytest.fixture(scope="module", params=["nginx"])
+@pytest.fixture(scope="module", params=["nginx", "haproxy"])
 def site(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with Site(request.param, tmp_path_factory.mktemp("site")) as site:
         yield site
@@ -58,9 +60,10 @@ def ask(sock: socket.socket, path: str, fields: dict[str, str]) -> Any:
     return json.loads(body)
 
 
-def check(about: Any, path: str, secure: bool) -> None:
+def check(about: Any, path: str, secure: bool, port: int) -> None:
     """Each thing is as the proxy has seen it, and nothing as the client has said it."""
     assert about["client"][0] == CLIENT
+    assert about["server"][1] in (port, None)
     assert about["scheme"] in (("https", "wss") if secure else ("http", "ws"))
     assert about["path"] == path + "about"
     assert about["root_path"] == path.rstrip("/")
@@ -70,11 +73,11 @@ def check(about: Any, path: str, secure: bool) -> None:
 @paths
 @secure
 def test_request(site: Site, secure: bool, path: str) -> None:
-    tls = site.certificates.context() if secure else None
+    port, tls = (site.https, site.certificates.context()) if secure else (site.http, None)
     names = set()
     for _ in range(4):
-        about = ask(reach(site.https if secure else site.http, tls), path, SPOOFED)
-        check(about, path, secure)
+        about = ask(reach(port, tls), path, SPOOFED)
+        check(about, path, secure, port)
         assert not set(SPOOFED.values()) & set(about["fields"].values())
         names.add(about["name"])
     assert names == set(BACKENDS[path])
@@ -84,12 +87,12 @@ def test_request(site: Site, secure: bool, path: str) -> None:
 @secure
 @in_loop
 async def test_websocket(site: Site, secure: bool, path: str) -> None:
-    tls: Any = {}
+    port, tls = site.https if secure else site.http, {}
     if secure:
         tls = {"ssl": site.certificates.context(), "server_hostname": "localhost"}
     names = set()
     for _ in range(4):
-        sock = reach(site.https if secure else site.http)
+        sock = reach(port)
         uri = f"{'wss' if secure else 'ws'}://site.example:81{path}about"
         async with connect(uri, sock=sock, additional_headers=SPOOFED, proxy=None, **tls) as client:
             for text in ("one", "two"):
@@ -97,7 +100,7 @@ async def test_websocket(site: Site, secure: bool, path: str) -> None:
                 answer = str(await client.recv())
                 assert answer.startswith(text)
                 about = json.loads(answer.removeprefix(text))
-                check(about, path, secure)
+                check(about, path, secure, port)
             names.add(about["name"])
     assert names == set(BACKENDS[path])
 
@@ -109,35 +112,54 @@ def test_directly(site: Site, secure: bool) -> None:
     port = site.c if secure else site.a
     if site.kind == "nginx" or secure:
         about = ask(reach(port, tls), "/", SPOOFED)
-        check(about, "/", secure)
+        check(about, "/", secure, port)
         about = ask(reach(port, tls, "127.0.0.1"), "/", SPOOFED)
         assert (about["client"], about["scheme"]) == (["6.6.6.6", 0], "https")
         return
     with reach(port) as sock:
-        sock.sendall(b"PROXY TCP4 6.6.6.6 127.0.0.1 1 1\r\nGET / HTTP/1.1\r\nHost: here\r\n\r\n")
-        assert sock.recv(1000) == b""
+        sock.sendall(b"PROXY TCP4 6.6.6.6 127.0.0.1 1 1\r\n" + GET)
+        assert sock.recv(1000).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("site", ["haproxy"], indirect=True)
+def test_certificate_of_the_client(site: Site) -> None:
+    ada = site.certificates.authority.issue_cert("ada@site.example", common_name="Ada")
+    for context, name in (
+        (site.certificates.context(ada), "CN=Ada"),
+        (site.certificates.context(), None),
+    ):
+        for _ in "ab":
+            assert ask(reach(site.https, context), "/", {})["tls"] == name
 
 
 def test_nothing_fails_while_backends_start_anew(site: Site) -> None:
-    """By HUP, and by stopping one after the other."""
-    for path, names in BACKENDS.items():
-        with Load(site.http, rate=200, path=path) as load:
+    """By HUP, and by stopping one after the other; those at both paths go through it together."""
+    with ExitStack() as stack:
+        loads = [stack.enter_context(Load(site.http, 150, path)) for path in BACKENDS]
 
-            def wait_for(name: str, count: int) -> None:
-                """Until so many workers of a backend have answered."""
-                wait_until(lambda: sum(body.startswith(name) for body in load.answers) == count)
+        def wait_for(name: str, count: int) -> None:
+            """Until so many workers of a backend have answered."""
+            bodies = [load.answers for load in loads]
+            wait_until(lambda: sum(body[0] == name for body in chain(*bodies)) == count)
 
+        for names in zip(*BACKENDS.values(), strict=True):
             for name in names:
                 wait_for(name, 1)
                 site.backends[name].send(signal.SIGHUP)
+            for name in names:
                 wait_for(name, 2)
+        for name in chain(*BACKENDS.values()):
+            site.backends[name].wait_for("shutdown of")
+        for names in zip(*BACKENDS.values(), strict=True):
             for name in names:
-                site.backends[name].wait_for("shutdown of")
+                site.backends[name].send(signal.SIGTERM)
             for name in names:
-                assert site.backends[name].stop() == 0
-                site.start(name).wait_for("Ctrl-C stops it")
+                assert site.backends[name].wait() == 0
+                site.start(name)
+            for name in names:
+                site.backends[name].wait_for("Ctrl-C stops it")
                 wait_for(name, 3)
-        assert not load.failures
+    assert [load.failures for load in loads] == [[], []]
     if site.kind == "nginx":  # it tells why it went to the other one
         faults = re.findall(r"\*\d+ (.*) while", site.log)
         assert faults

@@ -119,6 +119,7 @@ def test_named_pyproject(command: Any, tmp_path: Path) -> None:
         "[tool]\ntinyasgi.port = 1",
         'tool."tinyasgi".port = 1',
         "[tool.tinyasgi]\r\nport = 1\r\n",
+        "\ufeff[tool.tinyasgi]\nport = 1",
     ],
 )
 def test_spelling_of_the_table(text: str, command: Any) -> None:

@@ -162,7 +162,7 @@ def _table(named: Setting) -> dict[str, Any] | None:
             return None
         import tomllib  # not before it is needed
 
-        content: Any = tomllib.loads(data.decode())
+        content: Any = tomllib.loads(data.decode("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise OptionError(*named, f"usable: {getattr(error, 'strerror', error)}") from None
     for key in () if whole else ("tool", "tinyasgi"):
