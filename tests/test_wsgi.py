@@ -865,14 +865,13 @@ def test_django(serve: Any, django_settings: Any) -> None:
     ]
     sys.modules[urls.__name__] = urls
     django_settings.ROOT_URLCONF = urls.__name__
-    django_settings.DATA_UPLOAD_MAX_MEMORY_SIZE = None
     with serve(get_wsgi_application()) as server, client(server) as http:
         answer = http.get("/plain?a=b")
         assert answer.text == f"{server.url}/plain?a=b 127.0.0.1"
         assert answer.headers["content-length"] == str(len(answer.text))
-        assert http.post("/size", content=bytes(3_000_000)).json() == {
+        assert http.post("/size", content=bytes(2_000_000)).json() == {
             "method": "POST",
-            "size": 3_000_000,
+            "size": 2_000_000,
         }
         sent = http.post("/upload", files={"file": ("a.txt", b"content")}, data={"note": "b"})
         assert sent.json() == {"name": "a.txt", "size": 7, "note": "b"}

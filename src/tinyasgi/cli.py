@@ -75,7 +75,7 @@ def _parser() -> _Parser:
     parser = _Parser(
         prog="tinyasgi",
         usage="tinyasgi [options] module:attribute",
-        description="Serves an ASGI app. Each option can be given in the environment, as"
+        description="Serves an ASGI or WSGI app. Each option can be given in the environment, as"
         " TINYASGI_NAME, and in a file, too.",
         allow_abbrev=False,
     )

@@ -17,9 +17,9 @@ SUPERVISED = ("reload", "preload", "worker_lifetime", "worker_max_rss", "worker_
 def run(app: Any, config: Config | None = None, **options: Any) -> int:
     """Serves an app as this process until SIGINT or SIGTERM; returns the exit code.
 
-    app: `"module:attribute"`, an ASGI application, or a factory of one; only the first can be
-    served by several processes. options: fields of `Config`. What goes wrong is told on stderr. A
-    second signal cuts short what a stop waits for. It does not return when SIGHUP has made this
+    app: `"module:attribute"`, an ASGI or WSGI application, or a factory of one; only the first can
+    be served by several processes. options: fields of `Config`. What goes wrong is told on stderr.
+    A second signal cuts short what a stop waits for. It does not return when SIGHUP has made this
     process the supervisor of others.
     """
     config = config or Config()

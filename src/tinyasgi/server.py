@@ -39,11 +39,12 @@ class Server:
             print(server.url)
 
     On entry it is ready, on exit it has stopped as `config` says. app: an ASGI application of
-    version 3 or 2. options: fields of `Config`. sockets: bound sockets to listen on instead of
-    the configured address; they are closed at the end. access: called with each exchange that is
-    over; by default it becomes a log record if `tinyasgi.access` is enabled for INFO. on_error:
-    called with a request line, or the name of a lifespan event, and the exception with which the
-    app has ended it; a CancelledError is that of a request that did not end in time for a stop.
+    version 3 or 2, or a WSGI application. options: fields of `Config`. sockets: bound sockets to
+    listen on instead of the configured address; they are closed at the end. access: called with
+    each exchange that is over; by default it becomes a log record if `tinyasgi.access` is enabled
+    for INFO. on_error: called with a request line, or the name of a lifespan event, and the
+    exception with which the app has ended it; a CancelledError is that of a request that did not
+    end in time for a stop.
     tally: of a server of several processes; without it, one with `metrics_bind` makes its own.
 
     It touches nothing but its loop: no signals, no logging set-up, no exit. Raises OptionError

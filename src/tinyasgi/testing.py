@@ -260,9 +260,9 @@ def serve(
         with serve(app) as server:
             httpx.get(server.url)
 
-    app: an ASGI application, `"module:attribute"`, or with `factory=True` what makes one. config,
-    options, sockets: as for `Server`; without a `config` of its own it takes a free port, and
-    gives running requests 5 seconds to end when it stops. tls: with a throwaway certificate for
+    app: an ASGI or WSGI application, `"module:attribute"`, or with `factory=True` what makes one.
+    config, options, sockets: as for `Server`; without a `config` of its own it takes a free port,
+    and gives running requests 5 seconds to end when it stops. tls: with a throwaway certificate for
     localhost, which `LiveServer.ca_certs` vouches for; needs `trustme`. timeout_startup: seconds.
 
     Raises on entry what keeps the server from starting: OptionError, LoadError, ListenError,
