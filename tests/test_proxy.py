@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.core.handlers.asgi import ASGIRequest
 from helpers import GET, Client, hello, in_loop, reply
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
@@ -352,6 +352,7 @@ WORDS = r'for= proto= host= by= " \ , ; [ ] : ::1 1.2.3.4 127.0.0.1 https unknow
 PIECES = st.lists(st.sampled_from([*WORDS.split(), " ", "\xe4"])).map("".join)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(NAMES, FIELD | PIECES), max_size=6),
     st.sampled_from(["x-forwarded", "forwarded"]),

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 from helpers import GET, LOOPS, Certificates, Client, hello, in_loop, reply, until
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from ws.helpers import handshake
 
 from tinyasgi import Server
 from tinyasgi.proxy_protocol import (
@@ -174,6 +175,7 @@ def test_checksum() -> None:
     assert _crc32c(b"123456789") == 0xE3069283  # as the catalogues of checksums have it
 
 
+@settings(deadline=None)
 @given(st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", SIGNATURE, header()[:16]]), st.binary())
 def test_anything_is_read(start: bytes, rest: bytes) -> None:
     try:
@@ -185,6 +187,7 @@ def test_anything_is_read(start: bytes, rest: bytes) -> None:
         assert str(error).isprintable()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_values_are_read(values: bytes) -> None:
     try:
@@ -368,3 +371,14 @@ def test_a_stop_does_not_wait_for_headers() -> None:
             assert other.response(LINE + GET).status == 200
     assert client.rest() == b""
     client.close()
+
+
+def test_websocket() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": f"{scope['client']} {scope['scheme']}"})
+
+    with serve(app, lifespan="off", proxy_protocol=True) as server, Client(server) as client:
+        client.send(header(content=FOUR + TLS) + handshake())
+        assert client.head()[0] == 101
+        assert client.file.read(2 + 25)[2:] == b"('203.0.113.9', 4711) wss"
