@@ -307,8 +307,6 @@ class Config:
             if not (value is None and field.default is None) and not kind.accepts(value):
                 raise OptionError(field.name, value, kind.allowed)
         object.__setattr__(self, "root_path", as_root(self.root_path))
-        if self.metrics_bind in (*self.bind, f"unix:{self.uds or ''}"):
-            raise OptionError("metrics_bind", self.metrics_bind, "an address of its own")
         if len(self.ssl_keyfile) > len(self.ssl_certfile):
             needed = "a certificate for each ssl_keyfile"
             raise OptionError("ssl_certfile", self.ssl_certfile, needed)

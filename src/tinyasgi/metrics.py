@@ -57,13 +57,16 @@ class Metrics:
         self._context = context
         self._tally = tally
         self._cells = tally.cells(tally.row)
-        self._cells[WORKERS] = 1.0
         self._timer: asyncio.TimerHandle | None = None
         context.access = self._counting(context.access)
         context.app = self._watching(context.app)
         context.on_refuse = self._on_refuse
         context.on_tick = self._on_tick
         acceptor.connect = self._accepting(acceptor.connect)
+
+    def begin(self) -> None:
+        """The app is up."""
+        self._cells[WORKERS] = 1.0
 
     # What happens.
 

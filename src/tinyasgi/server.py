@@ -20,6 +20,7 @@ from .lifespan import Lifespan
 from .typing import App
 
 if TYPE_CHECKING:
+    from .metrics import Metrics
     from .tally import Tally
 
 __all__ = ["Server", "serve"]
@@ -143,23 +144,23 @@ class Server:
 
             request_id.install(context, self._acceptor)
         context.access = self._access
-        if not self._sockets:
-            self._sockets = listen.bind(self.config)
-            self._files = listen.files(self._sockets)
-        self.addresses = [listen.address(sock, self._tls is not None) for sock in self._sockets]
-        if self._sockets[0].family != socket.AF_UNIX:
-            self.host, self.port = self._sockets[0].getsockname()[:2]
         try:
             metrics = self._count() if self.config.metrics_bind is not None else None
             if self._health is not None and context.access is not None:
                 context.access = self._health.unlogged(context.access)
+            if not self._sockets:
+                self._sockets = listen.bind(self.config)
+                self._files = listen.files(self._sockets)
+            self.addresses = [listen.address(sock, self._tls is not None) for sock in self._sockets]
+            if self._sockets[0].family != socket.AF_UNIX:
+                self.host, self.port = self._sockets[0].getsockname()[:2]
             await self._lifespan.startup()
             context.variables = self._lifespan.variables
             context.state = self._lifespan.state
             for sock in self._sockets:
                 await self._acceptor.listen(sock)
             if metrics is not None:
-                await self._beside.enter_async_context(metrics)
+                await self._beside.enter_async_context(self._page(metrics))
         except BaseException:
             await self._end_app()
             raise
@@ -178,17 +179,23 @@ class Server:
         if self._error is not None:
             raise self._error
 
-    def _count(self) -> "Server":
-        """Lets what happens be counted; the server that shows it. Raises ListenError, OSError."""
+    def _count(self) -> "Metrics":
+        """Lets what happens be counted. Raises ListenError."""
         from .metrics import Metrics
-        from .tally import Tally, page_config
+        from .tally import Tally
 
         if self.tally is None:
             self.tally = Tally.open(self.config, row=1)
             self._beside.callback(self.tally.close)
-        metrics = Metrics(self._context, self._acceptor, self.tally)
-        config = page_config(self.config)
-        return Server(metrics.page, config, sockets=self.tally.listeners)
+        return Metrics(self._context, self._acceptor, self.tally)
+
+    def _page(self, metrics: "Metrics") -> "Server":
+        """The server that shows what is counted, for one whose app is up."""
+        from .tally import page_config
+
+        metrics.begin()
+        assert self.tally is not None
+        return Server(metrics.page, page_config(self.config), sockets=self.tally.listeners)
 
     async def stopped(self) -> None:
         """Waits until the server is to stop; leaving the context then stops it."""

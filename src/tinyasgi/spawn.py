@@ -127,7 +127,10 @@ if sys.platform != "win32":
 
     def given() -> list[socket.socket]:
         """The sockets that this process was started with."""
-        return [socket.socket(fileno=int(number)) for number in sys.argv[1:]]
+        numbers = [int(number) for number in sys.argv[1:]]
+        for number in numbers:  # they are not for programs that the app runs
+            os.set_inheritable(number, False)
+        return [socket.socket(fileno=number) for number in numbers]
 
     def block_signals() -> None:
         """Lets what a supervisor takes wait for `unblock_signals`."""

@@ -34,11 +34,11 @@ def supervise(app: str, config: Config, notifier: Notifier) -> int:
     tally = None
     with contextlib.ExitStack() as stack:
         try:
-            sockets = listen.bind(config)
-            stack.callback(listen.close, sockets)
             if config.metrics_bind is not None:
                 tally = _open_tally(config)
                 stack.callback(tally.close)
+            sockets = listen.bind(config)
+            stack.callback(listen.close, sockets)
             if config.preload:
                 with leaving_on(Process.stops):
                     _preload(app, config)

@@ -10,7 +10,6 @@ import mmap
 import os
 import socket
 import struct
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -32,6 +31,8 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other")
 #: Seconds.
 DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+#: Connections at once that ask for the numbers: they must not take an app's descriptors.
+PAGE_CONNECTIONS = 32
 #: Why a worker has ended.
 REASONS = ("stopped", "killed", "signal", "failed")
 DIRECTIONS = ("received", "sent")
@@ -165,11 +166,15 @@ class Tally:
     @classmethod
     def of(cls, seat: Seat, sockets: list[socket.socket]) -> "Tally":
         """That of a worker; its listeners are the last of the sockets it was given."""
+        os.set_inheritable(seat.file, False)
         return cls(seat.file, sockets[-seat.listeners :], seat.row)
 
     @classmethod
     def open(cls, config: Config, row: int) -> "Tally":
-        """Listens where `config` says, and makes the memory. Raises ListenError and OSError."""
+        """Listens where `config` says, and makes the memory. Raises ListenError.
+
+        The app's addresses are bound after that: only a listener keeps others from its address.
+        """
         listeners = listen.bind(page_config(config))
         for sock in listeners:
             sock.listen(config.backlog)
@@ -244,6 +249,7 @@ def page_config(config: Config) -> Config:
         lifespan="off",
         ws="none",
         access_log=False,
+        limit_connections=PAGE_CONNECTIONS,
         timeout_graceful_shutdown=1.0,
     )
 
@@ -257,5 +263,7 @@ def _memory() -> int:
     """Memory that can be shared by its descriptor, and is gone with the last one."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("tinyasgi-metrics")
+    import tempfile  # not before it is needed
+
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
