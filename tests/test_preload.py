@@ -85,6 +85,7 @@ def test_hup_with_an_app_that_fails(start: Start, tmp_path: Path) -> None:
         command.send(signal.SIGHUP)
         command.wait_for("the workers go on as they are")
         command.wait_for("ValueError: broken")
+        command.wait_for("workers that go on as they were: 2 of 2")
         assert who(command.port, 2) == before
         (tmp_path / "app.py").write_text(APP.replace('f"{os', 'f"1{os'))
         command.send(signal.SIGHUP)

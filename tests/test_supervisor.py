@@ -356,12 +356,13 @@ def test_hup_with_an_app_that_fails(start: Start, tmp_path: Path) -> None:
         before = who(command.port, 2)
         (tmp_path / "app.py").write_text("raise ValueError('broken')")
         command.send(signal.SIGHUP)
-        command.wait_for("its predecessor goes on", 2)
+        command.wait_for("workers that go on as they were: 2 of 2")
+        assert command.log.count("its predecessor goes on") == 2
         assert command.log.count("ValueError: broken") == 2
         assert who(command.port, 2) == before
         (tmp_path / "app.py").write_text(APP)
         command.send(signal.SIGHUP)
-        command.wait_for("takes over", 2)
+        command.wait_for("all workers are replaced")
         assert command.stop() == 0
 
 

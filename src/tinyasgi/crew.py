@@ -54,6 +54,8 @@ class Crew:
     ending: set[Child] = field(default_factory=set)
     """Workers that have no place any more."""
     generation: int = 0
+    kept: int = 0
+    """Workers of before the last HUP that go on, because there was no replacing them."""
     started: bool = False
     """All workers have been ready."""
     stopping: bool = False
@@ -130,6 +132,7 @@ class Crew:
             child.generation = self.generation
         for slot in self.slots:
             slot.due = ""
+        self.kept = len(self.slots)
 
     def is_current(self) -> bool:
         """Whether all workers are ready and of the last generation."""
@@ -216,6 +219,7 @@ class Crew:
             if slot.worker is not None and slot.worker.generation < child.generation:
                 slot.worker.generation = child.generation  # a HUP is not tried again
                 slot.due = ""
+                self.kept += 1
             logger.error("%s\nits predecessor goes on", what)
             return
         slot.worker, slot.successor = slot.successor, None

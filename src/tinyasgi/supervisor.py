@@ -151,7 +151,11 @@ class Supervisor:
             self._notifier.ready()
         if self._rolling and self.crew.is_current():
             self._rolling = False
-            logger.info("all workers are replaced")
+            kept, count = self.crew.kept, len(self.crew.slots)
+            if kept:
+                logger.error("workers that go on as they were: %d of %d", kept, count)
+            else:
+                logger.info("all workers are replaced")
             self._notifier.ready()
         now = time.monotonic()
         if now >= self._beat_at:
@@ -198,6 +202,7 @@ class Supervisor:
         logger.info("replacing the workers")
         self._notifier.reloading()
         self.crew.generation += 1
+        self.crew.kept = 0
         self._rolling = True
         self._renewed = False
 
