@@ -8,7 +8,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import __version__, deadlines, parsers, rules
@@ -36,6 +36,10 @@ _EAGER: Any = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 NOTES = 20
 #: Connections that are judged in one turn of the loop.
 SLICE = 200
+
+
+def _lines(root_path: str) -> Cache[bytes, RequestLine]:
+    return Cache(partial(rules.request_line, root_path=root_path), 256, longest=256)
 
 
 class Swept(Protocol):
@@ -111,7 +115,9 @@ class Context:
         self._notes = 0
         self.defaults = self._make_defaults()
         #: What is known of request lines.
-        self.request_lines = Cache(self._judge_line, 256, longest=256)
+        self.request_lines = _lines(config.root_path)
+        #: The same below another root path.
+        self.lines_below = Cache(_lines, 16, longest=256)
 
     # Exchanges.
 
@@ -202,9 +208,6 @@ class Context:
             self.loop.call_soon(self._sweep, waiting)
 
     # What requests and responses have in common.
-
-    def _judge_line(self, line: bytes) -> RequestLine:
-        return rules.request_line(line, self.config.root_path)
 
     def _make_defaults(self) -> Defaults:
         """The fields that responses get unless the app sets them."""

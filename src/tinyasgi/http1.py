@@ -21,9 +21,9 @@ ASGI = {"version": "3.0", "spec_version": "2.5"}
 HIGH_WATER = 64 * 1024
 #: Most bytes of a request body that are read and dropped so that the connection persists.
 MAX_DROPPED = 256 * 1024
-#: Most bytes of a head that a connection keeps, to know them again.
+#: Most bytes of a head that a connection keeps, to know them again; and how it knows none.
 MAX_KNOWN = 2048
-NOTHING_KNOWN: tuple[bytes, tuple[Fields, rules.Judged]] = (b"", ([], (0, True, False, False)))
+NOTHING: tuple[bytes, tuple[Fields, rules.Judged]] = (b"", ([], (0, True, False, False)))
 
 
 class HTTP1Connection(Connection):
@@ -33,7 +33,11 @@ class HTTP1Connection(Connection):
     than one read, and beyond that in the kernel.
     """
 
-    __slots__ = ("_continue", "_decoder", "_dropped", "_exchange", "_known", "_tail", "_unread")
+    # fmt: off
+    __slots__ = (
+        "_continue", "_decoder", "_dropped", "_exchange", "_known", "_lines", "_tail", "_unread",
+    )
+    # fmt: on
 
     def __init__(self, context: Context, header: "Header | None" = None) -> None:
         super().__init__(context, header)
@@ -42,9 +46,10 @@ class HTTP1Connection(Connection):
         self._continue = False  # the client waits for 100 (Continue) to send its body
         self._dropped = 0  # bytes of a body that the app did not take
         self._unread = b""
-        # A head from its version on, its fields and what they mean: clients repeat themselves.
-        # `origin` stays the same with them.
-        self._tail, self._known = NOTHING_KNOWN
+        # A head from its version on, its fields and what they mean: clients repeat themselves. The
+        # origin, and what is known of request lines below its root path, stay the same with it.
+        self._tail, self._known = NOTHING
+        self._lines = context.request_lines
 
     # What the transport calls.
 
@@ -133,7 +138,7 @@ class HTTP1Connection(Connection):
         if end > config.limit_head_size:
             rules.check_size(data[:end], config.limit_head_size)
         start = data.find(b"\r\n") + 2
-        line = context.request_lines[data[: start - 2]]
+        line = self._lines[data[: start - 2]]
         tail = data[start - 5 : end]
         if tail == self._tail:
             fields, judged = self._known
@@ -144,9 +149,14 @@ class HTTP1Connection(Connection):
             judged = rules.judge(line.version, fields)
             self.origin = self.peer
             if self.trusted and not context.trust.names.isdisjoint(dict(fields)):
-                line, fields = self._trace(line, fields)
-            known = len(tail) <= MAX_KNOWN and self.origin.root_path is None
-            self._tail, self._known = (tail, (fields, judged)) if known else NOTHING_KNOWN
+                fields = self._trace(fields)
+            root = self.origin.root_path
+            lines = context.request_lines if root is None else context.lines_below[root]
+            if lines is not self._lines:
+                self._lines, line = lines, lines[data[: start - 2]]
+            self._tail, self._known = (
+                (tail, (fields, judged)) if len(tail) <= MAX_KNOWN else NOTHING
+            )
         length, persistent, wants_continue, websocket = judged
         fields = fields.copy()  # the app may write to it
         if line.host is not None:
@@ -180,14 +190,10 @@ class HTTP1Connection(Connection):
         if self.burst and self._exchange is exchange:
             context.loop.call_soon(self._flush_before, exchange)
 
-    def _trace(self, line: rules.RequestLine, fields: Fields) -> tuple[rules.RequestLine, Fields]:
-        """Finds out the origin; what the request was before the proxies on its way changed it."""
+    def _trace(self, fields: Fields) -> Fields:
+        """Finds out the origin; the fields as they were there."""
         self.origin = origin = self._context.forwarded(self.peer, fields)
-        if origin.host is not None:
-            fields = rules.with_host(fields, origin.host)
-        if origin.root_path is not None:
-            line = rules.request_line(line.text.encode(), origin.root_path)
-        return line, fields
+        return fields if origin.host is None else rules.with_host(fields, origin.host)
 
     def _take_body(self, exchange: Exchange | None, data: bytes) -> bytes:
         """Takes what there is of a request body; what follows it. Raises BadRequest."""
