@@ -135,7 +135,7 @@ def test_certificate_of_the_client(site: Site) -> None:
 def test_nothing_fails_while_backends_start_anew(site: Site) -> None:
     """By HUP, and by stopping one after the other; those at both paths go through it together."""
     with ExitStack() as stack:
-        loads = [stack.enter_context(Load(site.http, 150, path)) for path in BACKENDS]
+        loads = [stack.enter_context(Load(site.http, 100, path)) for path in BACKENDS]
 
         def wait_for(name: str, count: int) -> None:
             """Until so many workers of a backend have answered."""
