@@ -112,7 +112,7 @@ async def create_and_close():
 def cannot_create():
     raise ValueError("no settings")
 
-def wsgi(environ, start_response): ...
+async def two(scope, receive): ...
 
 number = 7
 """
@@ -316,7 +316,7 @@ def test_port_taken(start: Any) -> None:
         ("apps:helo", ["'helo'", "hello"]),
         ("apps:number", ["number", "int"]),
         ("apps.py:hello", ["module"]),
-        ("apps:wsgi", ["WSGI"]),
+        ("apps:two", ["ASGI 3", "WSGI"]),
         ("apps:create", ["--factory"]),
     ],
 )
