@@ -15,7 +15,15 @@ from tinyasgi.settings import render, settle
 
 __all__ = ["alone", "command"]  # fixtures
 
-PYPROJECT = '[project]\nname = "site"\ndependencies = ["tinyasgi>=0.1"]\n'
+PYPROJECT = """
+[project]
+name = "site"
+dependencies = ["tinyasgi"]
+[project.scripts]
+tinyasgi = "tinyasgi.cli:main"
+[tool.other]
+tinyasgi = "tinyasgi"
+"""
 
 
 #: Exits with 1 when settings have been parsed.
@@ -118,6 +126,8 @@ def test_named_pyproject(command: Any, tmp_path: Path) -> None:
         "[tool]\ntinyasgi = {port = 1}",
         "[tool]\ntinyasgi.port = 1",
         'tool."tinyasgi".port = 1',
+        "tool = {tinyasgi = {port = 1}}",
+        "[tool]\n[tool.other]\n[tool.tinyasgi]\nport = 1",
         "[tool.tinyasgi]\r\nport = 1\r\n",
         "\ufeff[tool.tinyasgi]\nport = 1",
     ],

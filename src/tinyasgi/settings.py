@@ -17,8 +17,8 @@ __all__ = ["Setting", "environment_name", "hint", "option_name", "render", "sett
 
 #: Files that are looked for in the current directory; the first one that says something counts.
 FILES = ("tinyasgi.toml", "pyproject.toml")
-#: Where something may be said of us in a file, so that it has to be parsed. That takes 5 ms.
-_TABLE = re.compile(rb"""tinyasgi["']?\s*[\].=]""")
+#: Where a pyproject.toml may have [tool.tinyasgi], so that it has to be parsed. That takes 5 ms.
+_TABLE = re.compile(rb"""\btool["']?\s*(?:\.\s*["']?tinyasgi|[]=])""")
 #: What is shown instead of a secret.
 MASK = "***"
 _PREFIX = "TINYASGI_"
