@@ -119,7 +119,7 @@ def alive() -> Counter[str]:
     return Counter(
         type(thing).__name__
         for thing in gc.get_objects()
-        if isinstance(thing, HTTP1Connection | Exchange)
+        if issubclass(type(thing), HTTP1Connection | Exchange)  # isinstance would wake some
     )
 
 

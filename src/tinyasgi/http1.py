@@ -149,7 +149,9 @@ class HTTP1Connection(Connection):
             judged = rules.judge(line.version, fields)
             self.origin = self.peer
             if self.trusted and not context.trust.names.isdisjoint(dict(fields)):
-                fields = self._trace(fields)
+                self.origin = context.forwarded(self.peer, fields)
+                if self.origin.host is not None:
+                    fields = rules.with_host(fields, self.origin.host)
             root = self.origin.root_path
             lines = context.request_lines if root is None else context.lines_below[root]
             if lines is not self._lines:
@@ -189,11 +191,6 @@ class HTTP1Connection(Connection):
         context.start(exchange)
         if self.burst and self._exchange is exchange:
             context.loop.call_soon(self._flush_before, exchange)
-
-    def _trace(self, fields: Fields) -> Fields:
-        """Finds out the origin; the fields as they were there."""
-        self.origin = origin = self._context.forwarded(self.peer, fields)
-        return fields if origin.host is None else rules.with_host(fields, origin.host)
 
     def _take_body(self, exchange: Exchange | None, data: bytes) -> bytes:
         """Takes what there is of a request body; what follows it. Raises BadRequest."""
