@@ -191,7 +191,8 @@ def _formatter(config: Config, colours: bool) -> logging.Formatter:
         return JSONFormatter()
     if config.use_colors is not None:
         return TextFormatter(colours and config.use_colors)
-    return TextFormatter(colours and sys.stderr.isatty() and not os.environ.get("NO_COLOR"))
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    return TextFormatter(colours and terminal and not os.environ.get("NO_COLOR"))
 
 
 @contextmanager
@@ -278,7 +279,8 @@ def tell(text: str, log_format: str) -> None:
     record = logging.makeLogRecord({"name": _server_logger.name, **level, **told})
     if log_format == "json":
         text = JSONFormatter().format(record) + "\n"
-    sys.stderr.write(text)
+    if sys.stderr is not None:
+        sys.stderr.write(text)
     if isinstance(_handler, _File):
         _handler.handle(record)
 

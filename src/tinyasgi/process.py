@@ -92,6 +92,11 @@ class Process:
         except (OptionError, ListenError, load.LoadError, LifespanFailed) as error:
             self.tell(explain(error))
             return next(code for kind, code in _CODES.items() if isinstance(error, kind))
+        except SystemExit as leaving:
+            if leaving.code is None or isinstance(leaving.code, int):
+                raise
+            self.tell(f"{log.ERROR}{leaving.code}\n")
+            return 1  # as Python does with a text
         except asyncio.CancelledError:
             pass  # a signal during startup
         return 0
