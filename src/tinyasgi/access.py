@@ -5,6 +5,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any, Final, TypeAlias
 
 from .config import Config
@@ -30,14 +31,14 @@ Getter: TypeAlias = Callable[[Exchange], str | int | float | None]
 
 def default_line(exchange: Exchange) -> str:
     """Client, request line, status, bytes of body, milliseconds, and whether it was cut off."""
-    taken = (time.perf_counter() - exchange.started) * 1000
+    taken = (perf_counter() - exchange.started) * 1000
     client, text = exchange.connection.origin.name, exchange.line.text
     mark = "" if exchange.phase == COMPLETE else " aborted"
     return f'{client} "{text}" {exchange.status or LEFT} {exchange.sent} B {taken:.1f} ms{mark}'
 
 
 def _seconds(exchange: Exchange) -> float:
-    return time.perf_counter() - exchange.started
+    return perf_counter() - exchange.started
 
 
 def _client(exchange: Exchange) -> str | None:

@@ -4,11 +4,9 @@ import asyncio
 import io
 import logging
 import os
-import select
-import stat
+import selectors
 import sys
 import time
-from contextlib import suppress
 from typing import Any
 
 from .access import Line, default_line
@@ -25,7 +23,7 @@ FLUSH = 0.1
 #: Bytes that a pipe on Linux takes whole or not at all, whoever else writes to it.
 WHOLE = 4096
 #: Bytes of lines that wait for a slow reader; what comes when there are more is lost.
-HELD = 1 << 20
+HELD = 8 << 20
 #: Seconds for a slow reader at the end.
 LAST = 1.0
 
@@ -38,43 +36,47 @@ class AccessLines:
         self._output = output
         self._loop = loop
         self._lines: list[str] = []
-        self._held = b""  # what the output did not take yet
-        self._due = False
+        self._held = bytearray()  # what the output did not take yet
+        self._waiting = False
         self._lost = 0
 
     def __call__(self, exchange: Exchange) -> None:
-        if not self._due:
-            self._plan()
+        if not self._lines:
+            self._loop.call_later(FLUSH, self.flush)
         self._lines.append(self._line(exchange))
-
-    def _plan(self) -> None:
-        self._due = True
-        self._loop.call_later(FLUSH, self._on_time)
-
-    def _on_time(self) -> None:
-        self._due = False
-        self.flush()
-        if self._held:
-            self._plan()
 
     def flush(self, patience: float = 0.0) -> None:
         """Writes what has been collected. patience: seconds that a slow reader is waited for."""
-        lines, self._lines = self._lines, []
+        lines = self._lines
         if lines and len(self._held) > HELD:
             self._lose(len(lines), "they are not read in time")
         elif lines:
             start = time.strftime(TIME_FORMAT + " ") if self._line is default_line else ""
             self._held += (start + f"\n{start}".join(lines) + "\n").encode()
-        if not self._held:
-            return
+        lines.clear()
+        if self._held:
+            self._write(patience)
+
+    def _write(self, patience: float = 0.0) -> None:
         try:
-            self._held = self._output.write(self._held, patience)
-        except OSError as error:
-            self._lose(self._held.count(b"\n"), error.strerror or str(error))
-            self._held = b""
+            self._output.write(self._held, patience)
+        except (OSError, ValueError) as error:  # ValueError: an app has closed stdout
+            self._lose(self._held.count(b"\n"), getattr(error, "strerror", None) or str(error))
+            self._held.clear()
         else:
             if not self._held:
                 self._count()
+        self._wait(bool(self._held))
+
+    def _wait(self, for_room: bool) -> None:
+        """Goes on, or does not, when the reader has made room."""
+        if for_room == self._waiting:
+            return
+        self._waiting = for_room
+        if for_room:
+            self._loop.add_reader(self._output, self._write)
+        else:
+            self._loop.remove_reader(self._output)
 
     def _lose(self, count: int, reason: str) -> None:
         if not self._lost:
@@ -89,14 +91,17 @@ class AccessLines:
     def reopen(self) -> None:
         """Opens the file again, for whoever has moved it away."""
         self.flush()
+        self._wait(False)
         try:
             self._output.reopen()
         except OptionError as error:
             logger.error("%s", error)
+        self._wait(bool(self._held))
 
     def close(self) -> None:
         """Writes what there is."""
         self.flush(LAST)
+        self._wait(False)
         if self._held:
             self._lose(self._held.count(b"\n"), "they are not read in time")
         self._count()
@@ -117,43 +122,52 @@ class Output:
         with appending("access_log_file", self._path) as path:
             self._file: Any = sys.stdout if path is None else io.FileIO(path, "a")
         self._number = _number(self._file)
-        self._poll = None if self._number is None else _poll(self._number)
+        self._room = None if self._number is None else _room(self._number)
 
-    def write(self, lines: bytes, patience: float = 0.0) -> bytes:
-        """Writes lines, each of them whole; what would have to wait for a reader is returned.
+    def write(self, lines: bytearray, patience: float = 0.0) -> None:
+        """Takes lines and writes them, each whole; leaves what would have to wait for a reader.
 
-        patience: seconds to wait nevertheless. Raises OSError.
+        patience: seconds to wait nevertheless. Raises OSError and ValueError.
         """
         if self._number is None:  # there is no stdout, or somebody has put an object in its place
             if self._file is not None:
                 self._file.write(lines.decode())
                 self._file.flush()
-            return b""
+            lines.clear()
+            return
         if self._file is sys.stdout:
             self._file.flush()  # what the app has printed is not to be cut by our lines
-        done = 0
-        while done < len(lines):
+        while lines:
             end = len(lines)
-            if self._poll is not None:
-                if not self._poll.poll(patience * 1000):
+            if self._room is not None:
+                if not self._room.select(patience):
                     break
-                end = lines.rfind(b"\n", done, done + WHOLE) + 1 or lines.find(b"\n", done) + 1
-            with suppress(BlockingIOError):
-                done += os.write(self._number, lines[done:end])
-                continue
-            break
-        return lines[done:]
+                end = lines.rfind(b"\n", 0, WHOLE) + 1 or lines.find(b"\n") + 1
+            del lines[: os.write(self._number, lines[:end])]
+
+    def fileno(self) -> int:
+        """Can be read, strange as it is, when there is room for what `write` has left.
+
+        To wait for stdout itself would make uvloop set it to non-blocking, and that for all
+        processes that have it.
+        """
+        assert self._room is not None
+        return self._room.fileno()  # type: ignore[attr-defined, no-any-return]
 
     def reopen(self) -> None:
         """Opens the file again. Raises OptionError; then the old one is kept."""
         if self._path != "-":
-            before = self._file
+            file, room = self._file, self._room
             self._open()
-            before.close()
+            file.close()
+            if room is not None:
+                room.close()
 
     def close(self) -> None:
         if self._path != "-":
             self._file.close()
+        if self._room is not None:
+            self._room.close()
 
 
 def _number(file: Any) -> int | None:
@@ -164,10 +178,13 @@ def _number(file: Any) -> int | None:
         return None
 
 
-def _poll(number: int) -> Any:
-    """What tells whether a reader has room for more; None for what has no reader, as a file."""
-    if not hasattr(select, "poll") or stat.S_ISREG(os.fstat(number).st_mode):
+def _room(number: int) -> selectors.BaseSelector | None:
+    """What tells whether a reader has made room; None for what has no reader, as a file."""
+    selector = selectors.DefaultSelector()
+    try:
+        selector.fileno()
+        selector.register(number, selectors.EVENT_WRITE)
+    except (AttributeError, OSError):  # on Windows there is no such thing
+        selector.close()
         return None
-    poll = select.poll()
-    poll.register(number, select.POLLOUT)
-    return poll
+    return selector
