@@ -5,7 +5,7 @@ There are two families of such fields: `X-Forwarded-*`, as most proxies send the
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from . import rules
@@ -21,14 +21,16 @@ __all__ = ["Forwarded"]
 _HIDDEN = re.compile(r"unknown|_[-._0-9A-Za-z]+")
 _NODE_PORT = re.compile(r"[0-9]{1,5}|_[-._0-9A-Za-z]+")
 #: A parameter of `Forwarded`, and what ends it (RFC 7239 §4). Unquoted colons and brackets are
-#: taken, too: not all proxies quote.
+#: taken, too: not all proxies quote. `++` and `*+` look once at what they have taken.
 _PARAMETER = re.compile(
-    r"[ \t]*(?:([-!#$%&'*+.^_`|~0-9A-Za-z]+)=(?:\"((?:[^\"\\]|\\.)*)\"|([^\s\",;]+)))?"
-    r"[ \t]*(?:([,;])|\Z)"
+    r"[ \t]*+(?:([-!#$%&'*+.^_`|~0-9A-Za-z]++)=(?:\"((?:[^\"\\]|\\.)*+)\"|([^\s\",;\\]++)))?"
+    r"[ \t]*+(?:;|\Z)"
 )
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 #: Most faults that are remembered not to be told again.
 _FAULTS = 256
+#: Most commas within an element of `Forwarded`.
+_COMMAS = 20
 
 
 class _Node(NamedTuple):
@@ -155,14 +157,15 @@ class Forwarded:
     def _choose_element(self, peer: Origin, values: dict[str, str]) -> dict[str, str]:
         """The parameters of the element of `Forwarded` that counts."""
         text = values.get("forwarded", "")
+        element: dict[str, str] = {}
         try:
-            elements = _read_elements(text)
+            for element in _elements(text):
+                if not self._is_proxy(element.get("for", "unknown")):
+                    break
         except ValueError:
             self._tell(peer, "", text)
             return {}
-        if not elements:
-            return {}
-        return elements[self._place([element.get("for", "unknown") for element in elements])]
+        return element
 
     def _place(self, hops: list[str]) -> int:
         """Where the client stands among the hops.
@@ -170,15 +173,20 @@ class Forwarded:
         Each proxy has added whom it was asked by. So the last that is not trusted is the client,
         and what stands before it is hearsay; the first, when all are trusted.
         """
-        if not self._trust.everyone:
-            for place in range(len(hops) - 1, 0, -1):
-                try:
-                    client = self._nodes[hops[place]].client
-                except ValueError:
-                    return place
-                if client is None or not self._trust.of(client):
-                    return place
+        for place in range(len(hops) - 1, 0, -1):
+            if not self._is_proxy(hops[place]):
+                return place
         return 0
+
+    def _is_proxy(self, hop: str) -> bool:
+        """Whether this is a proxy, too, whose own word counts."""
+        if self._trust.everyone:
+            return True
+        try:
+            client = self._nodes[hop].client
+        except ValueError:
+            return False
+        return client is not None and self._trust.of(client)
 
     def _tell(self, peer: Origin, what: str, text: str) -> None:
         name = "Forwarded" if self._is_standard else f"X-Forwarded-{what.title()}"
@@ -191,24 +199,44 @@ class Forwarded:
             self._note(peer.name, f"a malformed {name} is ignored: {text[:80]!r}")
 
 
-def _read_elements(text: str) -> list[dict[str, str]]:
-    """The elements of `Forwarded`, each with its parameters (RFC 7239 §4). Raises ValueError."""
-    elements: list[dict[str, str]] = [{}]
+def _elements(text: str) -> Iterator[dict[str, str]]:
+    """The elements of `Forwarded`, the last one first, each with its parameters (RFC 7239 §4).
+
+    What a client has sent stands at the beginning, and can't disturb the elements of proxies
+    behind it. Raises ValueError where there is no element.
+    """
+    end = len(text)
+    while end >= 0:
+        start = end
+        for _ in range(_COMMAS):
+            start = text.rfind(",", 0, start)
+            element = _read_element(text[start + 1 : end])
+            if element is not None:
+                break
+            if start < 0:  # else the comma may be one within quotes
+                raise ValueError
+        else:
+            raise ValueError
+        if element:
+            yield element
+        end = start
+
+
+def _read_element(text: str) -> dict[str, str] | None:
+    parameters: dict[str, str] = {}
     position = 0
     while position < len(text):
         match = _PARAMETER.match(text, position)
         if match is None:
-            raise ValueError
-        name, quoted, token, end = match.groups()
+            return None
+        name, quoted, token = match.groups()
         if name is not None:
             name = name.lower()
-            if name in elements[-1]:
-                raise ValueError  # "MUST NOT occur more than once"
-            elements[-1][name] = token if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-        if end == ",":
-            elements.append({})
+            if name in parameters:
+                return None  # "MUST NOT occur more than once"
+            parameters[name] = token if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
         position = match.end()
-    return [element for element in elements if element]
+    return parameters
 
 
 def _replace(peer: Origin, said: dict[str, Any], fields: Fields) -> Origin:

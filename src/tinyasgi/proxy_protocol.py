@@ -96,10 +96,10 @@ async def _peek(sock: socket.socket, size: int) -> bytes:
     while True:
         with suppress(BlockingIOError):
             return sock.recv(size, socket.MSG_PEEK)
-        readable = loop.create_future()
-        loop.add_reader(sock, readable.set_result, None)
+        readable = asyncio.Event()
+        loop.add_reader(sock, readable.set)
         try:
-            await readable
+            await readable.wait()
         finally:
             loop.remove_reader(sock)
 
