@@ -28,6 +28,7 @@ OPTIONS: list[tuple[str, str | None, Any]] = [
     ("port", "80", 80),
     ("uds", "server.sock", "server.sock"),
     ("uds_mode", "640", 0o640),
+    ("uds_group", "www-data", "www-data"),
     ("fd", "3", 3),
     ("bind", "[::]:80", ("[::]:80",)),
     ("backlog", "10", 10),

@@ -1,5 +1,6 @@
 """Sockets and their addresses."""
 
+import errno
 import os
 import socket
 import stat
@@ -257,6 +258,32 @@ def test_unix_socket_mode(path: str, mode: int) -> None:
             assert stat.S_IMODE(os.stat(path).st_mode) == mode
     finally:
         os.umask(before)
+
+
+@posix
+def test_unix_socket_group(path: str) -> None:
+    import grp
+
+    # Root may give it to any group, others to one of theirs.
+    number = os.getgid() or max(group.gr_gid for group in grp.getgrall())
+    for name in (str(number), grp.getgrgid(number).gr_name):
+        with serve(hello, uds=path, uds_group=name):
+            assert os.stat(path).st_gid == number
+
+
+@posix
+@pytest.mark.parametrize("group", ["no such", "0"])
+def test_unix_socket_group_that_is_not_possible(
+    group: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chown(path: str, user: int, group: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", chown)
+    why = "Operation not permitted" if group == "0" else "there is no group 'no such'"
+    with pytest.raises(ListenError, match=why), serve(hello, uds=path, uds_group=group):
+        pass
+    assert not os.path.exists(path)
 
 
 @posix

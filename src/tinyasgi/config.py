@@ -101,6 +101,7 @@ class Config:
     port: int = option(8000, number(0, 65535), "TCP port; 0 takes a free one")
     uds: str | None = option(None, PATH, "unix socket to listen on instead")
     uds_mode: int = option(0o666, MODE, "permissions of the unix socket")
+    uds_group: str | None = option(None, TEXT, "group of the unix socket, by name or number")
     fd: int | None = option(None, _COUNT, "descriptor of a bound socket to listen on instead")
     bind: tuple[str, ...] = option(
         (),

@@ -95,7 +95,7 @@ def _bind(place: str, places: tuple[str, ...], config: Config) -> list[socket.so
     if place.startswith("fd://"):
         return [Inherited(fileno=os.dup(int(place[5:])))]
     if place.startswith("unix:"):
-        return [_bind_unix(place[5:], config.uds_mode)]
+        return [_bind_unix(place[5:], config.uds_mode, config.uds_group)]
     host, _, port = place.rpartition(":")
     alone = not any(other != place and other.endswith(f":{port}") for other in places)
     return _bind_tcp(host.strip("[]"), int(port), alone)
@@ -123,8 +123,9 @@ def _bind_tcp(host: str, port: int, alone: bool) -> list[socket.socket]:
     return sockets
 
 
-def _bind_unix(path: str, mode: int) -> socket.socket:
+def _bind_unix(path: str, mode: int, group: str | None) -> socket.socket:
     """A file that a dead server left is replaced; a live server's is not, nor any other file."""
+    number = None if group is None else _group_number(group)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if os.path.lexists(path):
@@ -134,11 +135,26 @@ def _bind_unix(path: str, mode: int) -> socket.socket:
                 raise ListenError(f"can't listen on {path}: a server listens there already")
             os.unlink(path)
         sock.bind(path)
-        os.chmod(path, mode)
+        try:
+            if number is not None:
+                os.chown(path, -1, number)
+            os.chmod(path, mode)
+        except OSError:
+            os.unlink(path)
+            raise
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _group_number(name: str) -> int:
+    import grp  # there is none on Windows
+
+    try:
+        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise OSError(f"there is no group {name!r}") from None
 
 
 def files(sockets: Iterable[socket.socket]) -> list[str]:

@@ -245,6 +245,7 @@ def page_config(config: Config) -> Config:
     return Config(
         bind=(config.metrics_bind,),
         uds_mode=config.uds_mode,
+        uds_group=config.uds_group,
         http=config.http,
         lifespan="off",
         ws="none",
