@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,6 +26,13 @@ def test_app_is_imported_once(start: Start, tmp_path: Path) -> None:
     assert command.log.count("shutdown of") == 3
     assert "Traceback" not in command.log
     assert "Warning" not in command.log
+
+
+def test_what_ends_a_forked_process_is_told() -> None:
+    code = "from tinyasgi import spawn; p = spawn.fork(lambda: 1 / 0); p.wait(); print(p.code)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+    assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
 
 
 def test_memory_is_shared(start: Start, tmp_path: Path) -> None:

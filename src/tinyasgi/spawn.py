@@ -73,6 +73,8 @@ def fork(run: Callable[[], int]) -> Process:
         code = run()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # as of any Python that ends so
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
