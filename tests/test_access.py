@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tinyasgi import Config, Server, rules
 from tinyasgi.access import default_line, formatter
 from tinyasgi.exchange import COMPLETE, Exchange
-from tinyasgi.log import JSONFormatter
+from tinyasgi.formats import JSONFormatter
 from tinyasgi.options import OptionError
 from tinyasgi.origin import Origin
 from tinyasgi.testing import connect, serve

@@ -30,7 +30,8 @@ from helpers import (
 from hypothesis import strategies as st
 
 from tinyasgi import Config, Server
-from tinyasgi.log import TextFormatter, begin, set_up
+from tinyasgi.formats import TextFormatter
+from tinyasgi.log import begin, set_up
 from tinyasgi.options import OptionError
 from tinyasgi.testing import connect, serve
 
@@ -413,13 +414,13 @@ def test_error_log_file_is_obeyed(tmp_path: Path) -> None:
 # `--log-config`.
 
 AS_JSON = """{
-  "formatters": {"json": {"()": "tinyasgi.log.JSONFormatter"}},
+  "formatters": {"json": {"()": "tinyasgi.formats.JSONFormatter"}},
   "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "json"}},
   "loggers": {"tinyasgi": {"handlers": ["console"], "level": "INFO"}}
 }"""
 AS_TOML = """
 [formatters.json]
-"()" = "tinyasgi.log.JSONFormatter"
+"()" = "tinyasgi.formats.JSONFormatter"
 [handlers.console]
 class = "logging.StreamHandler"
 formatter = "json"
@@ -428,7 +429,7 @@ handlers = ["console"]
 level = "INFO"
 """
 AS_YAML = """
-formatters: {json: {(): tinyasgi.log.JSONFormatter}}
+formatters: {json: {(): tinyasgi.formats.JSONFormatter}}
 handlers: {console: {class: logging.StreamHandler, formatter: json}}
 loggers: {tinyasgi: {handlers: [console], level: INFO}}
 """

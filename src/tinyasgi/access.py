@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from .config import Config
 from .exchange import COMPLETE, Exchange
-from .log import iso_time
+from .formats import iso_time
 from .options import OptionError
 
 __all__ = ["Line", "default_line", "formatter", "records", "without"]
@@ -231,7 +231,7 @@ def _json_encoder() -> Callable[[str], str]:
 
 
 def _json_line() -> Line:
-    """Lines with the keys of every line in JSON (`log.JSONFormatter`), and then KEYS."""
+    """Lines with the keys of every line in JSON (`JSONFormatter`), and then KEYS."""
     encode = _json_encoder()
     worker = os.environ.get("TINYASGI_WORKER")
     place = f'"pid":{os.getpid()}' + (f',"worker":{int(worker)}' if worker is not None else "")

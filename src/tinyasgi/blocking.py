@@ -23,8 +23,8 @@ class Watch:
     """Looks, in a thread, whether the loop of this thread takes its turns.
 
     When it has not done so for `seconds`, the stack of its thread is logged, and later how long it
-    was blocked. beat: called in the loop whenever it is seen to run; with it, code that holds the
-    GIL is seen as well, and the stacks of all threads go to stderr.
+    was blocked. beat: called in the loop whenever it is seen to run. dump: code that holds the GIL
+    is seen as well, and the stacks of all threads go to stderr, as they are.
     """
 
     def __init__(
@@ -32,10 +32,12 @@ class Watch:
         loop: asyncio.AbstractEventLoop,
         seconds: float,
         beat: Callable[[], None] | None = None,
+        dump: bool = False,
     ) -> None:
         self._loop = loop
         self._seconds = seconds
         self._beat = beat
+        self._dump = dump
         self._blocked = threading.get_ident()
         self._turn = threading.Event()
         self._end = threading.Event()
@@ -57,7 +59,7 @@ class Watch:
     def _watch(self) -> None:
         pause = min(self._seconds / 2, 1.0)
         while not self._end.is_set():
-            if self._beat is not None:
+            if self._dump:
                 faulthandler.dump_traceback_later(pause + self._seconds + HELD)
             self._end.wait(pause)
             self._turn.clear()

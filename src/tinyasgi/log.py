@@ -1,138 +1,36 @@
-"""Logger names, the formats of lines, and how a process sets both up.
+"""Loggers, their handlers and files, and how a process sets them up.
 
 `tinyasgi.server` tells what the server does and what went wrong; `tinyasgi.access` gets a line
 for each response that has ended (`access`). The root logger is never touched.
 """
 
-import functools
 import logging
 import os
-import re
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 from .config import Config
+from .formats import JSONFormatter, TextFormatter
 from .options import OptionError
 
-__all__ = ["ERROR", "TIME_FORMAT", "JSONFormatter", "TextFormatter", "appending", "begin"]
-__all__ += ["iso_time", "reopen", "set_up", "tell"]
+__all__ = ["ERROR", "appending", "begin", "reopen", "set_up", "tell"]
 
 _package_logger = logging.getLogger("tinyasgi")
 _server_logger = logging.getLogger("tinyasgi.server")
 _access_logger = logging.getLogger("tinyasgi.access")
 
-TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 #: What the last line of a process that could not go on begins with.
 ERROR = "tinyasgi: error: "
-_UNPRINTABLE = re.compile(r"[^\n\t -~]")
 
 #: What `set_up` has set: our handler and our level.
 _handler: logging.Handler | None = None
 _level = logging.NOTSET
 #: The file that `begin` has configured logging from.
 _configured: str | None = None
-
-
-# Formats.
-
-
-class TextFormatter(logging.Formatter):
-    """Time, level and message. Only a record begins at the beginning of a line.
-
-    What follows in its further lines is set in by two spaces, and what can't be printed is escaped:
-    nobody whose words come into a message or a traceback can make them look like a record.
-    """
-
-    _COLOURS: ClassVar = {"WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
-
-    def __init__(self, colours: bool = False) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s", TIME_FORMAT)
-        self._colours = colours
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = _UNPRINTABLE.sub(_escape, super().format(record)).replace("\n", "\n  ")
-        if self._colours:
-            level = record.levelname
-            colour = self._COLOURS.get(level, "32")
-            text = text.replace(level, f"\x1b[{colour}m{level}\x1b[0m", 1)
-        return text
-
-
-def _escape(match: re.Match[str]) -> str:
-    character = match[0]
-    return character if character.isprintable() else ascii(character)[1:-1]
-
-
-class JSONFormatter(logging.Formatter):
-    """An object in one line, with the keys that docs/logs.md lists, and those of `extra`."""
-
-    _KNOWN: ClassVar = {*vars(logging.makeLogRecord({})), "asctime", "message", "taskName"}
-
-    def __init__(self) -> None:
-        import json  # not before it is needed
-
-        super().__init__()
-        self._dumps = functools.partial(json.dumps, allow_nan=False, separators=(",", ":"))
-        self._worker = os.environ.get("TINYASGI_WORKER")
-
-    def format(self, record: logging.LogRecord) -> str:
-        values: dict[str, Any] = {
-            "time": iso_time(record.created),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": _message(record),
-            "pid": record.process,
-        }
-        if self._worker is not None:
-            values["worker"] = int(self._worker)
-        if record.exc_info and record.exc_info[0] is not None:
-            kind, error, _ = record.exc_info
-            values["exception"] = f"{kind.__name__}: {error}"
-            values["traceback"] = self.formatException(record.exc_info)
-        elif record.exc_text:
-            values["traceback"] = record.exc_text
-        if record.stack_info:
-            values["stack"] = record.stack_info
-        for key, value in vars(record).items():
-            if key not in self._KNOWN:
-                values.setdefault(key, value)
-        try:
-            return self._dumps(values)
-        except (TypeError, ValueError, RecursionError):  # something of `extra`
-            return self._dumps({key: self._plain(value) for key, value in values.items()})
-
-    def _plain(self, value: object) -> object:
-        try:
-            self._dumps(value)
-        except (TypeError, ValueError, RecursionError):
-            return repr(value)
-        return value
-
-
-def _message(record: logging.LogRecord) -> str:
-    try:
-        return record.getMessage()
-    except Exception:  # arguments that do not fit
-        return f"{record.msg} {record.args}"
-
-
-def iso_time(seconds: float) -> str:
-    """A time as ISO 8601 has it, with milliseconds and the offset from UTC."""
-    whole = int(seconds)
-    date_and_time, offset = _second(whole)
-    return f"{date_and_time}.{int((seconds - whole) * 1000):03}{offset}"
-
-
-@functools.lru_cache(4)
-def _second(seconds: int) -> tuple[str, str]:
-    local = time.localtime(seconds)
-    offset = time.strftime("%z", local)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", local), f"{offset[:3]}:{offset[3:5]}"
 
 
 # A process that serves or supervises.

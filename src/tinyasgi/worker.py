@@ -85,7 +85,8 @@ class Worker(Process):
         if not limit:
             return super().watch()
         seconds = min(limit, self.config.debug_blocking or limit)
-        return Watch(self.loop, seconds, lambda: self._channel.send(channel.BEAT))
+        dump = self.config.log_format == "text"  # no handler could make JSON of it
+        return Watch(self.loop, seconds, lambda: self._channel.send(channel.BEAT), dump)
 
     def announce(self) -> None:
         self._listen()

@@ -11,7 +11,8 @@ from typing import Any
 
 from .access import Line, default_line
 from .exchange import Exchange
-from .log import TIME_FORMAT, appending
+from .formats import TIME_FORMAT
+from .log import appending
 from .options import OptionError
 
 __all__ = ["AccessLines", "Output"]
