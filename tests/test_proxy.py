@@ -1,7 +1,9 @@
 """Fields of proxies: who is believed, what is read, and what an app sees of it."""
 
+import itertools
 import json
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from ws.helpers import handshake
 from tinyasgi import Config
 from tinyasgi.options import OptionError
 from tinyasgi.origin import Origin
-from tinyasgi.proxy import Forwarded
+from tinyasgi.proxy import Forwarded, _elements
 from tinyasgi.testing import connect, serve
 from tinyasgi.trust import Trust
 
@@ -387,6 +389,28 @@ def test_anything_is_read(fields: Any, family: str, allowed: tuple[str, ...]) ->
     assert found.scope["scheme"] in ("http", "https")
     assert found.name.isprintable() and " " not in found.name
     assert not found.root_path or (found.root_path[0] == "/" != found.root_path[-1])
+
+
+ELEMENT = st.dictionaries(
+    st.sampled_from(["for", "x", "proto"]),
+    st.text(st.sampled_from('a,;="\\ :[]'), max_size=8),
+    min_size=1,
+)
+
+
+@given(st.lists(ELEMENT, max_size=4), st.text(st.sampled_from('for=";, \\1'), max_size=12))
+@settings(deadline=None)
+def test_what_proxies_say_is_read_whatever_stands_before(
+    elements: list[dict[str, str]], start: str
+) -> None:
+    def quoted(text: str) -> str:
+        return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
+
+    written = [
+        ";".join(f"{name}={quoted(text)}" for name, text in element.items()) for element in elements
+    ]
+    found = _elements(", ".join([start, *written]))
+    assert list(itertools.islice(found, len(elements))) == elements[::-1]
 
 
 # Prefixes.
