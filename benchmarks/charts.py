@@ -27,6 +27,7 @@ COLOURS = {
     "hypercorn": "#9775d6",
     "gunicorn": "#b08a2e",
     "daphne": "#c75d93",
+    "waitress": "#3aa6b9",
     "floor": "#8b949e",
 }
 # Replaced by a colour that follows the page.
