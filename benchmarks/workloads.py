@@ -73,6 +73,12 @@ WORKLOADS = {
         Workload("fastapi", "JSON by FastAPI", load, Setup("frameworks:fastapi_app"), JSON),
         wsgi("flask", "Short answer by Flask", setup=Setup("wsgi_frameworks:flask_app", wsgi=True)),
         wsgi(
+            "flask-events",
+            "100 events in one response by Flask",
+            setup=Setup("wsgi_frameworks:flask_events", wsgi=True),
+            answer=EVENTS,
+        ),
+        wsgi(
             "django",
             "Short answer by Django (WSGI)",
             setup=Setup("wsgi_frameworks:django_app", wsgi=True),

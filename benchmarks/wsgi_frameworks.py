@@ -12,12 +12,19 @@ from flask import Flask, Response
 from . import apps
 
 flask_app = Flask(__name__)
+flask_events = Flask(__name__)
 
 
 @flask_app.get("/")
 def hello() -> Response:
     """Plain text."""
     return Response(apps.GREETING, mimetype="text/plain")
+
+
+@flask_events.get("/")
+def events() -> Response:
+    """A hundred server-sent events, each one on its own."""
+    return Response(iter(apps.EVENTS), mimetype="text/event-stream")
 
 
 def greet(request: HttpRequest) -> HttpResponse:
