@@ -278,6 +278,15 @@ def test_process_with_dict_config(run: Any) -> None:
     assert output.count('"GET / HTTP/1.1"') == 1
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks")
+def test_supervisor_with_dict_config(run: Any) -> None:
+    setup = "logging.config.dictConfig({'version': 1})"
+    log, output = run(setup, "--preload", "--workers", "2")
+    assert "http://127.0.0.1:" in log
+    assert log.endswith(" INFO stopped\n")
+    assert output.count('"GET / HTTP/1.1"') == 1
+
+
 def test_process_whose_output_nobody_reads(tmp_path: Path) -> None:
     (tmp_path / "logging_app.py").write_text(APP.format(setup=""))
     reader, writer = os.pipe()

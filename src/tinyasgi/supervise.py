@@ -62,7 +62,12 @@ def resume() -> NoReturn:
     """Goes on as a supervisor in a new program."""
     supervisor = succession.inherit()
     config = supervisor.config
-    log.begin(config)
+    try:
+        log.begin(config)
+    except OptionError as error:  # it was possible at the first start
+        config = config.replace(log_config=None, error_log_file="-", access_log_file="-")
+        log.begin(config)
+        log.tell(explain(error), config.log_format)
     try:
         if config.preload:
             _preload(supervisor.brief.target, config)
@@ -88,6 +93,7 @@ def _preload(app: str, config: Config) -> None:
     if config.env_file is not None:
         load.read_environment(config.env_file)
     load.load(app, config.app_dir)
+    log.set_up(config)  # the app may have configured logging
     gc.freeze()  # a collection would write to what is shared, and so copy it
 
 
