@@ -89,6 +89,20 @@ def tinyasgi(app: Any) -> asyncio.Protocol:
     return HTTP1Connection(Context(app, config, asyncio.get_running_loop()))
 
 
+def counted(app: Any) -> asyncio.Protocol:
+    """The same with metrics on."""
+    from tinyasgi.accept import Acceptor
+    from tinyasgi.config import Config
+    from tinyasgi.metrics import Metrics
+    from tinyasgi.tally import Tally
+
+    connection: Any = tinyasgi(app)
+    context = connection._context
+    tally = Tally.open(Config(metrics_bind="127.0.0.1:0"), row=1)
+    Metrics(context, Acceptor(context, None), tally)
+    return connection  # type: ignore[no-any-return]
+
+
 def uvicorn(app: Any) -> asyncio.Protocol:
     from uvicorn.config import Config
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -208,6 +222,8 @@ async def main() -> None:
         for make in (tinyasgi, uvicorn):
             if await fed(make, row):
                 print(row, make.__name__, sep="\t")
+    if await fed(counted, "GET"):
+        print("GET, metrics on", "tinyasgi", sep="\t")
     for row, function in (await layers()).items():
         await layer(function)
         print(row, "tinyasgi", sep="\t")
