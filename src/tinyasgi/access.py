@@ -240,8 +240,11 @@ def _json_line() -> Line:
     getters = [lambda _: iso_time(time.time()), ATOMS["r"], *KEYS.values()]
 
     def show(value: Any) -> str:
-        if type(value) is str:
+        kind = type(value)
+        if kind is str:
             return encode(value)
+        if kind is int or kind is float:
+            return str(value)
         return "null" if value is None else str(value).lower()
 
     return _filled(begin + keys + "}", getters, show)
