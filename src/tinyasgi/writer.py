@@ -30,7 +30,7 @@ LAST = 1.0
 
 
 class AccessLines:
-    """Collects the lines of exchanges for 100 ms: 2 µs each, a log record costs 10."""
+    """Collects the lines of exchanges for 100 ms: 0.6 µs each, a log record costs 10."""
 
     def __init__(self, line: Line, output: "Output", loop: asyncio.AbstractEventLoop) -> None:
         self._line = line
@@ -128,7 +128,7 @@ class Output:
     def write(self, lines: bytearray, patience: float = 0.0) -> None:
         """Takes lines and writes them, each whole; leaves what would have to wait for a reader.
 
-        patience: seconds to wait nevertheless. Raises OSError and ValueError.
+        patience: seconds to wait nevertheless, in all. Raises OSError and ValueError.
         """
         if self._number is None:  # there is no stdout, or somebody has put an object in its place
             if self._file is not None:
@@ -138,10 +138,11 @@ class Output:
             return
         if self._file is sys.stdout:
             self._file.flush()  # what the app has printed is not to be cut by our lines
+        deadline = time.monotonic() + patience
         while lines:
             end = len(lines)
             if self._room is not None:
-                if not self._room.select(patience):
+                if not self._room.select(deadline - time.monotonic()):
                     break
                 end = lines.rfind(b"\n", 0, WHOLE) + 1 or lines.find(b"\n") + 1
             del lines[: os.write(self._number, lines[:end])]
