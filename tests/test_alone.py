@@ -65,6 +65,7 @@ def test_one_more_worker(start: Start, tmp_path: Path) -> None:
     with start() as command:
         who(command.port, 1)
         command.send(signal.SIGTTOU)
+        who(command.port, 1)  # signals that wait together come in the order of their numbers
         command.send(signal.SIGTTIN)
         command.wait_for("2 workers")
         command.wait_for("^.*INFO stopped")
