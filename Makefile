@@ -44,26 +44,24 @@ fuzz: $(VENV)/test.stamp
 autobahn: $(VENV)/test.stamp
 	$(bin)/python tests/autobahn.py $(CASES)
 
-# What the browser test needs, on Debian and its kin.
+# What some tests need, on Debian and its kin.
+install := apt-get -qq update && apt-get -qq install --no-install-recommends -y
+
 browser:
-	apt-get -qq update
-	apt-get -qq install --no-install-recommends -y chromium chromium-driver
+	$(install) chromium chromium-driver
 
-# What tests of TLS ask with, on Debian and its kin.
+# What tests of TLS ask with.
 clients:
-	apt-get -qq update
-	apt-get -qq install --no-install-recommends -y curl openssl
+	$(install) curl openssl
 
-# What checks metrics and alerts, on Debian and its kin. Its service is not needed.
+# What checks metrics and alerts. Its service is not needed.
 promtool:
-	apt-get -qq update
-	apt-get -qq install --no-install-recommends -y prometheus
+	$(install) prometheus
 	-systemctl disable --now prometheus 2>/dev/null
 
-# What the tests of deploy/ need, on Debian and its kin.
+# What the tests of deploy/ need.
 proxies:
-	apt-get -qq update
-	apt-get -qq install --no-install-recommends -y haproxy logrotate nginx-light
+	$(install) haproxy logrotate nginx-light
 
 trials: $(VENV)/test.stamp
 	TRIALS=20 $(bin)/python -m pytest -rP -k 'nothing_fails or only_what' tests/test_supervisor.py tests/test_alone.py
