@@ -101,9 +101,10 @@ def test_auto_names_the_reason(caplog: pytest.LogCaptureFixture) -> None:
     assert "NotImplementedError: no lifespan here" in caplog.text
 
 
-def test_auto_serves_an_app_that_asserts_http() -> None:
+def test_auto_serves_an_app_that_asserts_http(caplog: pytest.LogCaptureFixture) -> None:
     with serve(hello) as server, Client(server) as client:
         assert client.response(GET).body == b"hello"
+    assert caplog.messages == ["the app is served without lifespan: AssertionError"]
 
 
 @pytest.mark.parametrize("lifespan", [refuses, returns_at_once])

@@ -127,4 +127,6 @@ def _is_final(error: BaseException | None) -> bool:
 
 
 def _summary(error: BaseException | None) -> str:
-    return f"{type(error).__name__}: {error}" if error is not None else "it returned at once"
+    if error is None:
+        return "it returned at once"
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
