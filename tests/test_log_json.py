@@ -117,6 +117,41 @@ def test_requests_and_what_goes_wrong_in_them(workers: int, start: Any) -> None:
     }
 
 
+def test_logging_that_the_app_sets_up_without_a_format(start: Any) -> None:
+    app = (
+        """
+import logging, sys
+logging.warning("two\\nlines")  # this alone gives a handler to the root logger
+logging.basicConfig(level="INFO", stream=sys.stdout, force=True)
+logging.info("more\\nlines")
+"""
+        + APP
+    )
+    with start(app=app) as command:
+        get(command.port, "/task")
+        assert command.stop() == 0
+    assert "two\nlines" in [line["message"] for line in objects(command.log)]
+    served = objects(command.output)
+    assert [line["message"] for line in served if line["logger"] == "root"] == ["more\nlines"]
+    (line,) = [line for line in served if line["logger"] == "asyncio"]
+    assert line["exception"] == "KeyError: 'in a task'"
+
+
+def test_format_that_the_app_names(start: Any) -> None:
+    app = (
+        """
+import logging
+logging.basicConfig(format="mine: %(message)s")
+logging.warning("a line")
+"""
+        + APP
+    )
+    with start(app=app) as command:
+        get(command.port, "/")
+        assert command.stop() == 0
+    assert "mine: a line" in command.log.splitlines()
+
+
 def test_worker_that_is_killed(start: Any) -> None:
     with start("--workers", "2") as command:
         os.kill(int(get(command.port, "/").body), signal.SIGKILL)

@@ -197,6 +197,22 @@ def _catch_all() -> None:
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _on_unraisable
     warnings.showwarning = _on_warning
+    logging.basicConfig = _basic_config
+
+
+_plain_basic_config = logging.basicConfig
+
+
+def _basic_config(**options: Any) -> None:
+    """`logging.basicConfig`. Who names no format gets that of all lines.
+
+    `logging.warning` and its like call it when the root logger has no handlers.
+    """
+    if options.keys().isdisjoint({"format", "style", "datefmt", "handlers", "filename"}):
+        handler = logging.StreamHandler(options.pop("stream", None))
+        handler.setFormatter(JSONFormatter())
+        options["handlers"] = [handler]
+    _plain_basic_config(**options)
 
 
 def _on_exception(*error: Any) -> None:
