@@ -214,6 +214,28 @@ def test_certificate_by_name_as_openssl_sees_it(tls: Certificates, tmp_path: Pat
             assert ssl.DER_cert_to_PEM_cert(certificate(file)) in said.decode()
 
 
+def test_name_that_is_not_ascii(start: Start, tls: Certificates, tmp_path: Path) -> None:
+    """Python would print six lines of its own for each, as many as a client likes."""
+    words = []
+    for name in ("a.example", "b.example"):
+        words += ["--ssl-certfile", issue(tls, tmp_path / name, name)]
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.create_default_context()
+    session = context.wrap_bio(incoming, outgoing, server_hostname="uuuu.example")
+    with pytest.raises(ssl.SSLWantReadError):
+        session.do_handshake()
+    data = outgoing.read().replace(b"uuuu.example", "üü.example".encode())
+    with start(*words) as command:
+        for _ in range(2):
+            with Client(command.port) as client:
+                client.send(data)
+                client.rest()
+        assert command.stop() == 0
+    assert command.log.count("no TLS handshake: the server name is not ASCII") == 2
+    assert "ignored" not in command.log
+    assert "Traceback" not in command.log
+
+
 def test_two_kinds_of_key(tls: Certificates, tmp_path: Path) -> None:
     """For the same names: the client gets the kind that it prefers."""
     kind = trustme.KeyType

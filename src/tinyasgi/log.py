@@ -39,12 +39,15 @@ _configured: str | None = None
 def begin(config: Config) -> None:
     """What has to be there before the app is imported. Raises OptionError.
 
-    With JSON, what Python would write to stderr by itself becomes lines of JSON, too.
+    With JSON, what Python would write to stderr by itself becomes lines of JSON, too. Exceptions
+    that it can only ignore are records in any format: a client may cause them.
     """
     global _configured
     if config.log_config is not None and config.log_config != _configured:
         _configure(config.log_config)
         _configured = config.log_config  # a forked worker has it, and maybe the app's on top
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _on_unraisable
     if config.log_format == "json":
         _catch_all()
     with appending("access_log_file", config.access_log_file) as path:
@@ -194,8 +197,6 @@ def _catch_all() -> None:
         sys.excepthook = _on_exception
     if threading.excepthook is threading.__excepthook__:
         threading.excepthook = _on_thread_exception
-    if sys.unraisablehook is sys.__unraisablehook__:
-        sys.unraisablehook = _on_unraisable
     warnings.showwarning = _on_warning
     logging.basicConfig = _basic_config
 
@@ -227,6 +228,8 @@ def _on_thread_exception(args: threading.ExceptHookArgs) -> None:
 
 
 def _on_unraisable(args: Any) -> None:
+    if isinstance(args.exc_value, UnicodeDecodeError) and isinstance(args.object, bytes):
+        return  # a server name of TLS, sent by a client; the handshake fails, and that is told
     error = (args.exc_type, args.exc_value, args.exc_traceback)
     what = args.err_msg or "exception ignored in"
     _server_logger.error("%s %r", what, args.object, exc_info=error)

@@ -237,6 +237,8 @@ def explain(error: ssl.SSLError) -> str:
         return "a request without TLS on a port with TLS"
     if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
         return "the client shows no certificate"
+    if error.reason == "CALLBACK_FAILED":
+        return "the server name is not ASCII, or the choice by it has failed"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the client's certificate is refused: {error.verify_message}"
     return _words(error)
