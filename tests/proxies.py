@@ -133,7 +133,6 @@ class Site:
             "c": ["--port", str(self.c), *tls],
             "d": ["--port", str(self.d), *tls],
         }[name]
-        # words += ["--forwarded-allow-ips", "127.0.0.1,unix"]
         if self.kind == "haproxy" and name in "ab":
             words += ["--proxy-protocol"]
         words += ["--health-path", "/healthz", "--shutdown-delay", "1", "--no-access-log"]
