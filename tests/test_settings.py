@@ -308,6 +308,15 @@ def test_variables_for_others(command: Any) -> None:
     assert config == Config()
 
 
+@pytest.mark.parametrize("service", ["DB", "WS", "PROXY", "WORKERS", "HEALTH", "LOGS"])
+def test_services_whose_names_begin_alike(service: str, command: Any) -> None:
+    """What Kubernetes says of `tinyasgi-db` is no slip."""
+    port = f"TINYASGI_{service}_PORT"
+    names = {f"TINYASGI_{service}_SERVICE_HOST": "10.0.0.1", f"{port}_80_TCP_ADDR": "10.0.0.1"}
+    for protocol in ("tcp", "udp", "sctp"):
+        assert command("m:a", **names, **{port: f"{protocol}://10.0.0.1:80"})[1] == Config()
+
+
 # What is printed.
 
 

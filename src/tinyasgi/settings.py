@@ -22,6 +22,8 @@ _TABLE = re.compile(rb"""\btool["']?\s*(?:\.\s*["']?tinyasgi|[]=])""")
 #: What is shown instead of a secret.
 MASK = "***"
 _PREFIX = "TINYASGI_"
+#: How values begin that Kubernetes gives for the port of a Service.
+_SERVICE = ("tcp://", "udp://", "sctp://")
 
 
 class Setting(NamedTuple):
@@ -108,18 +110,20 @@ def _read(name: str, setting: Setting) -> Setting:
 def _from_environment(environment: Mapping[str, str], where: str = "") -> dict[str, Setting]:
     """What the variables of an environment say; empty is not given.
 
-    Nor is what begins with tcp://. For a Service that is called tinyasgi, Kubernetes gives each
-    pod a TINYASGI_PORT=tcp://10.0.0.1:80.
+    Nor is what begins with tcp://. For Services that are called tinyasgi and tinyasgi-db,
+    Kubernetes gives each pod a TINYASGI_PORT=tcp://10.0.0.1:80 and a TINYASGI_DB_PORT like it.
     """
     found = {}
     for variable, name in _VARIABLES.items():
         value = environment.get(variable)
-        if value and not value.startswith("tcp://"):
+        if value and not value.startswith(_SERVICE):
             found[name] = Setting(variable + where, value)
     # A name that is only like one of ours is a slip; others, as TINYASGI_VERSION, are not for us.
-    for variable in environment:
+    for variable, value in environment.items():
         word = variable.removeprefix(_PREFIX)
-        if word != variable and variable not in _VARIABLES and variable != "TINYASGI_WORKER":
+        if word == variable or variable in _VARIABLES or value.startswith(_SERVICE):
+            continue
+        if variable != "TINYASGI_WORKER":
             known = [name.removeprefix(_PREFIX) for name in _VARIABLES]
             if near := difflib.get_close_matches(word, known, 1, 0.7):
                 raise UnknownOption(variable + where, _PREFIX + near[0])
