@@ -278,6 +278,12 @@ def test_wrong_line_of_an_env_file(text: str, said: str, capsys: Any) -> None:
     assert said in refuse(capsys, "m:a", "--env-file=vars")
 
 
+def test_env_file_as_windows_writes_it(command: Any) -> None:
+    Path("vars").write_bytes(b"\xef\xbb\xbfTINYASGI_PORT=1\r\nTINYASGI_HOST=a\r\n")
+    config = command("m:a", "--env-file=vars")[1]
+    assert (config.port, config.host) == (1, "a")
+
+
 def test_env_file_that_is_not_there(capsys: Any) -> None:
     assert "can't be read from 'none'" in refuse(capsys, "m:a", "--env-file=none")
 

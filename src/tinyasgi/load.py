@@ -57,10 +57,11 @@ def read_environment(path: str) -> None:
 def read_lines(path: str) -> dict[str, str]:
     """What the lines NAME=VALUE of a file say; the first counts. Raises LoadError.
 
-    `export ` before a name, quotes around a value and lines that begin with # mean nothing.
+    `export ` before a name, quotes around a value, lines that begin with # and a byte order mark
+    mean nothing.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             lines = [line.strip() for line in file]
     except (OSError, UnicodeDecodeError) as error:
         raise LoadError(f"the environment can't be read from {path!r}: {error}") from None
