@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +262,22 @@ def test_what_is_overridden_is_not_judged(command: Any) -> None:
     assert command("m:a", "--port", "1", TINYASGI_PORT="b")[1].port == 1
 
 
+@contextmanager
+def pipe(text: str) -> Iterator[str]:
+    """The name of a pipe that holds a text, as a shell makes it for <(command)."""
+    reader, writer = os.pipe()
+    with open(reader):
+        with open(writer, "w") as file:
+            file.write(text)
+        yield f"/dev/fd/{reader}"
+
+
+def test_config_from_a_pipe(command: Any) -> None:
+    """It is read once."""
+    with pipe("port = 1") as path:
+        assert command("m:a", "--config", path)[1].port == 1
+
+
 # The environment, and lines for it.
 
 
@@ -282,6 +300,13 @@ def test_env_file_as_windows_writes_it(command: Any) -> None:
     Path("vars").write_bytes(b"\xef\xbb\xbfTINYASGI_PORT=1\r\nTINYASGI_HOST=a\r\n")
     config = command("m:a", "--env-file=vars")[1]
     assert (config.port, config.host) == (1, "a")
+
+
+def test_env_file_from_a_pipe(capsys: Any) -> None:
+    """The app would get nothing of it."""
+    with pipe("A=1") as path:
+        line = refuse(capsys, "m:a", f"--env-file={path}")
+    assert f"--env-file: '{path}' is not a file that can be read again" in line
 
 
 def test_env_file_that_is_not_there(capsys: Any) -> None:

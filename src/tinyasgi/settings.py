@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import os
 import re
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -69,7 +70,9 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str
     file = _from_file(above.pop("config", None))
     found = file | above
     if "env_file" in found:
-        path = _read("env_file", found["env_file"]).value
+        name, path = _read("env_file", found["env_file"])
+        if os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode):
+            raise OptionError(name, path, "a file that can be read again, as each worker does")
         inner = _from_environment(read_lines(path), f" in {path}")
         for name in inner.keys() & {"config", "env_file"}:
             raise OptionError(*inner[name], "possible there: it says which files are read")
@@ -81,7 +84,8 @@ def hint(name: str, given: Mapping[str, Any], environment: Mapping[str, str]) ->
     """What is said of an option, as far as it is known while what is said of others is wrong."""
     value = given.get(name) or environment.get(environment_name(name))
     files = (given.get("config"), environment.get(environment_name("config")), *FILES)
-    for path in filter(os.path.exists, filter(None, () if value else files)):
+    # A pipe can be read only once, and not for a hint.
+    for path in filter(os.path.isfile, filter(None, () if value else files)):
         with suppress(OptionError):
             table = _table(Setting("--config", path)) or {}
             value = value or table.get(name, table.get(name.replace("_", "-")))
