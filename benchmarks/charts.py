@@ -36,7 +36,7 @@ STYLE = (
     "<style>svg{--ink:#1f2328;--grid:#d1d9e0}"
     "@media(prefers-color-scheme:dark){svg{--ink:#e6edf3;--grid:#3d444d}}</style>"
 )
-SETTINGS = {
+SETTINGS: Any = {  # for types, of keys that matplotlib lists
     "axes.edgecolor": GRID,
     "axes.labelcolor": INK,
     "axes.spines.right": False,
