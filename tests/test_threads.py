@@ -119,16 +119,30 @@ def test_no_further_thread_to_be_had(
     pool: Callable[[int], Threads], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = pool(2)
-    first, second = Task(), Task()
+    first, waiting, second = Task(), Task(), Task()
     threads.run(first)
     thread = first.thread
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse_to_start)
-        with pytest.raises(RuntimeError):
-            threads.run(Task())
+        assert not threads.run(waiting)
+    assert threads.withdraw(waiting)
     threads.run(second)
     assert second.thread is not thread
     first.end.set()
+    second.end.set()
+
+
+def test_jobs_have_the_threads_that_there_are(
+    pool: Callable[[int], Threads], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = pool(2)
+    first, second = Task(), Task()
+    threads.run(first)
+    thread = first.thread
+    monkeypatch.setattr(threading.Thread, "start", refuse_to_start)
+    assert not threads.run(second)
+    first.end.set()
+    assert second.thread is thread
     second.end.set()
 
 

@@ -39,7 +39,7 @@ class Threads:
     def run(self, job: Job) -> bool:
         """Has a job run by a thread; whether there is one to spare.
 
-        Raises RuntimeError when the system gives no thread.
+        Raises RuntimeError when the system gives no thread, and there is none.
         """
         with self._lock:
             spare = bool(self._idle) or self._count < self._most
@@ -49,6 +49,8 @@ class Threads:
             try:
                 self._start()
             except RuntimeError:
+                if self._count:  # the jobs have the threads that there are
+                    return False
                 self.withdraw(job)
                 raise
         return spare
@@ -110,7 +112,7 @@ class Threads:
                 else:
                     self._idle.append(bell)
             if start:
-                with suppress(RuntimeError):  # the jobs have the threads that there are
+                with suppress(RuntimeError):  # as in `run`
                     self._start()
             if job is None:
                 bell.get()
