@@ -5,6 +5,7 @@ import io
 import ssl
 import sys
 import threading
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -523,6 +524,16 @@ def test_faults(serve: Any, app: Any, error: type[Exception], said: str) -> None
         assert told[0].exc_info[1] is errors[0]
 
 
+def test_a_cancelled_error_of_the_app_is_a_fault(serve: Any) -> None:
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        raise CancelledError
+
+    with serve(app) as server, Client(server) as http:
+        with server.expect(RuntimeError) as errors:
+            assert http.response(GET).status == 500
+        assert isinstance(errors[0].__cause__, CancelledError)
+
+
 def test_a_traceback_leads_to_the_app(serve: Any) -> None:
     with serve(raises_at_once) as server, Client(server) as http:
         with server.expect(LookupError) as errors:
@@ -603,11 +614,13 @@ def test_errors_are_records(serve: Any, caplog: pytest.LogCaptureFixture) -> Non
         errors.write("\n")
         errors.write("six")
         errors.flush()
+        errors.write("seven")
         return hello(environ, start_response)
 
-    responds(serve, app)
+    with serve(app) as server, Client(server) as http:
+        assert http.response(GET).body == b"hello"
     told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert told == ["one 2", "three", "four\nfive", "six"]
+    assert told == ["one 2", "three", "four\nfive", "six", "seven"]
 
 
 # Threads.

@@ -184,17 +184,28 @@ class _Call:
 
     def run(self, app: WSGIApp, values: Environ) -> None:
         """Calls the app and posts its response."""
+        errors = values["wsgi.errors"]
         try:
-            result = app(values, self._start_response)
             try:
-                self._respond(iter(result), values["REQUEST_METHOD"] == "HEAD")
+                self._run(app, values)
             finally:
-                if (close := getattr(result, "close", None)) is not None:
-                    close()
+                errors.flush()  # what was written without a line end
+        except asyncio.CancelledError as error:
+            # Of a loop within the app. In this loop it would say that the request is cancelled.
+            self._error = RuntimeError("the app raised CancelledError")
+            self._error.__cause__ = error
         except BaseException as error:
             self._error = error
         with suppress(RuntimeError):  # the loop is closed
             self._post(END)
+
+    def _run(self, app: WSGIApp, values: Environ) -> None:
+        result = app(values, self._start_response)
+        try:
+            self._respond(iter(result), values["REQUEST_METHOD"] == "HEAD")
+        finally:
+            if (close := getattr(result, "close", None)) is not None:
+                close()
 
     def read(self) -> tuple[bytes, bool]:
         """A further piece of the request body, and whether there is more. Raises OSError."""
