@@ -88,6 +88,13 @@ def test_wrong_value(given: dict[str, Any], allowed: str) -> None:
     assert isinstance(raised.value, ValueError)
 
 
+def test_secret() -> None:
+    """It is in no message and no representation, which may end up in a log."""
+    assert "sesame" not in repr(Config(ssl_keyfile_password="sesame"))
+    with pytest.raises(OptionError, match=r"^ssl_keyfile_password: '\*\*\*' is not a text$"):
+        Config(ssl_keyfile_password=b"sesame")  # type: ignore[arg-type]
+
+
 def test_unknown_option() -> None:
     with pytest.raises(TypeError, match="prot"):
         Config(prot=80)  # type: ignore[call-arg]

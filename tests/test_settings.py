@@ -206,6 +206,10 @@ def test_value_in_a_file(text: str, name: str, value: Any, command: Any) -> None
         ("http = 'fast'", "http in tinyasgi.toml: 'fast' is not one of auto, httptools, h11"),
         ("app = 1", "app in tinyasgi.toml: 1 is not a text"),
         ("ssl-keyfile-password = 1234", "ssl-keyfile-password in tinyasgi.toml: '***' is not"),
+        (
+            "ssl-keyfile-password = '1234'\nssl_keyfile_password = '1234'",
+            "ssl_keyfile_password in tinyasgi.toml: '***' is not possible beside",
+        ),
         ("prot = 1", "there is no option prot in tinyasgi.toml, did you mean port?"),
         ("no-access-log = true", "no option no-access-log in tinyasgi.toml, did you mean access-"),
         ("zzzzzzz = 1", "there is no option zzzzzzz in tinyasgi.toml; --help lists"),
@@ -232,8 +236,8 @@ def test_wrong_file(show: list[str], text: str, said: str, capsys: Any) -> None:
     [
         ("[tool.tinyasgi]\nprot = 1", "there is no option prot in pyproject.toml, did you mean"),
         ("[tool.tinyasgi]\nport = 'a'", "port in pyproject.toml: 'a' is not"),
-        ("[tool]\ntinyasgi = 1", "tool.tinyasgi in pyproject.toml: 1 is not a table"),
-        ("[[tool.tinyasgi]]\nport = 1", "tool.tinyasgi in pyproject.toml: [{'port': 1}] is not a"),
+        ("[tool]\ntinyasgi = 1", "tool.tinyasgi in pyproject.toml: 'int' is not a table"),
+        ("[[tool.tinyasgi]]\nport = 1", "tool.tinyasgi in pyproject.toml: 'list' is not a table"),
         ("[tool.tinyasgi]\nport", "'pyproject.toml' is not usable: "),
     ],
 )

@@ -306,7 +306,7 @@ class Config:
                 value = kind.parse(value or "")  # one, or none
                 object.__setattr__(self, field.name, value)
             if not (value is None and field.default is None) and not kind.accepts(value):
-                raise OptionError(field.name, value, kind.allowed)
+                raise OptionError(field.name, kind.told(value), kind.allowed)
         object.__setattr__(self, "root_path", as_root(self.root_path))
         if len(self.ssl_keyfile) > len(self.ssl_certfile):
             needed = "a certificate for each ssl_keyfile"

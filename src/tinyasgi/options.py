@@ -15,12 +15,17 @@ __all__ = [
     "FIELD_NAME",
     "FLAG",
     "FUNCTION",
+    "MASK",
     "MODE",
     "PATH",
     "PATHS",
 ]
 __all__ += ["PATTERNS", "PEERS", "SECONDS", "SECRET", "TEXT", "TEXTS", "URL_PATH", "Kind"]
 __all__ += ["OptionError", "UnknownOption", "as_root", "choice", "name_of", "number", "option"]
+
+
+#: What is told instead of a secret.
+MASK = "***"
 
 
 class OptionError(ValueError):
@@ -52,6 +57,12 @@ class Kind:
     """The text that stands for a value."""
     repeatable: bool = False
     """The option may be given more than once; in the environment, one text a line."""
+    secret: bool = False
+    """Values are not to be shown."""
+
+    def told(self, value: Any) -> Any:
+        """A value as messages tell it."""
+        return MASK if self.secret else value
 
 
 def choice(*words: str, **aliases: str) -> Kind:
@@ -160,8 +171,7 @@ def _is_time(value: Any) -> bool:
 
 
 TEXT = Kind("a text", "TEXT", str, _is_text)
-#: A text that is not to be shown.
-SECRET = Kind("a text", "TEXT", str, _is_text)
+SECRET = Kind("a text", "TEXT", str, _is_text, secret=True)
 PATH = Kind("a path", "PATH", str, _is_text)
 #: A path of requests, without what `root_path` puts before it.
 URL_PATH = Kind("a path that begins with /", "PATH", str, _is_url_path)
@@ -218,7 +228,7 @@ def option(default: Any, kind: Kind, text: str, *, heading: str = "", variable: 
     variable: another name in the environment, beside the one that follows from the field's.
     """
     metadata = {"kind": kind, "help": text, "heading": heading, "variable": variable}
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata, repr=not kind.secret)
 
 
 def name_of(option: str, function: Callable[..., Any]) -> str:

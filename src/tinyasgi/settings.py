@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from . import __version__
 from .config import Config
 from .load import read_lines
-from .options import MODE, SECRET, TEXT, Kind, OptionError, UnknownOption
+from .options import MASK, MODE, TEXT, Kind, OptionError, UnknownOption
 
 __all__ = ["Setting", "environment_name", "hint", "option_name", "render", "settle"]
 
@@ -20,8 +20,6 @@ __all__ = ["Setting", "environment_name", "hint", "option_name", "render", "sett
 FILES = ("tinyasgi.toml", "pyproject.toml")
 #: Where a pyproject.toml may have [tool.tinyasgi], so that it has to be parsed. That takes 5 ms.
 _TABLE = re.compile(rb"""\btool["']?\s*(?:\.\s*["']?tinyasgi|[]=])""")
-#: What is shown instead of a secret.
-MASK = "***"
 _PREFIX = "TINYASGI_"
 #: How values begin that Kubernetes gives for the port of a Service.
 _SERVICE = ("tcp://", "udp://", "sctp://")
@@ -108,7 +106,7 @@ def _read(name: str, setting: Setting) -> Setting:
             return setting._replace(value=read)
     except (TypeError, ValueError):
         pass
-    raise OptionError(setting.name, MASK if kind is SECRET else value, kind.allowed)
+    raise OptionError(setting.name, kind.told(value), kind.allowed)
 
 
 def _from_environment(environment: Mapping[str, str], where: str = "") -> dict[str, Setting]:
@@ -154,7 +152,8 @@ def _from_file(named: Setting | None) -> dict[str, Setting]:
             near = difflib.get_close_matches(name, _KINDS, 1)
             raise UnknownOption(setting.name, *[other.replace("_", "-") for other in near])
         if name in found:
-            raise OptionError(*setting, f"possible beside {found[name].name}")
+            told = _KINDS[name].told(value)
+            raise OptionError(setting.name, told, f"possible beside {found[name].name}")
         found[name] = setting
     return found
 
@@ -176,7 +175,8 @@ def _table(named: Setting) -> dict[str, Any] | None:
     for key in () if whole else ("tool", "tinyasgi"):
         content = content.get(key) if isinstance(content, dict) else None
     if not isinstance(content, dict | None):
-        raise OptionError(f"tool.tinyasgi in {path}", content, "a table")
+        # Its type, for a secret may be in it.
+        raise OptionError(f"tool.tinyasgi in {path}", type(content).__name__, "a table")
     return content
 
 
@@ -195,7 +195,7 @@ def _line(name: str, value: Any, found: Mapping[str, Setting]) -> str:
     if value is None:
         text, source = f"# {key}", "not given"
     else:
-        text = f"# {key} = {MASK}" if kind is SECRET else f"{key} = {_toml(value, kind)}"
+        text = f"# {key} = {MASK}" if kind.secret else f"{key} = {_toml(value, kind)}"
         source = found[name].name if name in found else "default"
     return f"{text:<36}  # {source}"
 
