@@ -45,6 +45,12 @@ def test_hosts(count: int) -> None:
     assert x509.hosts(certificate(names=names)) == (*hosts, "upper")
 
 
+def test_host_that_is_not_ascii() -> None:
+    """As openssl writes it when it is told to; the others are good."""
+    whole = certificate(names=[peer.DNSName("bbcher.example"), peer.DNSName("a.example")])
+    assert x509.hosts(whole.replace(b"bbcher", "bücher".encode("latin-1"))) == ("a.example",)
+
+
 def test_no_hosts() -> None:
     assert x509.hosts(certificate()) == ()
     assert x509.hosts(certificate(names=[peer.RFC822Name("me@a.example")])) == ()

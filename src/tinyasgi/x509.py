@@ -53,7 +53,10 @@ SPECIAL = re.compile(r'[\x00-\x1f\x7f"+,;<>\\]|^[ #]| $')
 
 
 def hosts(certificate: bytes) -> tuple[str, ...]:
-    """The DNS names of subjectAltName (§4.2.1.6), lower-case, also those like `*.example.org`."""
+    """The DNS names of subjectAltName (§4.2.1.6), lower-case, also those like `*.example.org`.
+
+    They are ASCII; of one that is not, as tools let it pass, no client can ask for the host.
+    """
     *_, (tag, content) = _fields(certificate)
     if tag != EXTENSIONS:
         return ()
@@ -62,7 +65,8 @@ def hosts(certificate: bytes) -> tuple[str, ...]:
         (_, kind), *_, (_, value) = _values(extension)
         if kind == SUBJECT_ALT_NAME:
             ((_, names),) = _values(value)
-            return tuple(n.decode("ascii").lower() for tag, n in _values(names) if tag == DNS_NAME)
+            found = [name for tag, name in _values(names) if tag == DNS_NAME]
+            return tuple(name.decode().lower() for name in found if name.isascii())
     return ()
 
 
