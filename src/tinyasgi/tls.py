@@ -226,6 +226,8 @@ def _load_pair(context: ssl.SSLContext, pair: _Pair, password: str | None) -> No
         raise OptionError(name, file, reason) from None
     except OSError as error:
         raise OptionError(name, file, f"usable: {_words(error)}") from None
+    except ValueError:  # more than 1024 bytes, or no UTF-8
+        raise OptionError(name, file, "readable with ssl_keyfile_password") from None
 
 
 # Handshakes that fail.
