@@ -152,7 +152,9 @@ def test_key_with_password(tls: Certificates, tmp_path: Path) -> None:
     for password in ("wrong", None, "wrong" * 1024, "wrong\udcff"):
         with pytest.raises(OptionError) as raised:
             Server(hello, ssl_certfile=cert, ssl_keyfile=key, ssl_keyfile_password=password)
-        assert str(raised.value) == f"ssl_keyfile: '{key}' is not readable with ssl_keyfile_password"
+        assert (
+            str(raised.value) == f"ssl_keyfile: '{key}' is not readable with ssl_keyfile_password"
+        )
 
 
 @pytest.mark.parametrize(
@@ -400,6 +402,19 @@ def test_files_behind_a_link(attentive: None, tls: Certificates, tmp_path: Path)
         assert shown(server, None) == certificate(crt) != before
 
 
+def test_files_of_an_app_that_changes_its_directory(
+    attentive: None, tls: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    issue(tls, tmp_path / "cert.pem", "localhost")
+    shutil.copy(tls.ca_certs, "ca.pem")
+    options = {"ssl_certfile": "cert.pem", "ssl_keyfile": "cert.pem", "ssl_ca_certs": "ca.pem"}
+    with serve(hello, **options, ssl_cert_reqs="optional", lifespan="off") as server:
+        monkeypatch.chdir("/")
+        issue(tls, tmp_path / "cert.pem", "localhost")
+        assert shown(server, None) == certificate(str(tmp_path / "cert.pem"))
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_no_session_outlives_a_certificate(
     version: ssl.TLSVersion, attentive: None, tls: Certificates, tmp_path: Path
@@ -577,6 +592,7 @@ def test_hup_of_a_lone_process(start: Start, tls: Certificates, tmp_path: Path) 
         command.wait_for("shutdown of")
         assert shown(port, None) == certificate(str(file)) != before
         assert command.stop() == 0
+        assert all(line.strip() for line in command.log.splitlines())
 
 
 def test_workers_see_that_a_file_changes(start: Start, tls: Certificates, tmp_path: Path) -> None:
