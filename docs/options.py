@@ -24,8 +24,9 @@ Each option has four names:
   `timeout_head=5`.
 
 Flags are said as `--access-log` or `--no-access-log`, elsewhere as `true` or `false`. An option
-that is repeatable takes one value a line in the environment, and a list in a file. Times are in
-seconds, sizes in bytes. The app itself can be given as `TINYASGI_APP`, or as `app` in a file.
+that is repeatable takes one value a line in the environment, and a list in a file and in Python.
+Times are in seconds, sizes in bytes. The app itself can be given as `TINYASGI_APP`, or as `app` in
+a file.
 """
 
 

@@ -88,6 +88,15 @@ def test_wrong_value(given: dict[str, Any], allowed: str) -> None:
     assert isinstance(raised.value, ValueError)
 
 
+def test_several_values() -> None:
+    """A list, a tuple or a str becomes a tuple."""
+    config = Config(ssl_certfile=["a", "b"], ssl_keyfile="a\nb", bind=(":80",))
+    assert config.ssl_certfile == config.ssl_keyfile == ("a", "b")
+    assert hash(config.replace(header=[("a", "b")])) == hash(config.replace(header="a: b"))
+    with pytest.raises(OptionError, match=r"^bind: \('x',\) is not an address"):
+        Config(bind=["x"])
+
+
 def test_secret() -> None:
     """It is in no message and no representation, which may end up in a log."""
     assert "sesame" not in repr(Config(ssl_keyfile_password="sesame"))

@@ -27,6 +27,7 @@ from .options import (
     TEXTS,
     URL_PATH,
     OptionError,
+    Several,
     as_root,
     choice,
     name_of,
@@ -103,7 +104,7 @@ class Config:
     uds_mode: int = option(0o666, MODE, "permissions of the unix socket")
     uds_group: str | None = option(None, TEXT, "group of the unix socket, by name or number")
     fd: int | None = option(None, _COUNT, "descriptor of a bound socket to listen on instead")
-    bind: tuple[str, ...] = option(
+    bind: Several[str] = option(
         (),
         ADDRESSES,
         "where to listen instead: HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N; repeatable",
@@ -140,13 +141,13 @@ class Config:
     reload: bool = option(
         False, FLAG, "start the app anew when its files change", heading="Development"
     )
-    reload_dir: tuple[str, ...] = option(
+    reload_dir: Several[str] = option(
         (), TEXTS, "directory to watch, by default the current one and that of the app; repeatable"
     )
-    reload_include: tuple[str, ...] = option(
+    reload_include: Several[str] = option(
         (), TEXTS, "pattern of files to watch besides `*.py`; repeatable"
     )
-    reload_exclude: tuple[str, ...] = option(
+    reload_exclude: Several[str] = option(
         (), TEXTS, "pattern of files and directories not to watch; repeatable"
     )
     debug_blocking: float | None = option(
@@ -219,7 +220,7 @@ class Config:
         _FORWARDED,
         "fields in which they say it: X-Forwarded-*, or Forwarded (RFC 7239)",
     )
-    forwarded_allow_ips: tuple[str, ...] = option(
+    forwarded_allow_ips: Several[str] = option(
         ("127.0.0.1", "::1", "unix"),
         PEERS,
         "proxies that are trusted: addresses and networks, unix for unix sockets, * for all;"
@@ -238,7 +239,7 @@ class Config:
         "field of requests and responses for an id, which is taken from trusted proxies, else made",
     )
 
-    header: tuple[tuple[str, str], ...] = option(
+    header: Several[tuple[str, str]] = option(
         (),
         FIELDS,
         "default response field, which an app may replace; repeatable",
@@ -265,7 +266,7 @@ class Config:
         "default, common, combined, json, or a format of gunicorn's atoms; by default json with"
         " `--log-format json`",
     )
-    access_log_exclude: tuple[str, ...] = option(
+    access_log_exclude: Several[str] = option(
         (),
         PATTERNS,
         "path, or pattern of paths as `/static/*`, whose successes (2xx) are not logged;"
@@ -275,14 +276,14 @@ class Config:
         "-", PATH, "file to append access lines to; -: stdout; USR1 opens it again"
     )
 
-    ssl_certfile: tuple[str, ...] = option(
+    ssl_certfile: Several[str] = option(
         (),
         PATHS,
         "certificate chain, PEM; with it the server speaks TLS; repeatable: a client gets the one"
         " for the name that it asks for, else the first",
         heading="TLS",
     )
-    ssl_keyfile: tuple[str, ...] = option(
+    ssl_keyfile: Several[str] = option(
         (),
         PATHS,
         "private key, PEM, unless certfile has it; repeatable, in the order of the certificates",
@@ -292,7 +293,7 @@ class Config:
     ssl_cert_reqs: str = option("none", _CERT_REQS, "whether clients show a certificate")
     ssl_ciphers: str | None = option(None, TEXT, "ciphers for TLS 1.2, in OpenSSL's notation")
     ssl_min_version: str = option("1.2", _TLS_VERSIONS, "lowest version of TLS")
-    ssl_context_factory: ContextFactory | str | None = option(  # noqa: RUF009  # is immutable
+    ssl_context_factory: ContextFactory | str | None = option(
         None,
         FUNCTION,
         "function that makes the TLS context; it gets the options, and a function that makes the"
@@ -302,8 +303,8 @@ class Config:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value, kind = getattr(self, field.name), field.metadata["kind"]
-            if kind.repeatable and (value is None or isinstance(value, str)):
-                value = kind.parse(value or "")  # one, or none
+            if kind.repeatable and (value is None or isinstance(value, str | list)):
+                value = tuple(value) if isinstance(value, list) else kind.parse(value or "")
                 object.__setattr__(self, field.name, value)
             if not (value is None and field.default is None) and not kind.accepts(value):
                 raise OptionError(field.name, kind.told(value), kind.allowed)

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from .parsers import TOKEN
 
@@ -21,7 +21,18 @@ __all__ = [
     "PATHS",
 ]
 __all__ += ["PATTERNS", "PEERS", "SECONDS", "SECRET", "TEXT", "TEXTS", "URL_PATH", "Kind"]
-__all__ += ["OptionError", "UnknownOption", "as_root", "choice", "name_of", "number", "option"]
+__all__ += ["OptionError", "Several", "UnknownOption"]
+__all__ += ["as_root", "choice", "name_of", "number", "option"]
+
+
+T = TypeVar("T")
+
+
+class Several(Protocol[T]):
+    """The type of a repeatable option: always a tuple, but also a list or a str may be given."""
+
+    def __get__(self, instance: object, owner: type) -> tuple[T, ...]: ...
+    def __set__(self, instance: object, value: str | list[T] | tuple[T, ...]) -> None: ...
 
 
 #: What is told instead of a secret.
