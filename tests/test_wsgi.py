@@ -720,6 +720,31 @@ def test_cancel_on_disconnect(serve: Any) -> None:
         assert ended.wait(PATIENCE)
 
 
+def test_a_read_that_is_cancelled(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Answers(SimpleQueue[Any]):
+        def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+            super().put(item)  # and the thread that waits for it is the next one that runs
+            assert failed.wait(PATIENCE)
+
+    failures, failed = [], threading.Event()
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        try:
+            environ["wsgi.input"].read()
+        except Exception as error:
+            failures.append(type(error))
+            failed.set()
+        return hello(environ, start_response)
+
+    monkeypatch.setattr("tinyasgi.wsgi.SimpleQueue", Answers)
+    with serve(app, timeout_graceful_shutdown=0) as server, Client(server) as http:
+        http.send(CHUNKED + b"1\r\nx\r\n")
+        wait_until(lambda: server.server._context.running)
+        server.stop()
+        assert failed.wait(PATIENCE)
+    assert failures == [ClientDisconnected]
+
+
 # The stop.
 
 

@@ -89,8 +89,8 @@ class WSGI:
         try:
             await call.serve(receive, send)
         except asyncio.CancelledError:
-            call.failure = ClientDisconnected("the request was cancelled")
-            if not self._threads.withdraw(job):  # the app hears of it when it reads or writes
+            call.cancel()
+            if not self._threads.withdraw(job):
                 with suppress(ClientDisconnected):
                     await call.serve(receive, send)
             raise
@@ -136,6 +136,9 @@ class _Call:
                     answer = await self._act(item, receive, send)
             except Exception as error:
                 self.failure = error
+            except BaseException:
+                self.cancel()  # before the thread has its answer
+                raise
             finally:
                 if item is READ or item is SENT:
                     self._answers.put(answer)
@@ -146,6 +149,10 @@ class _Call:
                 raise ended
             finally:
                 del ended  # its traceback leads back to here
+
+    def cancel(self) -> None:
+        """The task of the request is cancelled: the app hears of it when it reads or writes."""
+        self.failure = ClientDisconnected("the request was cancelled")
 
     async def _next(self) -> Any:
         while not self._posted:
