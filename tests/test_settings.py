@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -406,6 +407,21 @@ def test_texts_are_quoted(text: str, command: Any, capsys: Any) -> None:
 def test_path_that_is_not_utf8() -> None:
     found = settle({"app_dir": "\udcff"}, {})
     assert r'"\\udcff"' in render(None, Config(app_dir="\udcff"), found)
+
+
+def test_print_to_what_is_ascii(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed has the encoding of TOML, and names of files can have none."""
+    write(**{"\udcff__toml": "root-path = '/é'"})
+    words = ["m:a", "--config", "\udcff.toml"]
+    with (
+        Path("tinyasgi.toml").open("w", encoding="ascii") as output,
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr(sys, "stdout", output)
+        with pytest.raises(SystemExit) as leaving:
+            main([*words, "--print-config"])
+    assert not leaving.value.code
+    assert command() == command(*words)
 
 
 def test_print_without_an_app(capsys: Any) -> None:

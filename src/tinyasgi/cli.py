@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (OptionError, LoadError) as error:
         parser.error(str(error))
     if show:
-        print(settings.render(app, config, found))
+        text = settings.render(app, config, found) + "\n"
+        # TOML is UTF-8, whatever the terminal is.
+        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
         sys.exit()
     if not app:
         parser.error("which app? say tinyasgi module:attribute")
