@@ -136,7 +136,7 @@ def test_unix_socket(tmp_path: Path) -> None:
 
     path = str(tmp_path / "socket")
     with tinyasgi.testing.serve(validated(app), uds=path, interface="wsgi"), Client(path) as http:
-        assert http.response(GET).body == b"['localhost', '80', None]"
+        assert http.response(GET).body == b"['localhost', '80', '']"
 
 
 def test_tls() -> None:

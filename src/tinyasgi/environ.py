@@ -53,10 +53,10 @@ def environ(scope: Scope, multithread: bool) -> Environ:
         "wsgi.file_wrapper": _file_wrapper,
         "asgi.scope": scope,
     }
-    if scope["client"] is not None:
-        environ["REMOTE_ADDR"], port = scope["client"]
-        if port:  # else a proxy has not said it
-            environ["REMOTE_PORT"] = str(port)
+    # A peer on a unix socket has no address, but apps look for one (RFC 3875 §4.1.8).
+    environ["REMOTE_ADDR"], port = scope["client"] or ("", 0)
+    if port:  # else a proxy has not said it
+        environ["REMOTE_PORT"] = str(port)
     for name, value in scope["headers"]:
         if key := _keys[name]:
             text = value.decode("latin-1")
