@@ -92,8 +92,16 @@ OPTIONS: list[tuple[str, str | None, Any]] = [
 ]
 
 
+#: What some can't be given without.
+NEEDED = {"ssl_keyfile": ["ssl_certfile"], "ssl_cert_reqs": ["ssl_certfile", "ssl_ca_certs"]}
+
+
 def dashed(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def needed(name: str) -> list[str]:
+    return [f"{dashed(other)}=some.pem" for other in NEEDED.get(name, [])]
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +153,7 @@ def test_table_is_complete() -> None:
 
 @pytest.mark.parametrize(("name", "text", "value"), OPTIONS, ids=[row[0] for row in OPTIONS])
 def test_option(command: Any, name: str, text: str | None, value: Any) -> None:
-    more = ["--ssl-certfile", "cert.pem"] if name == "ssl_keyfile" else []
+    more = needed(name)
     if text is None:
         words = [dashed(name) if value else dashed(f"no_{name}")]
     else:
@@ -160,7 +168,7 @@ def test_option(command: Any, name: str, text: str | None, value: Any) -> None:
 
 @pytest.mark.parametrize(("name", "text", "value"), OPTIONS, ids=[row[0] for row in OPTIONS])
 def test_environment(command: Any, name: str, text: str | None, value: Any) -> None:
-    environment = {"TINYASGI_SSL_CERTFILE": "cert.pem"} if name == "ssl_keyfile" else {}
+    environment = {f"TINYASGI_{other.upper()}": "some.pem" for other in NEEDED.get(name, [])}
     environment[f"TINYASGI_{name.upper()}"] = str(value) if text is None else text
     _, config = command("module:app", **environment)
     assert getattr(config, name) == value
@@ -214,7 +222,8 @@ def test_bind_is_repeatable(command: Any) -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("0", "none"), ("1", "optional"), ("2", "required")])
 def test_numbers_for_certificates(command: Any, text: str, value: str) -> None:
-    assert command("--ssl-cert-reqs", text, "module:app")[1].ssl_cert_reqs == value
+    words = ["--ssl-cert-reqs", text, *needed("ssl_cert_reqs")]
+    assert command(*words, "module:app")[1].ssl_cert_reqs == value
 
 
 # Wrong ones: one line, exit code 2.

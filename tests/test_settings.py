@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from helpers import Command
-from test_cli import OPTIONS, alone, command, dashed, refuse
+from test_cli import OPTIONS, alone, command, dashed, needed, refuse
 
 from tinyasgi import Config
 from tinyasgi.cli import main
@@ -175,7 +175,7 @@ def test_pyproject_of_others_is_not_parsed(tmp_path: Path) -> None:
         ("bind = ':80'", "bind", (":80",)),
         ("bind = []", "bind", ()),
         ("header = ['A: 1', 'B: 2']", "header", (("A", "1"), ("B", "2"))),
-        ("ssl-cert-reqs = '2'", "ssl_cert_reqs", "required"),
+        ("ssl-cert-reqs = '0'", "ssl_cert_reqs", "none"),
         ("root-path = ''", "root_path", ""),
         ("root-path = '/é€'", "root_path", "/é€"),
     ],
@@ -389,7 +389,7 @@ def test_what_is_printed_says_the_same_in_a_file(option: Any, command: Any, caps
     name, text, value = option
     words = [dashed(name) if value else dashed(f"no_{name}")] if text is None else []
     words += [f"{dashed(name)}={text}"] if text is not None else []
-    words += ["--ssl-certfile", "cert.pem"] if name == "ssl_keyfile" else []
+    words += needed(name)
     app, config = command("m:a", *words)
     write(tinyasgi__toml=show(capsys, "m:a", *words))
     if name == "ssl_keyfile_password":

@@ -132,6 +132,9 @@ def test_client_certificates(tls: Certificates) -> None:
 def test_client_certificates_that_nobody_vouches_for(tls: Certificates) -> None:
     with pytest.raises(OptionError, match=r"^ssl_ca_certs: None is not a path"):
         Config(ssl_certfile=(tls.certfile,), ssl_cert_reqs="required")
+    with pytest.raises(OptionError, match=r"^ssl_cert_reqs: 'required' is not possible without"):
+        Config(ssl_ca_certs=tls.ca_certs, ssl_cert_reqs="required")
+    Config(ssl_context_factory="module:function", ssl_cert_reqs="required")
 
 
 def test_key_with_password(tls: Certificates, tmp_path: Path) -> None:

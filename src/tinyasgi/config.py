@@ -313,7 +313,9 @@ class Config:
             needed = "a certificate for each ssl_keyfile"
             raise OptionError("ssl_certfile", self.ssl_certfile, needed)
         verifies = self.ssl_cert_reqs != "none" and self.ssl_context_factory is None
-        if self.ssl_certfile and verifies and self.ssl_ca_certs is None:
+        if verifies and not self.ssl_certfile:  # else it would be served without TLS
+            raise OptionError("ssl_cert_reqs", self.ssl_cert_reqs, "possible without ssl_certfile")
+        if verifies and self.ssl_ca_certs is None:
             raise OptionError("ssl_ca_certs", None, "a path, which ssl_cert_reqs needs")
 
     def __getstate__(self) -> dict[str, Any]:
