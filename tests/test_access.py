@@ -421,6 +421,16 @@ def test_successes_that_are_left_out(access: Any) -> None:
     assert found == ["/health?503", "/health?301", "/health/deep", "/healthy", "/static", "/a"]
 
 
+def test_success_is_left_out_behind_a_prefix_of_a_proxy(access: Any) -> None:
+    options = {"access_log_exclude": ("/health",), "root_path": "/api"}
+    with serve(hello, lifespan="off", **options) as server, Client(server) as client:
+        for target in ("/health", "/p/health", "/p/healthy", "/api/health"):
+            client.response(
+                f"GET {target} HTTP/1.1\r\nHost: a\r\nX-Forwarded-Prefix: /p\r\n\r\n".encode()
+            )
+    assert [target for _, _, target, *_ in access()] == ["/p/healthy", "/api/health"]
+
+
 def test_cut_success_is_not_left_out(access: Any) -> None:
     async def app(scope, receive, send):
         await send(START)

@@ -276,11 +276,11 @@ def without(config: Config, access: Callable[[Exchange], None]) -> Callable[[Exc
     import fnmatch
 
     patterns = map(fnmatch.translate, config.access_log_exclude)
-    matches = re.compile(re.escape(config.root_path) + f"(?:{'|'.join(patterns)})").match
+    matches = re.compile("|".join(patterns)).match
 
     def log(exchange: Exchange) -> None:
         fine = 200 <= exchange.status < 300 and exchange.phase == COMPLETE
-        if not (fine and matches(exchange.line.scope["path"])):
+        if not (fine and matches(exchange.line.route)):
             access(exchange)
 
     return log
