@@ -8,11 +8,13 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import GET, Client, Command, hello
+from processes import wait_until
 
 from tinyasgi import run
 from tinyasgi.testing import serve
@@ -460,3 +462,25 @@ def test_run_in_a_thread(tmp_path: Path) -> None:
         thread.join()
     assert codes == [5]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize("words", [[], ["--workers", "2"]], ids=["alone", "workers"])
+def test_closed_standard_streams(words: list[str], tmp_path: Path) -> None:
+    """Their numbers are not for sockets."""
+    (tmp_path / "apps.py").write_text(APPS)
+    command = [sys.executable, "-m", "tinyasgi", "--uds", "socket", *words, "apps:hello"]
+    script = tmp_path / "script.py"
+    script.write_text(f"import os\nos.closerange(0, 3)\nos.execv({command[0]!r}, {command!r})")
+    path = str(tmp_path / "socket")
+
+    def is_there() -> bool:
+        with suppress(OSError), Client(path):
+            return True
+        return False
+
+    with Command(script=str(script), cwd=tmp_path) as process:
+        wait_until(is_there)
+        with Client(path) as client:
+            assert client.response(GET).body == b"hello"
+        process.send(signal.SIGTERM)
+        assert process.wait() == 0

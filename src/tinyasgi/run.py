@@ -1,5 +1,6 @@
 """`run`: one process that serves, or several under a supervisor."""
 
+import os
 from typing import Any
 
 from . import log, systemd
@@ -22,6 +23,7 @@ def run(app: Any, config: Config | None = None, **options: Any) -> int:
     A second signal cuts short what a stop waits for. It does not return when SIGHUP has made this
     process the supervisor of others.
     """
+    _fill_standard_streams()
     config = config or Config()
     log_format = options.get("log_format", config.log_format)
     try:
@@ -47,6 +49,15 @@ def run(app: Any, config: Config | None = None, **options: Any) -> int:
     from . import supervise
 
     return supervise.take_over(alone.supervisor)
+
+
+def _fill_standard_streams() -> None:
+    """Opens those that are closed: a socket that gets the number of stderr would be written to."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number is taken
 
 
 def _needs_supervisor(config: Config) -> str:
