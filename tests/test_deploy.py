@@ -113,6 +113,22 @@ def test_logrotate(tmp_path: Path) -> None:
     assert "stopped" in error.read_text()
 
 
+# Proxies.
+
+
+def test_haproxy_takes_a_backend_out_before_it_stops() -> None:
+    """By the second check that fails, which comes sooner than the first."""
+    text = (DEPLOY / "haproxy.cfg").read_text(encoding="utf-8")
+    found = re.search(r"check inter (\d+)s fastinter (\d+)ms downinter 1s fall 2 rise 1", text)
+    delay = re.search(r"--shutdown-delay (\d+)", text)
+    assert found is not None
+    assert delay is not None
+    assert int(delay[1]) > int(found[1]) + int(found[2]) / 1000
+    page = " ".join((DEPLOY / "README.md").read_text(encoding="utf-8").split())
+    assert f"`--health-path` every {found[1]} s." in page
+    assert f"which is {delay[1]} s or more" in page
+
+
 # Containers.
 
 
