@@ -102,6 +102,7 @@ def test_hup_with_an_app_that_fails(start: Start, tmp_path: Path) -> None:
             command.wait_for(f"shutdown of {pid}")
         assert who(command.port, 2).keys() == {10, 11}
         assert command.stop() == 0
+        assert all(line.strip() for line in command.log.splitlines())
 
 
 def test_app_that_fails(start: Start, tmp_path: Path) -> None:

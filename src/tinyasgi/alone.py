@@ -113,5 +113,5 @@ class Alone(Process):
             self.loop.remove_reader(self.supervisor)
             self.supervisor.close()
             self.supervisor = None
-            logger.error("the app goes on as it was:\n%s", str(crew.failure).rstrip())
+            logger.error("the app goes on as it was:\n%s", crew.failure)
             self._notifier.ready()

@@ -48,7 +48,7 @@ class _Parser(argparse.ArgumentParser):
     """Of what it says; known before anything else is."""
 
     def error(self, message: str) -> NoReturn:
-        log.tell(f"{log.ERROR}{message}\n", self._log_format)
+        log.tell(log.ERROR + message, self._log_format)
         sys.exit(BAD_OPTION)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:

@@ -17,6 +17,7 @@ from . import channel, listen, spawn
 from .channel import Brief, Channel
 from .child import MARGIN, Child, Slot, WorkerFailed, fate, patience, reason
 from .config import Config
+from .log import ERROR
 
 if TYPE_CHECKING:
     from .tally import Tally
@@ -213,7 +214,7 @@ class Crew:
         slot = child.slot
         slot.back_off(child)
         if child.failure:
-            what = f"{what}:\n{child.failure}".rstrip()
+            what = f"{what}:\n{child.failure}"
         if child is slot.successor:
             slot.successor = None
             if slot.worker is not None and slot.worker.generation < child.generation:
@@ -233,7 +234,7 @@ class Crew:
     def _fail(self, child: Child, code: int, what: str) -> None:
         """The first start has failed: one worker tells why, for all."""
         if self.failure is None:
-            text = child.failure or f"tinyasgi: error: {what} before it was ready\n"
+            text = child.failure or f"{ERROR}{what} before it was ready"
             self.failure = WorkerFailed(code if code > 0 else 3, text)
         self.stop(channel.STOP, MARGIN)
 

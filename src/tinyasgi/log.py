@@ -179,9 +179,9 @@ def tell(text: str, log_format: str) -> None:
     level = {"levelno": logging.ERROR, "levelname": "ERROR"}
     record = logging.makeLogRecord({"name": _server_logger.name, **level, **told})
     if log_format == "json":
-        text = JSONFormatter().format(record) + "\n"
+        text = JSONFormatter().format(record)
     if sys.stderr is not None:
-        sys.stderr.write(text)
+        sys.stderr.write(text + "\n")
     if isinstance(_handler, _File):
         _handler.handle(record)
 

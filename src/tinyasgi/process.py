@@ -52,7 +52,7 @@ def explain(error: Exception) -> str:
     cause = error.__cause__
     lines = traceback.format_exception(cause) if cause is not None else []
     failed = "the app failed: " if isinstance(error, LifespanFailed) else ""
-    return "".join([*lines, f"{log.ERROR}{failed}{error}\n"])
+    return "".join([*lines, f"{log.ERROR}{failed}{error}"])
 
 
 class Process:
@@ -95,7 +95,7 @@ class Process:
         except SystemExit as leaving:
             if leaving.code is None or isinstance(leaving.code, int):
                 raise
-            self.tell(f"{log.ERROR}{leaving.code}\n")
+            self.tell(f"{log.ERROR}{leaving.code}")
             return 1  # as Python does with a text
         except asyncio.CancelledError:
             pass  # a signal during startup
