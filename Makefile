@@ -1,5 +1,5 @@
 # make serve, make test, make check, make bench, make hotpath, make figures, make docs, make fuzz,
-# make autobahn, make browser, make clients, make promtool, make proxies, make trials
+# make autobahn, make browser, make clients, make promtool, make proxies, make trials, make package
 #
 # VENV=.venv-3.13 PYTHON=python3.13 makes another environment beside the first.
 
@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 bin := $(VENV)/bin
 
-.PHONY: serve test check bench hotpath figures docs fuzz autobahn browser clients promtool proxies trials
+.PHONY: serve test check bench hotpath figures docs fuzz autobahn browser clients promtool proxies trials package
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/standard.stamp
@@ -24,6 +24,18 @@ check: $(VENV)/dev.stamp
 	$(bin)/ruff check
 	$(bin)/ruff format --check
 	$(bin)/mypy
+	$(bin)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(bin)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(bin)/check-jsonschema --builtin-schema vendor.github-issue-forms \
+		.github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
+	$(bin)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+
+# Builds the packages and serves a request from the wheel, in new environments.
+package: $(VENV)/dev.stamp
+	rm -rf dist
+	$(bin)/python -m build
+	$(bin)/python -m twine check --strict dist/*
+	$(bin)/python tests/wheel.py dist/*.whl
 
 bench: $(VENV)/standard.stamp
 	$(bin)/python -m benchmarks --output benchmarks/results
