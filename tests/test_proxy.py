@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from django.core.handlers.asgi import ASGIRequest
-from helpers import GET, Client, hello, in_loop, reply
+from helpers import GET, LOOPS, Client, hello, in_loop, reply, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
@@ -16,9 +16,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 from ws.helpers import handshake
 
-from tinyasgi import Config
+from tinyasgi import Config, Server
 from tinyasgi.options import OptionError
-from tinyasgi.origin import Origin
+from tinyasgi.origin import Origin, peer_address
 from tinyasgi.proxy import Forwarded, _elements
 from tinyasgi.testing import connect, serve
 from tinyasgi.trust import Trust
@@ -89,7 +89,14 @@ def see(*fields: tuple[str, str], path: str = "/", **options: Any) -> Any:
 def test_trust(allowed: tuple[str, ...], peer: str, trusted: bool) -> None:
     trust = Trust(Config(forwarded_allow_ips=allowed))
     assert trust[peer] is trusted
-    assert trust.of(None if peer == "unix" else (peer, 1)) is trusted
+    assert trust.of(peer) is trusted
+
+
+@pytest.mark.parametrize("allowed", [("*",), ("127.0.0.1", "unix"), ()])
+def test_an_unknown_peer_is_never_trusted(allowed: tuple[str, ...]) -> None:
+    trust = Trust(Config(forwarded_allow_ips=allowed))
+    assert not trust.of(peer_address(None, unix=False))
+    assert trust.of(peer_address(None, unix=True)) is bool(allowed)
 
 
 @pytest.mark.parametrize("value", ["10.0.0.1/8", "localhost", "10.0.0", "", "10.0.0.0/33", "**"])
@@ -564,6 +571,35 @@ def test_a_unix_socket_is_trusted(tmp_path: Any) -> None:
         with serve(app, uds=path, **options), Client(path) as client:
             assert client.response(GET.replace(b"\r\n\r\n", fields)).status == 200
     assert seen == [(("203.0.113.9", 0), (path, None), "https"), (None, (path, None), "http")]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize(
+    "options", [{}, {"limit_connections": 100}, {"request_id_header": "X-Request-ID"}]
+)
+@in_loop
+async def test_a_reset_does_not_make_a_client_trusted(loop: Any, options: Any) -> None:
+    """A TCP connection has no peer address any more once the peer has reset it."""
+    seen = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        seen.append((scope["path"], scope["client"][0], dict(scope["headers"])[b"host"]))
+        await reply(send)
+
+    lines = ["X-Forwarded-For: 203.0.113.9", "X-Forwarded-Host: evil", "X-Forwarded-Prefix: /evil"]
+    forged = "\r\n".join(["GET / HTTP/1.1", "Host: here", *lines, "", ""]).encode()
+    options = options | {"forwarded_allow_ips": ("unix",)}
+    async with Server(app, port=0, **options) as server:
+        for _ in range(5):
+            client = Client(server)  # the loop has no turn until the reset
+            client.send(forged)
+            client.reset()
+        with Client(server) as last:
+            last.send(GET.replace(b" / ", b" /last "))
+            await until(lambda: any(path == "/last" for path, _, _ in seen))
+    assert {(client, host) for _, client, host in seen} == {("127.0.0.1", b"here")}
+    assert {path for path, _, _ in seen} <= {"/", "/last"}
 
 
 def test_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ from .context import Context
 from .deadlines import LINGER
 from .encoder import encode_refusal
 from .http1 import HTTP1Connection
-from .origin import peer_name
+from .origin import peer_address, peer_name
 
 if TYPE_CHECKING:
     from .proxy_protocol import Header
@@ -24,6 +24,7 @@ __all__ = ["Acceptor", "let_loop_read"]
 
 logger = logging.getLogger("tinyasgi.server")
 
+_UNIX = getattr(socket, "AF_UNIX", None)  # Windows has none
 #: Bytes that the kernel takes of what a peer's window has no room for.
 MAX_UNSENT = 64 * 1024
 
@@ -44,7 +45,8 @@ class Acceptor:
         #: Sockets that are accepted from here, and whether they are at the moment.
         self._readers: dict[socket.socket, bool] = {}
         self.handshakes: set[asyncio.Task[None]] = set()
-        #: Makes the protocol of a connection that is accepted, perhaps with a PROXY header.
+        #: Makes the protocol of a connection that is accepted. It is called with whether the
+        #: listening socket is a unix socket, and perhaps with a PROXY header.
         self.connect: Callable[..., asyncio.BaseProtocol] = partial(HTTP1Connection, context)
 
     async def listen(self, sock: socket.socket) -> None:
@@ -62,12 +64,12 @@ class Acceptor:
             loop.add_reader(sock, self._accept, sock)
             self._readers[sock] = True
             return
-        unix = sock.family == socket.AF_UNIX
+        unix = sock.family == _UNIX
         create: Any = loop.create_unix_server if unix else loop.create_server
         # From Python 3.13 on a loop would remove the file, which may be another process's by then.
         more = {"cleanup_socket": False} if unix and sys.version_info >= (3, 13) else {}
         self._listeners.append(
-            await create(self.connect, sock=sock, backlog=config.backlog, **more)
+            await create(partial(self.connect, unix), sock=sock, backlog=config.backlog, **more)
         )
 
     def _accept(self, sock: socket.socket) -> bool:
@@ -111,32 +113,37 @@ class Acceptor:
                 self._context.loop.add_reader(sock, self._accept, sock)
 
     async def _begin(self, accepted: socket.socket, peer: Any) -> None:
+        unix = accepted.family == _UNIX
+        name = peer_name(peer, unix)
         try:
             if not self._context.config.proxy_protocol:
-                await self._shake_hands(accepted, peer_name(peer), self.connect)
-            elif header := await self._read_header(accepted, peer):
-                name = peer_name(header.client or peer)
-                await self._shake_hands(accepted, name, partial(self.connect, header))
+                await self._shake_hands(accepted, name, partial(self.connect, unix))
+            elif header := await self._read_header(accepted, name, peer_address(peer, unix)):
+                if header.client is not None:
+                    name = peer_name(header.client)
+                await self._shake_hands(accepted, name, partial(self.connect, unix, header))
             else:
                 accepted.close()
         except (OSError, asyncio.CancelledError):
             accepted.close()
 
-    async def _read_header(self, accepted: socket.socket, peer: Any) -> "Header | None":
+    async def _read_header(
+        self, accepted: socket.socket, name: str, address: str | None
+    ) -> "Header | None":
         """What a proxy says of its client; None for who is not let in, or has left."""
         from . import proxy_protocol  # not before it is needed
 
         context = self._context
         try:
             async with asyncio.timeout(context.config.timeout_head or None):
-                if context.trust.of(peer if isinstance(peer, tuple) else None):
+                if context.trust.of(address):
                     return await proxy_protocol.read(accepted)
             fault = "PROXY headers are not taken from this address"
         except proxy_protocol.HeaderError as error:
             fault = str(error)
         except TimeoutError:
             fault = "no PROXY header in time"
-        context.note(peer_name(peer), fault)
+        context.note(name, fault)
         if self._tls is None:
             context.on_refuse("", 400)
             answer = encode_refusal(400, fault, context.defaults, "GET")

@@ -25,8 +25,8 @@ class Connection(asyncio.Protocol):
 
     # fmt: off
     __slots__ = (
-        "_context", "_header", "_progress", "_reading", "_since", "_transport", "_unsent", "_wait",
-        "burst", "eof", "origin", "paused", "peer", "trusted",
+        "_context", "_header", "_progress", "_reading", "_since", "_transport", "_unix", "_unsent",
+        "_wait", "burst", "eof", "origin", "paused", "peer", "trusted",
     )
     # fmt: on
 
@@ -38,9 +38,15 @@ class Connection(asyncio.Protocol):
     origin: Origin
     """Where the request that is carried comes from: the peer, or a client of it."""
 
-    def __init__(self, context: Context, header: "Header | None" = None) -> None:
-        """header: what came before all else by the PROXY protocol, if that is spoken."""
+    def __init__(
+        self, context: Context, unix: bool = False, header: "Header | None" = None
+    ) -> None:
+        """unix: the listening socket is a unix socket.
+
+        header: what came before all else by the PROXY protocol, if that is spoken.
+        """
         self._context = context
+        self._unix = unix
         self._header = header
         self._reading = True
         self.burst = bytearray()  # collected to be written together
@@ -53,13 +59,15 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a BaseTransport cannot write
-        peer, header = Origin.of(transport), self._header
-        if header is not None:
-            peer = header.replace(peer)
+        peer = Origin.of(transport, self._unix)
+        if peer is None:  # reset by now: nobody is there to answer
+            self._wait = CLOSE
+            self._transport.abort()
+            return
+        if self._header is not None:
+            peer = self._header.replace(peer)
         self.peer = self.origin = peer
-        # A proxy that speaks for nobody may pass on what somebody has sent.
-        named = header is None or header.client is not None
-        self.trusted = named and self._context.trust.of(peer.scope["client"])
+        self.trusted = self._context.trust.of(peer.address)
         self._context.opened(self)
 
     def eof_received(self) -> bool:
@@ -137,11 +145,12 @@ class Connection(asyncio.Protocol):
     def hand_over(self, successor: "Connection") -> None:
         """Leaves the transport to a connection that speaks another protocol on it."""
         self._transport.set_protocol(successor)
-        successor._header = self._header
-        successor.connection_made(self._transport)
+        successor._transport = self._transport
+        successor.peer, successor.origin = self.peer, self.origin
+        successor.trusted = self.trusted
         successor.paused = self.paused
         successor._reading = self._reading
-        successor.origin = self.origin
+        self._context.opened(successor)
         self.connection_lost(None)
 
     @property

@@ -39,8 +39,10 @@ class HTTP1Connection(Connection):
     )
     # fmt: on
 
-    def __init__(self, context: Context, header: "Header | None" = None) -> None:
-        super().__init__(context, header)
+    def __init__(
+        self, context: Context, unix: bool = False, header: "Header | None" = None
+    ) -> None:
+        super().__init__(context, unix, header)
         self._exchange: Exchange | None = None
         self._decoder: decoder.Decoder | None = None  # while request body is to come
         self._continue = False  # the client waits for 100 (Continue) to send its body

@@ -186,7 +186,7 @@ class Forwarded:
             client = self._nodes[hop].client
         except ValueError:
             return False
-        return client is not None and self._trust.of(client)
+        return client is not None and self._trust[client[0]]
 
     def _tell(self, peer: Origin, what: str, text: str) -> None:
         name = "Forwarded" if self._is_standard else f"X-Forwarded-{what.title()}"
@@ -255,4 +255,4 @@ def _replace(peer: Origin, said: dict[str, Any], fields: Fields) -> Origin:
         default = 443 if scope["scheme"] == "https" else 80
         if host and port != default and b":" not in host.rpartition(b"]")[2]:
             host = b"%b:%d" % (host, port)
-    return Origin(scope, name, host, said.get("prefix"))
+    return Origin(scope, name, None, host, said.get("prefix"))

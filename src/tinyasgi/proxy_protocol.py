@@ -10,11 +10,11 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from . import x509
-from .origin import Origin, peer_name
+from .origin import Origin, peer_address, peer_name
 from .tls_extension import TLSExtension, cipher_suite, version
 from .typing import Address
 
@@ -63,13 +63,14 @@ class Header:
 
     def replace(self, peer: Origin) -> Origin:
         """What a transport knows, with what is said here put in its place."""
-        if self.server is None:
-            return peer
+        if self.server is None:  # a proxy that speaks for itself may pass on what others have sent
+            return replace(peer, address=None)
         scope = peer.scope | {"client": self.client, "server": self.server}
         if self.tls is not None:
             scope["scheme"] = "https"
             scope["extensions"] = {"tls": TLSExtension(**self.tls)}
-        return Origin(scope, peer_name(self.client))
+        address = peer_address(self.client, unix=False)  # a unix socket of the proxy is not ours
+        return Origin(scope, peer_name(self.client, unix=self.client is None), address)
 
 
 async def read(sock: socket.socket) -> Header | None:

@@ -5,7 +5,6 @@ from typing import Any
 
 from .cache import Cache
 from .config import Config
-from .typing import Address
 
 __all__ = ["Trust"]
 
@@ -32,9 +31,9 @@ class Trust(Cache[str, bool]):
         self.fields = _FAMILIES[config.forwarded_fields] if config.proxy_headers else {}
         self.names = frozenset(self.fields)
 
-    def of(self, client: Address | None) -> bool:
-        """The same by what a scope calls a peer; None is one on a unix socket."""
-        return self["unix" if client is None else client[0]]
+    def of(self, address: str | None) -> bool:
+        """The same for an address that may be unknown (`origin.peer_address`): no list has that."""
+        return address is not None and self[address]
 
     def _judge(self, host: str) -> bool:
         if self.everyone or host in self._allowed:
