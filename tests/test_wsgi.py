@@ -150,6 +150,27 @@ def test_tls() -> None:
             assert http.response(GET).body == b"https"
 
 
+def test_the_app_may_change_the_environ(serve: Any) -> None:
+    pieces = Pieces(iter(lambda: b"x" * 1000, None))
+
+    def clears(environ: Any, start_response: Any) -> list[bytes]:
+        environ["wsgi.errors"].write("before")
+        environ["asgi.scope"].clear()
+        environ.clear()
+        return hello(environ, start_response)
+
+    def overrides(environ: Any, start_response: Any) -> Pieces:
+        environ["REQUEST_METHOD"] = "GET"  # as middleware for HEAD does
+        start_response("200 OK", [])
+        return pieces
+
+    assert responds(serve, clears).body == b"hello"
+    with serve(overrides) as server, Client(server) as http:
+        http.send(GET.replace(b"GET", b"HEAD"))
+        assert http.head()[0] == 200
+        assert pieces.closed.wait(PATIENCE)
+
+
 # PEP 3333, by its validator.
 
 

@@ -207,9 +207,10 @@ class _Call:
             self._post(END)
 
     def _run(self, app: WSGIApp, values: Environ) -> None:
+        is_head = values["REQUEST_METHOD"] == "HEAD"  # before the app changes the environ
         result = app(values, self._start_response)
         try:
-            self._respond(iter(result), values["REQUEST_METHOD"] == "HEAD")
+            self._respond(iter(result), is_head)
         finally:
             if (close := getattr(result, "close", None)) is not None:
                 close()
