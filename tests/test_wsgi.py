@@ -16,12 +16,12 @@ from wsgiref.validate import validator
 
 import httpx
 import pytest
-from helpers import GET, LOOPS, PATIENCE, Client, Command, upload
+from helpers import GET, LOOPS, PATIENCE, Client, Command, in_loop, until, upload
 from processes import wait_until
 
 import tinyasgi.testing
 from tinyasgi.exchange import ClientDisconnected
-from tinyasgi.testing import LiveServer
+from tinyasgi.testing import LiveServer, connect
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -818,13 +818,24 @@ def test_a_blocked_thread_does_not_hold_up_the_end(tmp_path: Path) -> None:
         assert "Traceback" not in command.log
 
 
-def test_without_lifespan(serve: Any) -> None:
-    with (
-        tinyasgi.testing.serve(hello, lifespan="off", interface="wsgi") as server,
-        Client(server) as http,
-    ):
+def test_threads_end_without_lifespan(serve: Any) -> None:
+    with serve(hello, lifespan="off") as server, Client(server) as http:
         assert http.response(GET).body == b"hello"
-        server.server._app._threads.end()  # nobody has told it
+    # The fixture waits for the threads.
+
+
+@in_loop
+async def test_threads_of_a_connection_in_memory_end() -> None:
+    threads = []
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        threads.append(threading.current_thread())
+        return hello(environ, start_response)
+
+    async with connect(app) as connection:
+        await connection.feed(GET)
+        await until(lambda: connection.sent.endswith(b"hello"))
+    await until(lambda: not threads[0].is_alive())
 
 
 def test_websocket_is_refused(serve: Any) -> None:

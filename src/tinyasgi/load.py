@@ -6,13 +6,15 @@ import inspect
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
+from typing import Any, TypeAlias
 
 from .config import Config
 from .typing import App, Receive, Scope, Send
 
 __all__ = ["LoadError", "as_asgi3", "created", "load", "read_environment", "read_lines"]
+
+AnyStack: TypeAlias = ExitStack | AsyncExitStack
 
 
 class LoadError(Exception):
@@ -97,10 +99,11 @@ async def created(factory: Callable[[], Any]) -> AsyncIterator[Any]:
         yield made
 
 
-def as_asgi3(app: Any, config: Config) -> App:
+def as_asgi3(app: Any, config: Config, stack: AnyStack | None = None) -> App:
     """The app with the signature of ASGI 3, whichever interface it has. Raises LoadError.
 
-    The interface is that of `config`, or told by the arguments that the app takes.
+    The interface is that of `config`, or told by the arguments that the app takes. stack: gets
+    the callbacks that release the resources of an adapter, such as the threads of a WSGI app.
     """
     interface = _interface(app) if config.interface == "auto" else config.interface
     if interface == "asgi3":
@@ -108,7 +111,10 @@ def as_asgi3(app: Any, config: Config) -> App:
     if interface == "wsgi":
         from .wsgi import WSGI  # not before it is needed: 3 ms at start
 
-        return WSGI(app, config.wsgi_threads)
+        adapter = WSGI(app, config.wsgi_threads)
+        if stack is not None:
+            stack.callback(adapter.close)
+        return adapter
 
     async def asgi3(scope: Scope, receive: Receive, send: Send) -> None:
         await app(scope)(receive, send)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 from .config import Config
@@ -18,7 +18,10 @@ class MemoryConnection(asyncio.Transport):
 
     def __init__(self, app: Any, config: Config) -> None:
         super().__init__({"peername": ("127.0.0.1", 50000), "sockname": ("127.0.0.1", 8000)})
-        self.context = Context(as_asgi3(app, config), config, asyncio.get_running_loop())
+        #: Released by `connect`.
+        self.stack = ExitStack()
+        app = as_asgi3(app, config, self.stack)
+        self.context = Context(app, config, asyncio.get_running_loop())
         self.protocol = HTTP1Connection(self.context)
         #: All that the server has written.
         self.sent = bytearray()
@@ -111,3 +114,4 @@ async def connect(app: Any, **options: Any) -> AsyncIterator[MemoryConnection]:
             exchange.cancel()
         connection.close()
         await connection.settle()
+        connection.stack.close()

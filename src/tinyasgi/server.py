@@ -65,7 +65,9 @@ class Server:
         **options: Any,
     ) -> None:
         self.config = (config or Config()).replace(**options)
-        self._app: App = load.as_asgi3(app, self.config)
+        #: Released after the lifespan shutdown.
+        self._beside = contextlib.AsyncExitStack()
+        self._app: App = load.as_asgi3(app, self.config, self._beside)
         self._tls = None
         if self.config.speaks_tls:
             from . import tls  # not before it is needed: 3 ms at start
@@ -87,7 +89,6 @@ class Server:
         self._on_error = on_error
         self.tally = tally
         """What is counted, once the server is ready; None without `metrics_bind`."""
-        self._beside = contextlib.AsyncExitStack()
         self._lifespan = Lifespan(self._app, self.config.lifespan, on_error)
         self._stop = asyncio.Event()
         self._gone = asyncio.Event()

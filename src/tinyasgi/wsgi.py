@@ -60,10 +60,13 @@ class WSGI:
             await receive()
             await send({"type": "lifespan.startup.complete"})
             await receive()
-            self._threads.end()
             await send({"type": "lifespan.shutdown.complete"})
         else:
             await send({"type": "websocket.close"})  # 403: WSGI knows no WebSocket
+
+    def close(self) -> None:
+        """End the threads, those that run a request after it."""
+        self._threads.end()
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         values = environ(scope, self._multithread)
