@@ -1,5 +1,6 @@
 # make serve, make test, make check, make bench, make hotpath, make figures, make docs, make fuzz,
-# make autobahn, make browser, make clients, make promtool, make proxies, make trials, make package
+# make autobahn, make browser, make clients, make promtool, make proxies, make trials, make package,
+# make soak
 #
 # VENV=.venv-3.13 PYTHON=python3.13 makes another environment beside the first.
 
@@ -11,7 +12,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 bin := $(VENV)/bin
 
-.PHONY: serve test check bench hotpath figures docs fuzz autobahn browser clients promtool proxies trials package
+.PHONY: serve test check bench hotpath figures docs fuzz autobahn browser clients promtool proxies trials package soak
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/standard.stamp
@@ -74,6 +75,10 @@ promtool:
 # What the tests of deploy/ need.
 proxies:
 	$(install) haproxy logrotate nginx-light
+
+# Honest clients and attackers at one server: memory and descriptors stay, no honest request fails.
+soak: $(VENV)/test.stamp
+	$(bin)/python tests/soak.py $(SECONDS) $(OPTIONS)
 
 trials: $(VENV)/test.stamp
 	TRIALS=20 $(bin)/python -m pytest -rP -k 'nothing_fails or only_what' tests/test_supervisor.py tests/test_alone.py
