@@ -201,7 +201,7 @@ def test_value_in_a_file(text: str, name: str, value: Any, command: Any) -> None
         ("host = ['a']", "host in tinyasgi.toml: ['a'] is not a text"),
         ("bind = [80]", "bind in tinyasgi.toml: [80] is not an address"),
         ("bind = [':80', 'x']", r"bind in tinyasgi.toml: ':80\nx' is not an address"),
-        ("header = {A = '1'}", "header in tinyasgi.toml: {'A': '1'} is not a field"),
+        ("header = {A = '1'}", "header in tinyasgi.toml: {'A': '1'} is not a header"),
         ("uds-mode = 640", "uds-mode in tinyasgi.toml: 640 is not an octal number"),
         ("uds-mode = 0o640", "uds-mode in tinyasgi.toml: 416 is not an octal number"),
         ("http = 'fast'", "http in tinyasgi.toml: 'fast' is not one of auto, httptools, h11"),

@@ -242,7 +242,7 @@ class Config:
     header: Several[tuple[str, str]] = option(
         (),
         FIELDS,
-        "default response field, which an app may replace; repeatable",
+        "response header, unless the app sets one of the same name; repeatable, all are sent",
         heading="Responses",
     )
     date_header: bool = option(True, FLAG, "add Date unless the app does")

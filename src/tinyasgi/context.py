@@ -210,15 +210,16 @@ class Context:
     # What requests and responses have in common.
 
     def _make_defaults(self) -> Defaults:
-        """The fields that responses get unless the app sets them."""
-        fields = {}
-        if self.config.server_header:
-            fields[b"server"] = f"tinyasgi/{__version__}".encode()
-        if self.config.date_header:
-            fields[b"date"] = _imf_fixdate(time.time())
-        for name, value in self.config.header:
-            fields[name.lower().encode("ascii")] = value.encode("latin-1")
-        return Defaults(fields)
+        """The headers that responses get unless the app sets them."""
+        headers = [
+            (name.lower().encode(), value.encode("latin-1")) for name, value in self.config.header
+        ]
+        names = {name for name, _ in headers}
+        if self.config.date_header and b"date" not in names:
+            headers.insert(0, (b"date", _imf_fixdate(time.time())))
+        if self.config.server_header and b"server" not in names:
+            headers.insert(0, (b"server", f"tinyasgi/{__version__}".encode()))
+        return Defaults(headers)
 
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")

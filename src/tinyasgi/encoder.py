@@ -43,16 +43,19 @@ _REFUSALS = {
 
 
 class Defaults:
-    """Fields that a response gets unless the app sets them. fields: values by lower-case name."""
+    """Headers that a response gets unless the app sets one of the same name.
 
-    def __init__(self, fields: dict[bytes, bytes]) -> None:
-        self.names = frozenset(fields)
-        self._lines = {name: b"\r\n%b: %b" % (name, value) for name, value in fields.items()}
-        self.lines = b"".join(self._lines.values())
+    headers: pairs with lower-case names; names may repeat.
+    """
+
+    def __init__(self, headers: Pairs) -> None:
+        self._lines = [(name, b"\r\n%b: %b" % (name, value)) for name, value in headers]
+        self.names = frozenset([name for name, _ in self._lines])
+        self.lines = self.without(frozenset())
 
     def without(self, names: frozenset[bytes]) -> bytes:
-        """The lines of the fields that are not named."""
-        return b"".join([line for name, line in self._lines.items() if name not in names])
+        """The lines of the headers that are not named."""
+        return b"".join([line for name, line in self._lines if name not in names])
 
 
 @dataclass(frozen=True, slots=True)

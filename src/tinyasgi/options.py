@@ -105,7 +105,7 @@ def _fields(text: str) -> tuple[tuple[str, str], ...]:
 def _are_fields(value: Any) -> bool:
     try:
         return isinstance(value, tuple) and all(
-            TOKEN.fullmatch(name.encode("ascii")) and text.encode("latin-1") and text.isprintable()
+            _is_field_name(name) and text.encode("latin-1") and text.isprintable()
             for name, text in value
         )
     except (AttributeError, ValueError):
@@ -114,6 +114,10 @@ def _are_fields(value: Any) -> bool:
 
 _ADDRESS = re.compile(r"unix:.+|fd://\d+|(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]*):(?P<port>\d{1,5})")
 _PEERS = frozenset({"127.0.0.1", "::1", "unix", "*"})
+
+#: Headers that only the server can set: they say where a message ends, and what follows it.
+_FRAMING = frozenset({"connection", "content-length", "transfer-encoding", "upgrade"})
+_NOT_FRAMING = "other than Connection, Content-Length, Transfer-Encoding and Upgrade"
 
 _FUNCTION = re.compile(r"[\w.]+:[\w.]+")
 
@@ -150,7 +154,11 @@ def _is_network(text: str) -> bool:
 
 
 def _is_field_name(value: Any) -> bool:
-    return isinstance(value, str) and TOKEN.fullmatch(value.encode()) is not None
+    return (
+        isinstance(value, str)
+        and TOKEN.fullmatch(value.encode()) is not None
+        and value.lower() not in _FRAMING
+    )
 
 
 def _is_address(value: Any) -> bool:
@@ -193,7 +201,7 @@ MODE = Kind("an octal number from 0 to 777", "OCTAL", lambda t: int(t, 8), _is_m
 SECONDS = Kind("a number of seconds, 0 or more", "S", float, _is_time, "{:g}".format)
 #: Response fields: `Name: value` in text, pairs of str in Python.
 FIELDS = Kind(
-    "a field as NAME:VALUE",
+    f"a header as NAME:VALUE, {_NOT_FRAMING}",
     "NAME:VALUE",
     _fields,
     _are_fields,
@@ -225,7 +233,7 @@ ADDRESSES = Kind(
 PEERS = Kind(
     "an address, a network, unix or *", "PEERS", _items, _are_peers, "\n".join, repeatable=True
 )
-FIELD_NAME = Kind("a field name", "NAME", str, _is_field_name)
+FIELD_NAME = Kind(f"a header name, {_NOT_FRAMING}", "NAME", str, _is_field_name)
 
 
 def as_root(path: str) -> str:

@@ -1299,6 +1299,28 @@ RESPONSE = [
             reply(b"a: app", b"b: option", b"content-length: 2", body=b"ok"),
             options={"header": (("A", "option"), ("B", "option"))},
         ),
+        responds(
+            "response-default-fields-repeated",
+            says(b"ok"),
+            reply(b"link: </a>", b"link: </b>", b"content-length: 2", body=b"ok"),
+            options={"header": (("Link", "</a>"), ("link", "</b>"))},
+        ),
+        responds(
+            "response-default-fields-repeated-of-the-app",
+            says(b"ok", fields=[(b"link", b"</app>")]),
+            reply(b"link: </app>", b"content-length: 2", body=b"ok"),
+            options={"header": (("Link", "</a>"), ("link", "</b>"))},
+        ),
+        responds(
+            "response-default-fields-server-and-date",
+            says(b"ok"),
+            reply(b"server: tea", b"date: today", b"content-length: 2", body=b"ok"),
+            options={
+                "header": (("Server", "tea"), ("Date", "today")),
+                "server_header": True,
+                "date_header": True,
+            },
+        ),
     ),
     *section(
         "9112 §6.1",
