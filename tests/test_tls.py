@@ -14,7 +14,18 @@ from typing import Any
 
 import pytest
 import trustme
-from helpers import GET, LOOPS, Certificates, Client, hello, in_loop, reply, upload
+from helpers import (
+    GET,
+    LOOPS,
+    PATIENCE,
+    Certificates,
+    Client,
+    hello,
+    in_loop,
+    quick_loop,
+    reply,
+    upload,
+)
 from processes import Start, nothing_left, start
 
 from tinyasgi import Config, Server, run
@@ -175,6 +186,30 @@ def test_tls_handshake_does_not_hold_up_others(tls: Certificates) -> None:
         Client(server, tls.context()) as client,
     ):
         assert client.response(GET).status == 200
+
+
+@pytest.mark.parametrize("base", LOOPS)
+def test_no_time_limit_for_heads_is_none_for_handshakes(base: Any, tls: Certificates) -> None:
+    """The default of the event loops, 60 seconds, does not apply either."""
+
+    async def shake_late(server: Server) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        await asyncio.sleep(200)  # 0.2 seconds in this loop
+        await writer.start_tls(
+            tls.context(), server_hostname="localhost", ssl_handshake_timeout=1e6
+        )
+        writer.write(GET)
+        status = await reader.readline()
+        writer.transport.abort()
+        return status
+
+    async def main() -> bytes:
+        options = {"timeout_head": 0, "timeout_keep_alive": 1e6, "ssl_certfile": tls.certfile}
+        async with Server(hello, port=0, lifespan="off", **options) as server:
+            return await asyncio.wait_for(shake_late(server), 1000 * PATIENCE)
+
+    with asyncio.Runner(loop_factory=quick_loop(base)) as runner:
+        assert runner.run(main()) == b"HTTP/1.1 200 OK\r\n"
 
 
 # Several certificates.

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import selectors
 import socket
 import ssl
@@ -159,7 +160,8 @@ class Acceptor:
         tls: dict[str, Any] = {}
         if self._tls is not None:
             tls = {"ssl": self._tls.current(), "ssl_shutdown_timeout": LINGER}
-            tls["ssl_handshake_timeout"] = self._context.config.timeout_head or None
+            # For None the loops would take 60 seconds.
+            tls["ssl_handshake_timeout"] = self._context.config.timeout_head or math.inf
         try:
             await loop.connect_accepted_socket(connect, accepted, **tls)
         except ssl.SSLError as error:
