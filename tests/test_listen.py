@@ -46,6 +46,22 @@ def test_name_with_several_addresses() -> None:
             assert sock.getpeername()[1] == server.port
 
 
+def test_name_with_an_address_that_this_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is left out, as where IPv6 is switched off; a name needs one address that works."""
+    lacking: Any = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))  # RFC 5737
+    unknown = (socket.AF_APPLETALK, socket.SOCK_STREAM, 6, "", ("::1", 0))
+    here = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))
+    found = [unknown, lacking, here, lacking]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    (sock,) = bind(Config(host="localhost", port=0))
+    with sock:
+        assert sock.getsockname()[0] == "127.0.0.1"
+        assert sock.proto == socket.IPPROTO_TCP  # asyncio looks at it for TCP_NODELAY
+    found.remove(here)
+    with pytest.raises(ListenError, match="can't listen on localhost:0: "):
+        bind(Config(host="localhost", port=0))
+
+
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 def test_dual_stack() -> None:
     seen = []

@@ -7,12 +7,14 @@ import socket
 import stat
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 from .config import Config
 
 __all__ = ["Inherited", "ListenError", "address", "another", "bind", "close", "files"]
 __all__ += ["has_queue", "release"]
 
+_TCP = (socket.AF_INET, socket.AF_INET6)
 _UNIX = getattr(socket, "AF_UNIX", None)  # Windows has none
 
 
@@ -75,8 +77,7 @@ def another(sock: socket.socket) -> socket.socket:
 
 def has_queue(sock: socket.socket) -> bool:
     """Whether `another` has given, or would give, each worker a queue of its own."""
-    tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
-    return sys.platform == "linux" and tcp and not isinstance(sock, Inherited)
+    return sys.platform == "linux" and sock.family in _TCP and not isinstance(sock, Inherited)
 
 
 def _places(config: Config) -> tuple[str, ...]:
@@ -102,25 +103,47 @@ def _bind(place: str, places: tuple[str, ...], config: Config) -> list[socket.so
 
 
 def _bind_tcp(host: str, port: int, alone: bool) -> list[socket.socket]:
+    """Bind to the addresses of a host; those that this machine lacks are left out, but not all."""
     infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = dict.fromkeys((info[0], info[4][0], *info[4][2:]) for info in infos)
+    # `::` alone means both families; beside an IPv4 socket of its own it must not.
+    both = alone and len(addresses) == 1
     sockets: list[socket.socket] = []
+    lacking: OSError | None = None
     try:
-        for family, kind, protocol, _, where in dict.fromkeys(infos):
-            sock = socket.socket(family, kind, protocol)
-            sockets.append(sock)
-            if os.name == "posix":
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                # `::` alone means both families; beside an IPv4 socket of its own it must not.
-                both = alone and len(infos) == 1
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
-            sock.bind((where[0], port, *where[2:]))
-            port = sock.getsockname()[1]
+        for family, ip, *scope in addresses:
+            try:
+                sock = _bind_address(family, (ip, port, *scope), both)
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                lacking = error
+            else:
+                sockets.append(sock)
+                port = sock.getsockname()[1]
+        if lacking is not None and not sockets:
+            raise lacking
     except BaseException:
         for sock in sockets:
             sock.close()
         raise
     return sockets
+
+
+def _bind_address(family: int, where: tuple[Any, ...], both: bool) -> socket.socket:
+    """both: an IPv6 socket takes IPv4 connections, too."""
+    # asyncio sets TCP_NODELAY only where the protocol is named.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name == "posix":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
+        sock.bind(where)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _bind_unix(path: str, mode: int, group: str | None) -> socket.socket:
