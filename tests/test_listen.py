@@ -242,6 +242,53 @@ def test_file_descriptor_of_no_socket(tmp_path: Path) -> None:
         bind(Config(fd=file.fileno()))
     with pytest.raises(ListenError, match="fd://999"):
         bind(Config(fd=999))
+    with pytest.raises(ListenError, match="fd://99999999999"):
+        bind(Config(fd=99999999999))
+
+
+@posix
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        ("datagram", "not a TCP socket or a unix stream socket"),
+        ("unix datagram", "not a TCP socket or a unix stream socket"),
+        ("connected", "the socket is a connection"),
+        ("connected unix", "the socket is not bound"),  # a pair has no names
+        ("unbound", "the socket is not bound"),
+        ("unbound unix", "the socket is not bound"),
+    ],
+)
+def test_file_descriptor_of_an_unsuitable_socket(kind: str, fault: str) -> None:
+    with ExitStack() as stack:
+        family = socket.AF_UNIX if "unix" in kind else socket.AF_INET
+        if kind == "connected unix":
+            sock, _ = map(stack.enter_context, socket.socketpair())
+        elif kind == "connected":
+            server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            sock = stack.enter_context(socket.create_connection(server.getsockname()))
+        else:
+            type_ = socket.SOCK_DGRAM if "datagram" in kind else socket.SOCK_STREAM
+            sock = stack.enter_context(socket.socket(family, type_))
+            if kind == "datagram":
+                sock.bind(("127.0.0.1", 0))
+        with pytest.raises(ListenError, match=f"fd://{sock.fileno()}: .*{fault}"):
+            bind(Config(fd=sock.fileno()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has sockets without a file")
+def test_file_descriptor_of_a_socket_without_a_file() -> None:
+    name = f"\0tinyasgi-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(name)
+        with serve(hello, fd=sock.fileno()) as server, Client(name) as client:
+            assert server.url == f"unix:@{name[1:]}"
+            assert client.response(GET).status == 200
+
+
+@pytest.mark.parametrize("host", ["a" * 64, "a..b", "a\0b"])
+def test_host_that_is_no_name(host: str) -> None:
+    with pytest.raises(ListenError, match="can't listen on "):
+        bind(Config(host=host))
 
 
 # Unix sockets.

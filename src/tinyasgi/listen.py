@@ -41,8 +41,9 @@ def bind(config: Config) -> list[socket.socket]:
                 sockets += _bind(place, places, config)
             except ListenError:
                 raise
-            except OSError as error:
-                reason = error.strerror or error
+            except (OSError, OverflowError, ValueError) as error:
+                # Numbers that are no C integer, and host names that have no form in the DNS.
+                reason = getattr(error, "strerror", None) or error
                 raise ListenError(f"can't listen on {place}: {reason}") from None
     except BaseException:
         close(sockets)
@@ -94,12 +95,29 @@ def _places(config: Config) -> tuple[str, ...]:
 
 def _bind(place: str, places: tuple[str, ...], config: Config) -> list[socket.socket]:
     if place.startswith("fd://"):
-        return [Inherited(fileno=os.dup(int(place[5:])))]
+        return [_inherit(int(place[5:]))]
     if place.startswith("unix:"):
         return [_bind_unix(place[5:], config.uds_mode, config.uds_group)]
     host, _, port = place.rpartition(":")
     alone = not any(other != place and other.endswith(f":{port}") for other in places)
     return _bind_tcp(host.strip("[]"), int(port), alone)
+
+
+def _inherit(number: int) -> Inherited:
+    sock = Inherited(fileno=os.dup(number))
+    fault = ""
+    if sock.type != socket.SOCK_STREAM or sock.family not in (*_TCP, _UNIX):
+        fault = "it is not a TCP socket or a unix stream socket"
+    elif not (name := sock.getsockname()) or (sock.family in _TCP and not name[1]):
+        fault = "the socket is not bound"
+    else:
+        with contextlib.suppress(OSError):
+            sock.getpeername()
+            fault = "the socket is a connection"
+    if fault:
+        sock.close()
+        raise OSError(fault)
+    return sock
 
 
 def _bind_tcp(host: str, port: int, alone: bool) -> list[socket.socket]:
@@ -213,5 +231,7 @@ def address(sock: socket.socket, tls: bool) -> str:
     name = sock.getsockname()
     if isinstance(name, str):
         return f"unix:{name}"
+    if isinstance(name, bytes):  # without a file, in the abstract namespace of Linux
+        return f"unix:@{os.fsdecode(name[1:])}"
     host = f"[{name[0]}]" if sock.family == socket.AF_INET6 else name[0]
     return f"{'https' if tls else 'http'}://{host}:{name[1]}"
