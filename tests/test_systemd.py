@@ -1,6 +1,7 @@
 """What systemd gives to a service, and what it is told."""
 
 import os
+import re
 import signal
 import socket
 import sys
@@ -98,6 +99,30 @@ os.execv(sys.executable, [sys.executable, "-m", "tinyasgi", "--workers", "{worke
             assert command.stop() == 0
         with socket.create_connection(("127.0.0.1", port), PATIENCE):
             pass
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "reason"),
+    [
+        ("LISTEN_FDS", "1000", "descriptor {} is not open"),
+        ("LISTEN_FDS", "many", "a whole number"),
+        ("WATCHDOG_USEC", "-1", "a whole number"),
+    ],
+)
+def test_wrong_environment(variable: str, text: str, reason: str, tmp_path: Path) -> None:
+    """It is an error in one line."""
+    (tmp_path / "script.py").write_text(f"""
+import os, sys
+from tinyasgi import run
+os.environ |= {{"LISTEN_PID": str(os.getpid()), "NOTIFY_SOCKET": "@x", "{variable}": "{text}"}}
+sys.exit(run("app:app"))
+""")
+    with Command(script="script.py", cwd=tmp_path) as command:
+        assert command.wait() == 2
+    pattern = reason.replace("{}", r"\d+")
+    assert re.fullmatch(
+        f"tinyasgi: error: {variable}: '{text}' is not .*{pattern}.*\n", command.log
+    )
 
 
 def test_sockets_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:

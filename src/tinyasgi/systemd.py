@@ -1,9 +1,12 @@
 """What systemd gives to a service, and what it is told: sd_listen_fds(3) and sd_notify(3)."""
 
 import os
+import re
 import socket
 import time
 from contextlib import suppress
+
+from .options import OptionError
 
 __all__ = ["Notifier", "inherited"]
 
@@ -14,15 +17,26 @@ FIRST = 3
 def inherited() -> tuple[str, ...]:
     """The sockets that this process was started with, as addresses for `Config.bind`.
 
-    They are given once: the environment is cleared of them.
+    They are given once: the environment is cleared of them. Raises OptionError.
     """
     pid, count = os.environ.pop("LISTEN_PID", None), os.environ.pop("LISTEN_FDS", None)
     os.environ.pop("LISTEN_FDNAMES", None)
     if count is None or pid != str(os.getpid()):
         return ()
-    for number in range(FIRST, FIRST + int(count)):
-        os.set_inheritable(number, False)
-    return tuple(f"fd://{number}" for number in range(FIRST, FIRST + int(count)))
+    numbers = range(FIRST, FIRST + _number("LISTEN_FDS", count))
+    for number in numbers:
+        try:
+            os.set_inheritable(number, False)
+        except OSError:
+            allowed = f"the number of sockets passed: descriptor {number} is not open"
+            raise OptionError("LISTEN_FDS", count, allowed) from None
+    return tuple(f"fd://{number}" for number in numbers)
+
+
+def _number(variable: str, text: str) -> int:
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise OptionError(variable, text, "a whole number, as systemd sets it")
+    return int(text)
 
 
 class Notifier:
@@ -35,7 +49,7 @@ class Notifier:
         self.interval: float | None = None
         """Seconds in which systemd expects a `beat`: half of what it allows."""
         if self._address and microseconds and pid in (None, str(os.getpid())):
-            self.interval = int(microseconds) / 2e6
+            self.interval = _number("WATCHDOG_USEC", microseconds) / 2e6
 
     def ready(self) -> None:
         self._tell("READY=1")
