@@ -138,6 +138,26 @@ def test_error_in_startup(mode: str) -> None:
     assert isinstance(raised.value.__cause__, ValueError)
 
 
+async def awaits_a_cancelled_task() -> None:
+    task = asyncio.create_task(asyncio.Event().wait())
+    task.cancel()
+    await task
+
+
+@pytest.mark.parametrize("mode", ["auto", "on"])
+def test_cancelled_error_in_startup(mode: str) -> None:
+    async def lifespan(scope, receive, send):
+        await receive()
+        await awaits_a_cancelled_task()
+
+    with (
+        pytest.raises(LifespanFailed, match="CancelledError") as raised,
+        serve(lifespan_app(lifespan), lifespan=mode),
+    ):
+        pytest.fail("the app is served")
+    assert isinstance(raised.value.__cause__, asyncio.CancelledError)
+
+
 def test_startup_failed(caplog: pytest.LogCaptureFixture) -> None:
     async def lifespan(scope, receive, send):
         await receive()
@@ -291,6 +311,21 @@ def test_error_while_serving(caplog: pytest.LogCaptureFixture) -> None:
     assert "ValueError: broke later" in caplog.text
 
 
+def test_cancelled_error_while_serving(caplog: pytest.LogCaptureFixture) -> None:
+    async def lifespan(scope, receive, send):
+        await receive()
+        await send(COMPLETE)
+        await awaits_a_cancelled_task()
+
+    with (
+        pytest.raises(asyncio.CancelledError),
+        serve(lifespan_app(lifespan)) as server,
+    ):
+        assert served(server)
+    assert caplog.text.count("the app failed after lifespan.startup") == 1
+    assert "awaits_a_cancelled_task" in caplog.text
+
+
 def test_return_while_serving_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
     async def lifespan(scope, receive, send):
         await receive()
@@ -317,6 +352,17 @@ def test_error_in_shutdown() -> None:
     ):
         assert served(server)
     assert isinstance(raised.value.__cause__, ValueError)
+
+
+def test_cancelled_error_in_shutdown() -> None:
+    async def lifespan(scope, receive, send):
+        await receive()
+        await send(COMPLETE)
+        await receive()
+        await awaits_a_cancelled_task()
+
+    with pytest.raises(LifespanFailed, match="CancelledError"), serve(lifespan_app(lifespan)):
+        pass
 
 
 def test_shutdown_failed() -> None:

@@ -79,6 +79,26 @@ async def fails_in_startup(scope, receive, send):
     await receive()
     raise ValueError("no database")
 
+async def awaits_a_cancelled_task():
+    task = asyncio.create_task(asyncio.Event().wait())
+    task.cancel()
+    await task
+
+async def cancelled_in_startup(scope, receive, send):
+    await receive()
+    await awaits_a_cancelled_task()
+
+async def cancelled_in_shutdown(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await awaits_a_cancelled_task()
+
+@contextlib.asynccontextmanager
+async def cancelled_factory():
+    await awaits_a_cancelled_task()
+    yield hello
+
 async def says_failed(scope, receive, send):
     await receive()
     await send({"type": "lifespan.startup.failed", "message": "no database"})
@@ -354,6 +374,26 @@ def test_startup_that_raises(start: Any) -> None:
     assert log.count("Traceback") == 1
     assert "ValueError: no database" in log
     assert "http://" not in log
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("app", "options"),
+    [
+        ("cancelled_in_startup", []),
+        ("cancelled_in_shutdown", []),
+        ("cancelled_factory", ["--factory"]),
+    ],
+)
+def test_cancelled_error_of_the_app(app: str, options: list[str], workers: str, start: Any) -> None:
+    with start(f"apps:{app}", "--workers", workers, *options) as command:
+        if app == "cancelled_in_shutdown":
+            command.port  # noqa: B018
+            assert command.stop() == (3 if workers == "1" else 0)
+        else:
+            assert command.wait() == 3
+    assert "asyncio.exceptions.CancelledError" in command.log
+    assert "in awaits_a_cancelled_task" in command.log
 
 
 def test_startup_that_says_so(start: Any) -> None:

@@ -87,7 +87,7 @@ class Lifespan:
             if failed:  # by a message, after which the app may raise what it is about
                 failed.__cause__ = failed.__cause__ or error
             elif error is not None:
-                if isinstance(error, Exception):
+                if not _is_final(error) and not self._is_cancelled(error):
                     logger.error("the app failed after lifespan.%s", self._event, exc_info=error)
                 self._on_error(f"lifespan.{self._event}", error)
         elif self._mode == "auto" and not self._received and not _is_final(error):
@@ -101,6 +101,11 @@ class Lifespan:
             failure = LifespanFailed(_summary(error))
             failure.__cause__ = error
             self._answer.set_exception(failure)
+
+    def _is_cancelled(self, error: BaseException) -> bool:
+        """Whether the lifespan task was cancelled, and not a task that the app awaits."""
+        assert self._task is not None
+        return isinstance(error, asyncio.CancelledError) and self._task.cancelling() > 0
 
     async def _receive(self) -> Message:
         self._received = True
@@ -122,8 +127,8 @@ class Lifespan:
 
 
 def _is_final(error: BaseException | None) -> bool:
-    """SystemExit and the like, which are for the process and not for the server."""
-    return error is not None and not isinstance(error, Exception)
+    """Whether an error is for the process. CancelledError is not: an awaited task may raise it."""
+    return isinstance(error, SystemExit | KeyboardInterrupt)
 
 
 def _summary(error: BaseException | None) -> str:

@@ -97,8 +97,12 @@ class Process:
                 raise
             self.tell(f"{log.ERROR}{leaving.code}")
             return 1  # as Python does with a text
-        except asyncio.CancelledError:
-            pass  # a signal during startup
+        except asyncio.CancelledError as error:
+            if not self._signals:  # no signal during startup
+                failure = load.LoadError("the app cancelled the task of the server")
+                failure.__cause__ = error
+                self.tell(explain(failure))
+                return APP_FAILED
         return 0
 
     def tell(self, text: str) -> None:
