@@ -2,6 +2,8 @@
 
 import signal
 import sys
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -56,6 +58,38 @@ async def test_a_loop_that_runs_is_not_reported(
         await asyncio.sleep(0.001)
     watch.close()
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_no_block_is_too_short_to_be_seen(
+    loop: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that begins when the loop has just been seen is reported after the given time."""
+    import asyncio
+
+    waits: list[float] = []
+
+    class Event(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if timeout is not None:
+                waits.append(timeout)
+            return super().wait(timeout)
+
+    monkeypatch.setattr("tinyasgi.blocking.threading.Event", Event)
+    last: list[float] = []
+
+    def block() -> None:
+        while "here" not in caplog.text:
+            time.sleep(0.001)
+        if not last:  # the waits since the loop was last seen; the one for its turn has no end
+            last.extend(waits[-2:])
+
+    watch = Watch(asyncio.get_running_loop(), 0.5, block)
+    while "goes on after" not in caplog.text:
+        await asyncio.sleep(0.001)
+    watch.close()
+    assert sum(last) == pytest.approx(0.5)
 
 
 @linux
