@@ -102,8 +102,13 @@ def _render(fields: tuple[tuple[bytes, bytes], ...]) -> _Section:
     return _Section(b"".join(lines), frozenset(names), length, ending, close)
 
 
+def _measure(fields: tuple[tuple[bytes, bytes], ...]) -> int:
+    """Bytes that fields take, roughly: of names and values, and 64 for each pair."""
+    return sum([len(name) + len(value) + 64 for name, value in fields])
+
+
 #: The responses of an app are much alike.
-_sections = Cache(_render, 512, longest=64)
+_sections = Cache(_render, 512, longest=4096, measure=_measure)
 
 
 def encode_head(

@@ -27,6 +27,8 @@ _PARAMETER = re.compile(
     r"[ \t]*+(?:;|\Z)"
 )
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+#: Most bytes of a prefix.
+MAX_PREFIX = 256
 #: Most faults that are remembered not to be told again.
 _FAULTS = 256
 #: Most commas within an element of `Forwarded`.
@@ -89,7 +91,7 @@ def _read_host(text: str) -> bytes:
 
 
 def _read_prefix(text: str) -> str:
-    if not text.startswith("/") or not rules.is_path(text.encode("latin-1")):
+    if len(text) > MAX_PREFIX or text[:1] != "/" or not rules.is_path(text.encode("latin-1")):
         raise ValueError
     from urllib.parse import unquote  # not before it is needed: 7 ms at start
 
