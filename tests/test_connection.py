@@ -190,6 +190,49 @@ async def test_endless_stream_lets_others_in(loop: Any, method: bytes, piece: by
     assert served == ["other", "stream"]
 
 
+# Disconnects.
+
+
+@pytest.mark.parametrize("cancel", [False, True], ids=["told", "cancelled"])
+@pytest.mark.parametrize("pipelined", [False, True], ids=["alone", "pipelined"])
+@pytest.mark.parametrize("length", [0, 1, 65536, 65537, 300_000])
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_disconnect_after_the_body(
+    loop: Any, length: int, pipelined: bool, cancel: bool
+) -> None:
+    """The connection is read, even if the app takes a large body only once it is all there."""
+    arrived, left = threading.Event(), asyncio.Event()
+
+    async def app(scope, receive, send):
+        if scope["method"] == "GET":
+            await reply(send)
+            return
+        taken, more_body = 0, True
+        while more_body:
+            message = await receive()
+            taken += len(message["body"])
+            more_body = message["more_body"]
+        assert taken == length
+        arrived.set()
+        try:
+            if cancel:
+                await asyncio.Event().wait()
+            assert (await receive())["type"] == "http.disconnect"
+        finally:
+            left.set()
+
+    def talk(port: int) -> None:
+        with Client(port) as client:
+            client.send((GET if pipelined else b"") + upload(length) + bytes(length))
+            assert arrived.wait(PATIENCE)
+
+    options = {"cancel_on_disconnect": cancel, "timeout_body": 0, "lifespan": "off"}
+    async with Server(app, port=0, **options) as server:
+        await asyncio.to_thread(talk, server.port)
+        await left.wait()
+
+
 # Deadlines.
 
 

@@ -125,6 +125,12 @@ class Connection(asyncio.Protocol):
             self._reading = True
             self._transport.resume_reading()
 
+    def _set_reading(self, wanted: bool) -> None:
+        if wanted:
+            self._resume_reading()
+        else:
+            self._pause_reading()
+
     def _wait_for(self, what: int) -> None:
         self._wait = what
         self._since = self._context.ticks

@@ -22,6 +22,9 @@ LOST: Final = 4  # the response can't be written any more
 TURN: Final = 1 << 20
 MESSAGE: Final = 256
 
+#: Bytes of request body that may wait for the app before reading pauses.
+HIGH_WATER: Final = 64 * 1024
+
 # How far the request body has come.
 ARRIVING: Final = 0
 ARRIVED: Final = 1
@@ -183,8 +186,8 @@ class Exchange:
         """The request has a body, which `feed` will bring."""
         self._input = ARRIVING
 
-    def feed(self, data: bytes, arrived: bool) -> int:
-        """Takes request body from the connection; the bytes that the app has still to take.
+    def feed(self, data: bytes, arrived: bool) -> None:
+        """Take request body from the connection.
 
         arrived: this is the end of it.
         """
@@ -192,7 +195,11 @@ class Exchange:
         if arrived:
             self._input = ARRIVED
         self.wake()
-        return len(self._body)
+
+    @property
+    def full(self) -> bool:
+        """More body is to come than the app has room for; it asks for that by `want_body`."""
+        return self._input == ARRIVING and len(self._body) > HIGH_WATER
 
     @property
     def awaited(self) -> bool:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["HTTP1Connection"]
 
 ASGI = {"version": "3.0", "spec_version": "2.5"}
-#: Bytes of request body that may wait for the app before reading pauses.
-HIGH_WATER = 64 * 1024
 #: Most bytes of a request body that are read and dropped so that the connection persists.
 MAX_DROPPED = 256 * 1024
 #: Most bytes of a head that a connection keeps, to know them again; and how it knows none.
@@ -188,8 +186,8 @@ class HTTP1Connection(Connection):
         self._exchange = exchange
         self._wait = APP
         self._unread = rest
-        if rest:
-            self._pause_reading()
+        if rest or length or not self._reading:  # a disconnect is noticed only while reading
+            self._set_reading(not rest and not exchange.full)
         context.start(exchange)
         if self.burst and self._exchange is exchange:
             context.loop.call_soon(self._flush_before, exchange)
@@ -206,8 +204,7 @@ class HTTP1Connection(Connection):
         elif body or rest is not None:
             self._wait = APP
             self._continue = False
-            if exchange.feed(body, rest is not None) > HIGH_WATER:
-                self._pause_reading()
+            exchange.feed(body, rest is not None)
         return rest or b""
 
     def _read_body(self, data: bytes) -> None:
@@ -218,14 +215,13 @@ class HTTP1Connection(Connection):
             self._refuse(refused)
             return
         self._unread = rest
-        if rest:
-            self._pause_reading()
-        if exchange is None:
-            if self._decoder is None:
-                self._wait = NEXT
-                self._proceed()
-            elif self._dropped > MAX_DROPPED:
-                self._end()
+        if exchange is not None:
+            self._set_reading(not rest and not exchange.full)
+        elif self._decoder is None:
+            self._wait = NEXT
+            self._proceed()
+        elif self._dropped > MAX_DROPPED:
+            self._end()
 
     def _flush_before(self, exchange: Exchange) -> None:
         """Answers that were collected do not wait for one that takes longer than its first step."""
