@@ -79,6 +79,19 @@ def test_directories(changes: Any, tmp_path: Path) -> None:
     assert not found.is_watched(str(tmp_path / "app.py"))
 
 
+@pytest.mark.parametrize("file", ["link/app.py", "link/elsewhere.py", "inner/app.py"])
+@pytest.mark.parametrize("directory", ["link", "real"])
+def test_links(directory: str, file: str, changes: Any, tmp_path: Path) -> None:
+    """A file is watched by the path of either side, whichever the app is imported from."""
+    (tmp_path / "real" / "package").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real", target_is_directory=True)
+    (tmp_path / "inner").symlink_to("real/package", target_is_directory=True)
+    (tmp_path / "real" / "elsewhere.py").symlink_to(tmp_path / "other.py")
+    found = changes(reload_dir=(directory,))
+    assert found.is_watched(str(tmp_path / file))
+    assert not found.is_watched(str(tmp_path / "other.py"))
+
+
 @pytest.mark.parametrize("natively", [True, False])
 def test_changes(
     natively: bool, changes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

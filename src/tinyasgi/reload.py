@@ -67,7 +67,12 @@ class Changes:
 
     def is_watched(self, file: str) -> bool:
         """Whether a change of this file matters."""
-        path = Path(file)
+        given = Path(file)
+        # Where it is without links in its directories. It may itself be one that leads elsewhere.
+        resolved = given.parent.resolve() / given.name
+        return self._is_watched(given) or self._is_watched(resolved)
+
+    def _is_watched(self, path: Path) -> bool:
         for directory in self._directories:
             if path.is_relative_to(directory):
                 inner = path.relative_to(directory)
