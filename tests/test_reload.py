@@ -92,14 +92,24 @@ def test_links(directory: str, file: str, changes: Any, tmp_path: Path) -> None:
     assert not found.is_watched(str(tmp_path / "other.py"))
 
 
-@pytest.mark.parametrize("natively", [True, False])
+@pytest.mark.parametrize("how", ["watchfiles", "looks", "fails"])
 def test_changes(
-    natively: bool, changes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    how: str,
+    changes: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    if natively:
-        pytest.importorskip("watchfiles")
-    else:
+    if how == "looks":
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    else:
+        watchfiles = pytest.importorskip("watchfiles")
+    if how == "fails":
+
+        def fail(*_: Any, **__: Any) -> Any:
+            raise OSError("OS file watch limit reached")
+
+        monkeypatch.setattr(watchfiles, "watch", fail)
     app, ignored = tmp_path / "app.py", tmp_path / "notes.txt"
     app.write_text("")
     found = changes()
@@ -120,6 +130,7 @@ def test_changes(
             assert found.take() == [str(app)]
             while selector.select(0.3):
                 assert found.take() == [str(app)]
+    assert ("OS file watch limit reached; only files" in caplog.text) is (how == "fails")
 
 
 # The process.

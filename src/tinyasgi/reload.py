@@ -2,6 +2,7 @@
 
 import fnmatch
 import importlib.util
+import logging
 import os
 import socket
 import threading
@@ -12,12 +13,14 @@ from .config import Config
 
 __all__ = ["Changes"]
 
+logger = logging.getLogger("tinyasgi.server")
+
 #: Directories whose files are never watched, wherever they are.
 IGNORED = frozenset((
     ".git", ".hg", ".idea", ".mypy_cache", ".nox", ".pytest_cache", ".ruff_cache", ".svn", ".tox",
     ".venv", ".vscode", "__pycache__", "node_modules", "site-packages", "venv",
 ))  # fmt: skip
-#: Seconds between two looks at the files that an app has imported, without watchfiles.
+#: Seconds between two looks at the files that an app has imported, where watchfiles can't be used.
 INTERVAL = 0.5
 
 
@@ -101,14 +104,20 @@ class Changes:
     def _watch(self) -> None:
         import watchfiles
 
-        for changes in watchfiles.watch(
-            *[directory for directory in self._directories if directory.is_dir()],
-            watch_filter=lambda _, path: self.is_watched(path),
-            stop_event=self._end,
-            debounce=200,
-            raise_interrupt=False,
-        ):
-            self._report(path for _, path in changes)
+        try:
+            for changes in watchfiles.watch(
+                *[directory for directory in self._directories if directory.is_dir()],
+                watch_filter=lambda _, path: self.is_watched(path),
+                stop_event=self._end,
+                debounce=200,
+                raise_interrupt=False,
+            ):
+                self._report(path for _, path in changes)
+        except Exception as error:  # limits of inotify are reached, for one
+            logger.warning(
+                "watchfiles has failed: %s; only files that the app has imported are watched", error
+            )
+            self._look()
 
     def _look(self) -> None:
         while not self._end.wait(INTERVAL):
