@@ -1,5 +1,6 @@
 """Frames, against those of the `websockets` library in both directions."""
 
+import tracemalloc
 from itertools import pairwise
 from typing import Any
 
@@ -192,12 +193,64 @@ def test_unmasking_in_python_is_that_in_c(data: bytes, key: bytes) -> None:
     assert frames._xor(data, key) == frames.unmask(data, key)
 
 
+def kept(reader: frames.Reader) -> int:
+    """Bytes that a reader keeps between two reads."""
+    values = reader.gi_frame.f_locals.values()
+    return sum(len(value) for value in values if isinstance(value, bytes))
+
+
+def feed(reader: frames.Reader, data: bytes) -> int:
+    """Read all frames of `data`; return their number."""
+    count, frame = 0, reader.send(data)
+    while frame is not None:
+        count, frame = count + 1, reader.send(b"") if frame[2] else None
+    return count
+
+
 def test_nothing_of_a_large_message_is_kept() -> None:
     reader = read_frames(0)
     next(reader)
-    data = masked(0x82, bytes(100_000))
-    frame = reader.send(data)
-    while frame is not None:
-        frame = reader.send(b"") if frame[2] else None
-    kept = [value for value in reader.gi_frame.f_locals.values() if isinstance(value, bytes)]
-    assert sum(map(len, kept)) < 100
+    feed(reader, masked(0x82, bytes(100_000)))
+    assert kept(reader) < 100
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 5, 8, 9, 14])
+def test_nothing_of_earlier_reads_is_kept_when_each_ends_within_a_frame(place: int) -> None:
+    """In the head, the long length, the masking key or the payload of a control frame."""
+    frame = masked(0x89, b"ping") if place < 10 else masked(0x82, bytes(200))
+    stream = frame * 100
+    reader = read_frames(0)
+    next(reader)
+    assert feed(reader, frame[:place]) == 0
+    for _ in range(10):
+        assert feed(reader, stream[place:] + stream[:place]) == 100
+        assert kept(reader) < 300
+
+
+@pytest.mark.parametrize("first", [TEXT, BINARY])
+def test_small_pieces_need_no_more_memory_than_their_message(first: int) -> None:
+    """Neither many frames nor many reads."""
+    fragments = masked(first, b"xy") + masked(0, b"xy") * 20_000
+    message = masked(0x80 | first, bytes(40_000))
+    for reads in ([fragments], [message[i : i + 2] for i in range(0, len(message) - 2, 2)]):
+        reader = read_frames(0)
+        next(reader)
+        tracemalloc.start()
+        for data in reads:
+            assert feed(reader, data) == 0
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 150_000
+
+
+@pytest.mark.parametrize("payload", [b"", b"x"])
+def test_number_of_frames_of_a_message_is_limited(
+    payload: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "MAX_FRAMES", 1000)
+    fragments = masked(0x02, payload) + masked(0x00, payload) * 998
+    # Pings in between do not count, and each message has its own count.
+    said, fault = read([fragments, masked(0x89) * 1000, masked(0x80, b"end")] * 2)
+    assert fault is None
+    assert [opcode for opcode, _ in said] == ([PING] * 1000 + [BINARY]) * 2
+    assert read([fragments, masked(0x00), masked(0x80)]) == ([], 1008)

@@ -1,6 +1,7 @@
 """WebSocket frames: bytes in, messages and control frames out, and back (RFC 6455 §5). No I/O."""
 
 import codecs
+import io
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
@@ -18,6 +19,8 @@ PONG: Final = 10
 
 #: Bytes of the last message that may be kept until the next.
 KEPT: Final = 256
+#: Maximum number of frames of one message. Frames may be empty, so `limit` does not bound them.
+MAX_FRAMES: Final = 128 * 1024
 #: More bytes than there can be.
 ANY: Final = 1 << 62
 
@@ -33,6 +36,8 @@ _CONTROLS = frozenset({FIN | CLOSE, FIN | PING, FIN | PONG})
 _BEGINNING = _CONTROLS | {TEXT, BINARY, FIN | TEXT, FIN | BINARY}
 _BEGINNING_COMPRESSED = _BEGINNING | {COMPRESSED | first for first in _BEGINNING - _CONTROLS}
 _CONTINUING = _CONTROLS | {CONTINUATION, FIN | CONTINUATION}
+#: The first bytes of frames that are a whole message or a control frame, and not compressed.
+_WHOLE = _CONTROLS | {FIN | TEXT, FIN | BINARY}
 
 #: Inflates a piece of one compressed message. It takes the piece, whether that is the last, and
 #: how many bytes may come of it; it raises ProtocolError.
@@ -103,28 +108,29 @@ def _is_code(code: int) -> bool:
 
 
 def read_frames(limit: int, make_inflate: Callable[[], Inflate] | None = None) -> Reader:
-    """Reads what a client says from its frames, as they arrive.
+    """Read messages and control frames from a client's bytes, as these arrive.
 
-    limit: most bytes of a message, 0 for no limit. make_inflate: called for each compressed
-    message; None when compression was not agreed on.
+    limit: maximum size of a message in bytes, 0 for no limit. make_inflate: called for each
+    compressed message; None if compression was not negotiated.
 
-    A generator, to be started by `next`. `send(data)` returns the next message or control frame,
-    or None when more must arrive for it. Each is an opcode, what the frame says, and whether to ask
-    by `send(b"")` for one behind it. What a frame says is a str for TEXT, bytes for BINARY, PING
-    and PONG, code and reason for CLOSE. ProtocolError is raised as soon as a fault can be seen, and
-    is the last that comes.
+    This is a generator, to be started by `next`. `send(data)` returns the next message or control
+    frame, or None if that needs more data. Each is a tuple of an opcode, its content, and whether
+    to ask by `send(b"")` for the next. The content is a str for TEXT, bytes for BINARY, PING and
+    PONG, code and reason for CLOSE. ProtocolError is raised as soon as a fault can be seen, and
+    ends the generator.
+
+    Between two calls it keeps one message within `limit` and the unread rest of one `data`.
     """
     limit = limit or ANY
     beginning = _BEGINNING if make_inflate is None else _BEGINNING_COMPRESSED
-    message: _Message | None = None  # one that is not there at once
-    allowed, room = beginning, limit  # what the next frame may begin with, and how long it may be
-    said: Any
-    data, position = b"", 0  # what has arrived, and how far it has been read
+    message: _Message | None = None  # the one whose frames are arriving
+    allowed, room = beginning, limit  # first bytes and maximum length of the next frame
+    content: Any
+    data, position = b"", 0  # what has arrived, and where the unread rest begins
     while True:
         # The head: two bytes, the length if it is long, and the masking key.
         while len(data) - position < 2:
-            data, position = data[position:], 0
-            piece = said = b""  # nothing of a message is kept by who waits for the next
+            data, position, payload, content = data[position:], 0, b"", b""
             data += yield None
         first, length, size = data[position], data[position + 1] - 128, 6
         if first not in allowed:
@@ -135,80 +141,95 @@ def read_frames(limit: int, make_inflate: Callable[[], Inflate] | None = None) -
             if first & CONTROL:
                 raise ProtocolError(1002, "a control frame with a long length")
             size += 2 if length == 126 else 8
-            while len(data) - position < size - 4:
-                data += yield None
+        needed = size + length if first & CONTROL else size  # a control frame is taken whole
+        while len(data) - position < needed:
+            data, position = data[position:], 0
+            data += yield None
+        if length > 125:
             length = _long_length(data[position + 2 : position + size - 4])
         if length > room and not first & (CONTROL | COMPRESSED):
             raise ProtocolError(1009, f"a message of over {limit} bytes")
-        while len(data) - position < size:
-            data += yield None
         position += size
         key = data[position - 4 : position]
-        # The payload. That of a control frame is short, and taken whole.
-        while first & CONTROL and len(data) - position < length:
-            data += yield None
-        piece = unmask(data[position : position + length], key)
-        position += len(piece)
-        length -= len(piece)
+        # The payload.
         opcode = first & 15
-        if first == FIN | TEXT and not length:
-            said = _text(piece)
-        elif first & CONTROL:
-            said = _close(piece) if opcode == CLOSE else piece
-        elif first == FIN | BINARY and not length:
-            said = piece
+        payload = unmask(data[position : position + length], key)
+        position += len(payload)
+        if len(payload) == length and first in _WHOLE:
+            content = payload
+            if opcode == TEXT:
+                content = _text(payload)
+            elif opcode == CLOSE:
+                content = _close(payload)
         else:
             if message is None:
                 inflate = make_inflate() if make_inflate and first & COMPRESSED else None
                 message = _Message(opcode, limit, inflate)
-            while length:
-                message.add(piece, last=False)
-                turn = len(piece) & 3
-                key = key[turn:] + key[:turn]
-                data = piece = b""
+            message.begin_frame()
+            while (length := length - len(payload)) > 0:
+                message.add(payload)
+                key = (key + key)[len(payload) & 3 :][:4]
+                data, payload = b"", b""
                 data = yield None
-                piece = unmask(data[:length], key)
-                position = len(piece)
-                length -= position
-            message.add(piece, last=first & FIN != 0)
+                payload = unmask(data[:length], key)
+                position = len(payload)
+            message.add(payload, last=first & FIN != 0)
             if not first & FIN:
                 allowed, room = _CONTINUING, message.room
                 continue
-            opcode, said = message.take()
-            message = None
-            allowed, room = beginning, limit
-        more = yield opcode, said, position < len(data) or len(said) > KEPT
+            opcode, content = message.opcode, message.take()
+            message, allowed, room = None, beginning, limit
+        unread = position < len(data)
+        if not unread:
+            data, position = b"", 0
+        more = yield opcode, content, unread or len(content) > KEPT
         if more:
             data, position = data[position:] + more, 0
 
 
 class _Message:
-    """A message that comes in pieces, or compressed."""
+    """A message that arrives in several pieces, or compressed.
 
-    __slots__ = ("_decoder", "_inflate", "_left", "_opcode", "_parts")
+    One buffer holds the bytes of all pieces, so many small ones need no more memory than few large
+    ones.
+    """
+
+    __slots__ = ("_buffer", "_check", "_frames", "_inflate", "_left", "opcode")
 
     def __init__(self, opcode: int, limit: int, inflate: Inflate | None) -> None:
-        self._opcode = opcode
+        self.opcode = opcode
         self._left = limit
         self._inflate = inflate
-        self._decoder = _UTF8()
-        self._parts: list[Any] = []
+        self._check = _UTF8()
+        self._buffer = io.BytesIO()
+        self._frames = 0
 
     @property
     def room(self) -> int:
-        """Bytes that the payload of a further frame may have."""
+        """Maximum payload length of the next frame."""
         return self._left if self._inflate is None else ANY
 
-    def add(self, piece: bytes, last: bool) -> None:
-        """Raises ProtocolError."""
+    def begin_frame(self) -> None:
+        """Count a frame. Raises ProtocolError."""
+        self._frames += 1
+        if self._frames > MAX_FRAMES:
+            raise ProtocolError(1008, f"a message of over {MAX_FRAMES} frames")
+
+    def add(self, piece: bytes, last: bool = False) -> None:
+        """Add a piece of the payload. Raises ProtocolError.
+
+        last: the message ends here.
+        """
         if self._inflate is not None:
             piece = self._inflate(piece, last, self._left)
         self._left -= len(piece)
-        self._parts.append(_text(piece, self._decoder, last) if self._opcode == TEXT else piece)
+        self._buffer.write(piece)
+        if self.opcode == TEXT:
+            _text(piece, self._check, last)  # to fail at the first wrong byte
 
-    def take(self) -> tuple[int, Any]:
-        """The whole of it, with its opcode."""
-        return self._opcode, ("" if self._opcode == TEXT else b"").join(self._parts)
+    def take(self) -> str | bytes:
+        """Return the whole message."""
+        return _text(self._buffer.getbuffer()) if self.opcode == TEXT else self._buffer.getvalue()
 
 
 def _fault(first: int) -> ProtocolError:
@@ -240,8 +261,10 @@ def _close(payload: bytes) -> tuple[int, str]:
 _UTF8 = codecs.getincrementaldecoder("utf-8")
 
 
-def _text(data: bytes, decoder: codecs.IncrementalDecoder | None = None, last: bool = True) -> str:
-    """Raises ProtocolError."""
+def _text(
+    data: bytes | memoryview, decoder: codecs.IncrementalDecoder | None = None, last: bool = True
+) -> str:
+    """Decode UTF-8, or a piece of it by a decoder. Raises ProtocolError."""
     try:
         return str(data, "utf-8") if decoder is None else decoder.decode(data, last)
     except UnicodeDecodeError:
