@@ -1,6 +1,7 @@
 """WSGI apps over a real socket: by PEP 3333, by its validator, by Flask and by Django."""
 
 import contextvars
+import errno
 import io
 import ssl
 import sys
@@ -103,7 +104,8 @@ def test_environ(serve: Any) -> None:
     assert seen["wsgi.url_scheme"] == "http"
     assert seen["wsgi.multithread"]
     assert seen["asgi.scope"]["path"] == "/base/café/\ufffd/x"
-    assert not {"HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE", "wsgi.input_terminated"} & set(seen)
+    assert seen["wsgi.input_terminated"]
+    assert not {"HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE"} & set(seen)
 
 
 @pytest.mark.parametrize(
@@ -315,24 +317,22 @@ def test_the_client_does_not_wait_for_what_follows_the_response(serve: Any) -> N
 # Streams.
 
 
-def test_streams_both_ways(serve: Any) -> None:
+def test_streams(serve: Any) -> None:
+    release = threading.Semaphore(0)
+
     def app(environ: Any, start_response: Any) -> Iterator[bytes]:
-        assert environ["wsgi.input_terminated"]
         start_response("200 OK", [])
-        yield b"begin"
         while line := environ["wsgi.input"].readline():
             yield line.upper()
+            assert release.acquire(timeout=PATIENCE)
 
     with serve(app) as server, Client(server) as http:
-        http.send(CHUNKED + b"3\r\non")
-        http.send(b"e\r\n")
+        http.send(upload(8) + b"one\ntwo\n")
         assert http.head()[0] == 200
-        assert http.chunk() == b"begin"
-        http.send(b"1\r\n\n\r\n")
         assert http.chunk() == b"ONE\n"
-        http.send(b"4\r\ntwo\n\r\n")
+        release.release()
         assert http.chunk() == b"TWO\n"
-        http.send(b"0\r\n\r\n")
+        release.release()
         assert http.chunk() == b""
 
 
@@ -373,7 +373,86 @@ def test_a_long_upload(serve: Any) -> None:
         assert http.response(upload(length) + bytes(length)).body == str(length).encode()
 
 
-def test_reading_when_all_is_over(serve: Any) -> None:
+# Request bodies.
+
+
+def echo(environ: Any, start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("X-Length", environ.get("CONTENT_LENGTH", "none"))])
+    return [environ["wsgi.input"].read()]
+
+
+EXPECT = upload(3).replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("head", "rest"),
+    [
+        (EXPECT, b"abc"),
+        (upload(3) + b"ab", b"c"),
+        (upload(100_003) + bytes(100_000), b"abc"),
+        (CHUNKED + b"1\r\na\r\n", b"2\r\nbc\r\n0\r\n\r\n"),
+    ],
+)
+def test_an_unfinished_request_holds_no_thread(serve: Any, head: bytes, rest: bytes) -> None:
+    with serve(echo, wsgi_threads=1) as server, Client(server) as slow, Client(server) as http:
+        slow.send(head)
+        wait_until(lambda: server.server._context.running)
+        assert http.response(GET).body == b""
+        if head == EXPECT:
+            assert slow.head()[0] == 100  # at once: nothing but the client is waited for
+        assert slow.response(rest).body[-3:] == b"abc"
+
+
+def test_a_chunked_body_has_a_length(serve: Any) -> None:
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        assert environ["wsgi.input_terminated"]
+        assert "HTTP_TRANSFER_ENCODING" not in environ
+        return echo(environ, start_response)
+
+    answer = responds(serve, app, CHUNKED + b"3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n")
+    assert (answer.body, answer.fields["x-length"]) == (b"abcd", "4")
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (upload(200_001), 413),  # refused at once
+        (EXPECT.replace(b": 3", b": 200001"), 413),
+        (CHUNKED + b"493e0\r\n" + bytes(300_000) + b"\r\n", 413),
+        (upload(190_001) + bytes(190_000), 503),
+    ],
+)
+def test_a_full_spool(serve: Any, head: bytes, status: int) -> None:
+    with (
+        serve(echo, wsgi_spool_size=200_000) as server,
+        Client(server) as other,
+        Client(server) as http,
+        Client(server) as third,
+    ):
+        spool = server.server._app._spool
+        if status == 503:
+            other.send(upload(180_001) + bytes(180_000))
+            wait_until(lambda: spool._used)
+        assert http.response(head).status == status
+        assert third.response(upload(3) + b"abc").body == b"abc"  # needs no file
+        if status == 503:
+            assert len(other.response(b"x").body) == 180_001
+        wait_until(lambda: not spool._used)
+
+
+def test_a_disk_that_is_full(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with serve(echo) as server, Client(server) as http:
+        http.send(upload(200_000), bytes(70_000))
+        assert http.response(bytes(1000)).status == 503
+        assert "No space left" in server.records[-1].getMessage()
+        wait_until(lambda: not server.server._app._spool._used)
+
+
+def test_a_body_is_closed_after_the_request(serve: Any) -> None:
     streams = []
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
@@ -381,40 +460,11 @@ def test_reading_when_all_is_over(serve: Any) -> None:
         return hello(environ, start_response)
 
     with serve(app) as server, Client(server) as http:
-        assert http.response(CHUNKED + b"3\r\nabc\r\n").body == b"hello"
-        http.send(b"0\r\n\r\n")
+        http.send(upload(200_000), bytes(100_000))
+        wait_until(lambda: server.server._app._spool._used)
+        assert http.response(bytes(100_000)).body == b"hello"
         wait_until(lambda: not server.server._context.running)
-        assert streams[0].read(3) == b"abc"
-        with pytest.raises(OSError, match="over"):
-            streams[0].read()
-
-
-def test_a_slow_upload_holds_no_thread(serve: Any) -> None:
-    def app(environ: Any, start_response: Any) -> list[bytes]:
-        start_response("200 OK", [])
-        return [environ["wsgi.input"].read()]
-
-    with serve(app, wsgi_threads=1) as server, Client(server) as slow, Client(server) as http:
-        slow.send(upload(6) + b"abc")
-        assert http.response(GET).body == b""
-        assert slow.response(b"def").body == b"abcdef"
-
-
-def test_continue_is_sent_when_the_app_reads(serve: Any) -> None:
-    def app(environ: Any, start_response: Any) -> list[bytes]:
-        reads = environ["PATH_INFO"] == "/read"
-        body = environ["wsgi.input"].read() if reads else b"unread"
-        start_response("200 OK", [])
-        return [body]
-
-    head = upload(3).replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")
-    with serve(app) as server:
-        with Client(server) as http:
-            http.send(head.replace(b" / ", b" /read "))
-            assert http.head()[0] == 100
-            assert http.response(b"abc").body == b"abc"
-        with Client(server) as http:
-            assert http.response(head).body == b"unread"
+        assert streams[0].closed
 
 
 # Clients that leave.
@@ -439,24 +489,26 @@ def test_close_is_called_when_the_client_leaves(serve: Any) -> None:
             assert http.response(GET.replace(b" / ", b" /other ")).body == b"hello"
 
 
-@pytest.mark.parametrize("head", [upload(1 << 20), CHUNKED + b"3\r\n"])
-def test_a_body_that_breaks_off_is_an_error(serve: Any, head: bytes) -> None:
-    began, errors = threading.Event(), SimpleQueue[BaseException]()
+@pytest.mark.parametrize("head", [upload(1 << 20), upload(5), EXPECT, CHUNKED + b"3\r\n"])
+def test_an_unfinished_body_does_not_reach_the_app(serve: Any, head: bytes) -> None:
+    paths = []
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
-        began.set()
-        try:
-            environ["wsgi.input"].read()
-        except OSError as error:
-            errors.put(error)
-            raise
-        raise AssertionError
+        paths.append(environ["PATH_INFO"])
+        return hello(environ, start_response)
 
-    with serve(app) as server, Client(server) as http:
-        http.send(head, b"abc", b"x" * 100_000 if head.startswith(upload(1 << 20)) else b"")
-        assert began.wait(PATIENCE)
-        http.reset()
-        assert isinstance(errors.get(timeout=PATIENCE), ClientDisconnected)
+    with serve(app) as server:
+        with Client(server) as http:
+            http.send(
+                head, b"abc"[: len(head) % 3], bytes(100_000 if head == upload(1 << 20) else 0)
+            )
+            wait_until(lambda: server.server._context.running)
+            http.reset()
+        wait_until(lambda: not server.server._context.running)
+        assert server.server._app._spool._used == 0
+        with Client(server) as http:
+            assert http.response(GET.replace(b" / ", b" /next ")).body == b"hello"
+    assert paths == ["/next"]
 
 
 def test_a_client_that_leaves_while_it_waits_for_a_thread(serve: Any) -> None:
@@ -741,7 +793,7 @@ def test_cancel_on_disconnect(serve: Any) -> None:
         assert ended.wait(PATIENCE)
 
 
-def test_a_read_that_is_cancelled(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_is_cancelled(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Answers(SimpleQueue[Any]):
         def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
             super().put(item)  # and the thread that waits for it is the next one that runs
@@ -750,17 +802,18 @@ def test_a_read_that_is_cancelled(serve: Any, monkeypatch: pytest.MonkeyPatch) -
     failures, failed = [], threading.Event()
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
+        write = start_response("200 OK", [])
         try:
-            environ["wsgi.input"].read()
+            write(bytes(16 << 20))
         except Exception as error:
             failures.append(type(error))
             failed.set()
-        return hello(environ, start_response)
+        return []
 
     monkeypatch.setattr("tinyasgi.wsgi.SimpleQueue", Answers)
     with serve(app, timeout_graceful_shutdown=0) as server, Client(server) as http:
-        http.send(CHUNKED + b"1\r\nx\r\n")
-        wait_until(lambda: server.server._context.running)
+        http.send(GET)
+        assert http.head()[0] == 200
         server.stop()
         assert failed.wait(PATIENCE)
     assert failures == [ClientDisconnected]

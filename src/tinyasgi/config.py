@@ -77,6 +77,12 @@ class Config:
     wsgi_threads: int = option(
         10, number(1), "most threads that run a WSGI app, further requests wait for one"
     )
+    wsgi_spool_size: int = option(
+        1024 * 1024 * 1024,
+        _COUNT,
+        "maximum size of the temporary files with request bodies for a WSGI app, all of a worker"
+        " together, in bytes; else 413 or 503; 0: unlimited",
+    )
     lifespan: str = option(
         "auto", _LIFESPANS, "tell the app of startup and shutdown; auto: unless it refuses at once"
     )

@@ -1,8 +1,7 @@
-"""What a WSGI app is told of a request (PEP 3333): the environ, and the streams in it."""
+"""What a WSGI app is told of a request (PEP 3333): the environ, and `wsgi.errors` in it."""
 
-import io
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 from wsgiref.util import FileWrapper
 
@@ -10,13 +9,13 @@ from . import __version__
 from .cache import Cache
 from .typing import Scope
 
-__all__ = ["Environ", "body_stream", "environ"]
+__all__ = ["Environ", "environ"]
 
 Environ: TypeAlias = dict[str, Any]
 
 logger = logging.getLogger("tinyasgi.server")
 
-#: Least bytes of a block that is read at once, of a file or of a request body.
+#: Least bytes of a file that are read at once.
 BLOCK = 64 * 1024
 
 
@@ -50,6 +49,7 @@ def environ(scope: Scope, multithread: bool) -> Environ:
         "wsgi.multithread": multithread,
         "wsgi.multiprocess": True,  # as far as the app can know
         "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
         "wsgi.file_wrapper": _file_wrapper,
         "asgi.scope": scope,
     }
@@ -63,10 +63,6 @@ def environ(scope: Scope, multithread: bool) -> Environ:
             if key in environ:
                 text = f"{environ[key]}{'; ' if name == b'cookie' else ', '}{text}"
             environ[key] = text
-    if "HTTP_TRANSFER_ENCODING" in environ:
-        # The input ends with the body in any case. But where there is a length werkzeug watches
-        # the end better by itself: a client that has left is then no error of the app.
-        environ["wsgi.input_terminated"] = True
     return environ
 
 
@@ -82,33 +78,6 @@ def _key(name: bytes) -> str:
 
 
 _keys = Cache(_key, 256, longest=64)
-
-
-def body_stream(body: bytes, read: Callable[[], tuple[bytes, bool]] | None) -> io.BufferedIOBase:
-    """`wsgi.input` of a body that begins with `body`.
-
-    read: gives a further piece, and whether there is more; None when there is no more. What it
-    raises, an app gets when it reads.
-    """
-    return io.BytesIO(body) if read is None else io.BufferedReader(_Body(body, read), BLOCK)
-
-
-class _Body(io.RawIOBase):
-    def __init__(self, body: bytes, read: Callable[[], tuple[bytes, bool]]) -> None:
-        self._data = body
-        self._more_body = True
-        self._read = read
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while self._more_body and not self._data:
-            self._data, self._more_body = self._read()
-        size = min(len(buffer), len(self._data))
-        buffer[:size] = self._data[:size]
-        self._data = self._data[size:]
-        return size
 
 
 class _Errors:

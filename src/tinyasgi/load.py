@@ -111,7 +111,7 @@ def as_asgi3(app: Any, config: Config, stack: AnyStack | None = None) -> App:
     if interface == "wsgi":
         from .wsgi import WSGI  # not before it is needed: 3 ms at start
 
-        adapter = WSGI(app, config.wsgi_threads)
+        adapter = WSGI(app, config.wsgi_threads, config.wsgi_spool_size)
         if stack is not None:
             stack.callback(adapter.close)
         return adapter

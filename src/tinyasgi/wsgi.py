@@ -10,8 +10,10 @@ from operator import length_hint
 from queue import SimpleQueue
 from typing import Any, Final, TypeAlias
 
-from .environ import Environ, body_stream, environ
+from .encoder import PLAIN_TEXT
+from .environ import Environ, environ
 from .exchange import ClientDisconnected
+from .spool import Body, Refused, Spool
 from .threads import Bell, Threads
 from .typing import Message, Receive, Scope, Send
 
@@ -19,8 +21,6 @@ __all__ = ["WSGI"]
 
 WSGIApp: TypeAlias = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
-#: Bytes of a request body of known length that are there before a thread is taken.
-COLLECT = 64 * 1024
 #: Bytes of response that a thread may be ahead of what was sent, and what a piece counts besides.
 AHEAD = 256 * 1024
 PIECE = 128
@@ -28,7 +28,6 @@ PIECE = 128
 JOIN = 32 * 1024
 
 # What a thread posts besides messages and pieces of body.
-READ: Final = "read"  # asks for request body
 SENT: Final = "sent"  # asks to be told when all that was posted before is sent
 END: Final = "end"  # the call is over
 
@@ -46,11 +45,12 @@ _COUNTED: frozenset[type] = frozenset({type(iter([])), type(iter(()))})
 class WSGI:
     """An ASGI 3 app that calls a WSGI app in threads."""
 
-    def __init__(self, app: WSGIApp, threads: int) -> None:
-        """threads: most of them; further requests wait in order."""
+    def __init__(self, app: WSGIApp, threads: int, spool_size: int = 0) -> None:
+        """threads: most of them; further requests wait in order. spool_size: as for `Spool`."""
         self._app = app
         self._threads = Threads(threads)
         self._multithread = threads > 1
+        self._spool = Spool(spool_size)
         self._bell: Bell | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,39 +70,44 @@ class WSGI:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         values = environ(scope, self._multithread)
-        # A client that sends slowly holds no thread, unless it may wait for what the app says.
-        enough = COLLECT if "CONTENT_LENGTH" in values else 1
-        if "HTTP_EXPECT" in values:
-            enough = 0
-        body, more_body = b"", True
-        while more_body and len(body) < enough:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message["body"]
-            more_body = message["more_body"]
+        body = Body(self._spool)
+        try:
+            # A client that still has to send something holds no thread.
+            self._spool.check(int(values.get("CONTENT_LENGTH", 0)))
+            source = await body.collect(receive)
+            if source is not None:
+                if values.pop("HTTP_TRANSFER_ENCODING", None) is not None:
+                    values["CONTENT_LENGTH"] = str(body.length)  # which is known by now
+                values["wsgi.input"] = source
+                await self._run(values, receive, send)
+        except Refused as refused:
+            await _answer(send, refused.status, f"{refused}\n".encode())
+        finally:
+            body.close()
+
+    async def _run(self, values: Environ, receive: Receive, send: Send) -> None:
+        """Have a thread run the app; send what it responds."""
         if self._bell is None:
             self._bell = Bell(asyncio.get_running_loop())
         call = _Call(self._bell)
-        values["wsgi.input"] = body_stream(body, call.read if more_body else None)
         job = partial(contextvars.copy_context().run, call.run, self._app, values)
-        if not self._threads.run(job) and not more_body:
+        if not self._threads.run(job):
             left = asyncio.ensure_future(receive())  # at the end of the exchange at the latest
             left.add_done_callback(lambda _: self._threads.withdraw(job) and call.refuse())
         try:
-            await call.serve(receive, send)
+            await call.serve(send)
         except asyncio.CancelledError:
             call.cancel()
             if not self._threads.withdraw(job):
                 with suppress(ClientDisconnected):
-                    await call.serve(receive, send)
+                    await call.serve(send)
             raise
 
 
 class _Call:
     """One call of the app: what its thread posts, a task of the loop takes in the same order.
 
-    These are messages to send, pieces of body, and questions whose answers the thread waits for.
+    These are messages to send, pieces of body, and SENT, whose answer the thread waits for.
     """
 
     # fmt: off
@@ -115,7 +120,7 @@ class _Call:
     def __init__(self, bell: Bell) -> None:
         self._bell = bell
         self._posted: deque[Any] = deque()
-        self._answers: SimpleQueue[Any] = SimpleQueue()
+        self._answers: SimpleQueue[None] = SimpleQueue()
         self._waiter: asyncio.Future[None] | None = None
         #: What the app has raised.
         self._error: BaseException | None = None
@@ -130,21 +135,20 @@ class _Call:
 
     # In the loop.
 
-    async def serve(self, receive: Receive, send: Send) -> None:
+    async def serve(self, send: Send) -> None:
         """Does what the thread asks for until the call is over. Raises what it ended with."""
         while (item := await self._next()) is not END:
-            answer = None
             try:
                 if self.failure is None:
-                    answer = await self._act(item, receive, send)
+                    await self._act(item, send)
             except Exception as error:
                 self.failure = error
             except BaseException:
                 self.cancel()  # before the thread has its answer
                 raise
             finally:
-                if item is READ or item is SENT:
-                    self._answers.put(answer)
+                if item is SENT:
+                    self._answers.put(None)
         ended = self._error or self.failure
         self._error, self.failure = None, ClientDisconnected("the request is over")
         if ended is not None:
@@ -154,7 +158,7 @@ class _Call:
                 del ended  # its traceback leads back to here
 
     def cancel(self) -> None:
-        """The task of the request is cancelled: the app hears of it when it reads or writes."""
+        """The task of the request is cancelled: the app hears of it when it writes."""
         self.failure = ClientDisconnected("the request was cancelled")
 
     async def _next(self) -> Any:
@@ -163,12 +167,7 @@ class _Call:
             await self._waiter
         return self._posted.popleft()
 
-    async def _act(self, item: Any, receive: Receive, send: Send) -> Any:
-        if item is READ:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnected("the client has left before the end of its body")
-            return message["body"], message["more_body"]
+    async def _act(self, item: Any, send: Send) -> None:
         if type(item) is bytes:
             pieces, size = [item], len(item)
             while size < JOIN and self._posted and type(self._posted[0]) is bytes:
@@ -177,7 +176,6 @@ class _Call:
             item = _body(b"".join(pieces), True)
         if item is not SENT:
             await send(item)
-        return None
 
     def _look(self) -> None:
         """The thread has posted something."""
@@ -217,11 +215,6 @@ class _Call:
         finally:
             if (close := getattr(result, "close", None)) is not None:
                 close()
-
-    def read(self) -> tuple[bytes, bool]:
-        """A further piece of the request body, and whether there is more. Raises OSError."""
-        answer: tuple[bytes, bool] = self._ask(READ)
-        return answer
 
     def _start_response(
         self, status: str, fields: list[tuple[str, str]], exc_info: Any = None
@@ -271,7 +264,10 @@ class _Call:
             self._begin(data, last or len(data) == self._length)
         self._ahead += len(data) + PIECE
         if self._ahead > AHEAD and not self._complete:
-            self._ask(SENT)
+            self._say(SENT)
+            self._answers.get()
+            if self.failure is not None:
+                raise self.failure
             self._ahead = 0
 
     def _begin(self, data: bytes, whole: bool) -> None:
@@ -289,13 +285,6 @@ class _Call:
         else:
             self._begin(b"", True)
 
-    def _ask(self, question: str) -> Any:
-        self._say(question)
-        answer = self._answers.get()
-        if self.failure is not None:
-            raise self.failure
-        return answer
-
     def _say(self, *items: Any) -> None:
         if self.failure is not None:
             raise self.failure
@@ -308,3 +297,8 @@ class _Call:
 
 def _body(data: bytes, more_body: bool) -> Message:
     return {"type": "http.response.body", "body": data, "more_body": more_body}
+
+
+async def _answer(send: Send, status: int, body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [PLAIN_TEXT]})
+    await send(_body(body, False))

@@ -1,0 +1,110 @@
+"""Request bodies for WSGI apps, each complete before a thread is taken."""
+
+import asyncio
+import io
+import logging
+import tempfile
+from contextlib import suppress
+from typing import IO
+
+from .typing import Receive
+
+__all__ = ["Body", "Refused", "Spool"]
+
+logger = logging.getLogger("tinyasgi.server")
+
+#: Bytes of an unfinished body in memory. The rest is written to a file in pieces of this size.
+MEMORY = 64 * 1024
+
+
+class Refused(Exception):
+    """A request body that is not stored: the status of the response, and the reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Spool:
+    """The total size of the temporary files of request bodies, and its limit.
+
+    limit: bytes, 0 for no limit.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+
+    def check(self, length: int) -> None:
+        """Raise Refused if a body of this length can never be stored."""
+        if self._limit and length > max(self._limit, MEMORY):
+            raise Refused(413, f"a body of {length} bytes where {self._limit} are allowed")
+
+    def take(self, size: int) -> None:
+        """Reserve space. Raises Refused."""
+        if self._limit and self._used + size > self._limit:
+            raise Refused(503, "no space for request bodies")
+        self._used += size
+
+    def release(self, size: int) -> None:
+        """Return reserved space."""
+        self._used -= size
+
+
+class Body:
+    """One request body: in memory up to MEMORY bytes, else in a temporary file without a name."""
+
+    __slots__ = ("_file", "_spool", "_stored", "length")
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._file: IO[bytes] | None = None
+        self._stored = 0
+        self.length = 0
+
+    async def collect(self, receive: Receive) -> IO[bytes] | None:
+        """Receive the whole body. Returns None if the client disconnects before its end.
+
+        Raises Refused.
+        """
+        buffer = io.BytesIO()
+        more_body = True
+        while more_body:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            more_body = message["more_body"]
+            self.length += buffer.write(message["body"])
+            if more_body and buffer.tell() > MEMORY:
+                await self._store(buffer.getvalue())
+                buffer = io.BytesIO()
+        if self._file is not None:
+            await self._store(buffer.getvalue())
+        file = self._file or buffer
+        file.seek(0)
+        return file
+
+    async def _store(self, data: bytes) -> None:
+        """Append to the file, in a thread: a disk may be slow."""
+        self._spool.check(self._stored + len(data))
+        self._spool.take(len(data))
+        self._stored += len(data)
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="tinyasgi-")  # noqa: SIM115
+            await asyncio.to_thread(_append, self._file, data)
+        except OSError as error:
+            logger.error("a request body can't be stored in a temporary file: %s", error)
+            raise Refused(503, "no space for request bodies") from error
+
+    def close(self) -> None:
+        """Delete the file. The body can't be read any more."""
+        self._spool.release(self._stored)
+        if self._file is not None:
+            with suppress(OSError):  # what was never written
+                self._file.close()
+
+
+def _append(file: IO[bytes], data: bytes) -> None:
+    file.write(data)
+    file.flush()
