@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import GET, PATIENCE, Client, hello, reply
+from helpers import GET, LOOPS, PATIENCE, Client, hello, in_loop, reply
 
-from tinyasgi import Config
-from tinyasgi.listen import ListenError, another, bind, files, release
+from tinyasgi import Config, Server, listen
+from tinyasgi.listen import ListenError, another, bind, close, files, release
 from tinyasgi.testing import serve
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="no unix sockets")
@@ -108,6 +108,27 @@ def test_port_taken() -> None:
         assert "\n" not in message
         with Client(server) as client:
             assert client.response(GET).status == 200
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_port_that_another_server_takes_during_startup(loop: Any) -> None:
+    """Linux lets two sockets have a port that set SO_REUSEADDR and don't listen yet."""
+
+    async def app(scope, receive, send):
+        await receive()
+        other = stack.enter_context(socket.socket())
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", server._sockets[0].getsockname()[1]))
+        other.listen()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    server = Server(app, port=0)
+    with ExitStack() as stack, pytest.raises(ListenError, match=r"127\.0\.0\.1:\d+"):
+        async with server:
+            pytest.fail("two servers share a port")
 
 
 def test_port_is_free_after_a_stop() -> None:
@@ -365,6 +386,59 @@ def test_live_unix_socket_is_refused(path: str) -> None:
             pytest.fail("two servers share a socket")
         with Client(path) as client:
             assert client.response(GET).status == 200
+
+
+@posix
+def test_unix_socket_of_a_server_that_starts_is_refused(path: str) -> None:
+    (first,) = bind(Config(uds=path))
+    with pytest.raises(ListenError, match=path):
+        bind(Config(uds=path))
+    close([first])
+    assert not os.path.exists(path)
+
+
+@posix
+def test_stale_unix_socket_is_replaced_by_one_server(path: str) -> None:
+    """Of several that start at the same time."""
+    for _ in range(20):
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(path)
+        found: list[socket.socket] = []
+        refused: list[ListenError] = []
+        barrier = threading.Barrier(4)
+
+        def start(found: Any = found, refused: Any = refused, barrier: Any = barrier) -> None:
+            barrier.wait()
+            try:
+                found += bind(Config(uds=path))
+            except ListenError as error:
+                refused.append(error)
+
+        threads = [threading.Thread(target=start) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (len(found), len(refused)) == (1, 3)
+        with Client(path):
+            pass
+        close(found)
+        assert not os.path.exists(path)
+
+
+@posix
+def test_lock_that_another_program_holds_is_not_waited_for(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    monkeypatch.setattr(listen, "LOCK", 0.02)
+    folder = os.open(".", os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    try:
+        close(bind(Config(uds=path)))
+    finally:
+        os.close(folder)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a full queue refuses elsewhere")

@@ -105,6 +105,25 @@ def test_port_taken(first: tuple[str, ...], start: Start, tmp_path: Path) -> Non
         assert command.stop() == 0
 
 
+def test_port_taken_during_the_import(start: Start, tmp_path: Path) -> None:
+    """Linux lets two sockets have a port that set SO_REUSEADDR and don't listen yet."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    text = f"""
+import socket
+other = socket.socket()
+other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+other.bind(("127.0.0.1", {port}))
+other.listen()
+"""
+    (tmp_path / "takes.py").write_text(text + APP)
+    words = ["--workers", "2", "--preload", "--port", str(port)]
+    with start(*words, app="takes:app", PYTHONWARNINGS="") as command:
+        assert command.wait() == 1
+    assert command.log.count("\n") == 1
+    assert f"can't listen on 127.0.0.1:{port}: " in command.log
+
+
 @pytest.mark.parametrize(
     ("app", "text", "code", "words"),
     [

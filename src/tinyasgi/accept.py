@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from . import listen
 from .context import Context
 from .deadlines import LINGER
 from .encoder import encode_refusal
@@ -51,7 +52,7 @@ class Acceptor:
         self.connect: Callable[..., asyncio.BaseProtocol] = partial(HTTP1Connection, context)
 
     async def listen(self, sock: socket.socket) -> None:
-        """Accepts from a bound socket, from now on. Raises OSError."""
+        """Accepts from a bound socket, from now on. Raises ListenError."""
         loop, config = self._context.loop, self._context.config
         self._sockets.append(sock)
         sock.setblocking(False)
@@ -60,8 +61,8 @@ class Acceptor:
             # What is accepted inherits it. By default the kernel takes megabytes for each slow
             # client: memory, time until a stop or a disconnect is seen, and cold caches.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT)
+        listen.listen(sock, config)  # uvloop would not raise the error
         if self._tls is not None or config.proxy_protocol or config.limit_connections:
-            sock.listen(config.backlog)
             loop.add_reader(sock, self._accept, sock)
             self._readers[sock] = True
             return

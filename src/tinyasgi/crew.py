@@ -80,9 +80,9 @@ class Crew:
     # What is done with all.
 
     def start(self) -> None:
-        """Listens and fills the places; the workers are not waited for. Raises OSError."""
+        """Listens and fills the places; the workers are not waited for. Raises ListenError."""
         for sock in self.sockets:
-            sock.listen(self.config.backlog)
+            listen.listen(sock, self.config)
         self.slots.append(Slot(0, self.sockets.copy()))
         while len(self.slots) < self.config.workers:
             self.add()
@@ -92,7 +92,7 @@ class Crew:
         index = min(set(range(len(self.slots) + 1)) - {slot.index for slot in self.slots})
         sockets = [listen.another(sock) for sock in self.sockets]
         for sock in sockets:
-            sock.listen(self.config.backlog)
+            listen.listen(sock, self.config)
         self.slots.append(Slot(index, sockets))
 
     def remove(self) -> None:

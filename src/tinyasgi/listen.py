@@ -6,16 +6,20 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .config import Config
 
 __all__ = ["Inherited", "ListenError", "address", "another", "bind", "close", "files"]
-__all__ += ["has_queue", "release"]
+__all__ += ["has_queue", "listen", "release"]
 
 _TCP = (socket.AF_INET, socket.AF_INET6)
 _UNIX = getattr(socket, "AF_UNIX", None)  # Windows has none
+
+#: Seconds for another server to let go of the folder of a unix socket.
+LOCK = 1.0
 
 
 class ListenError(OSError):
@@ -27,7 +31,7 @@ class Inherited(socket.socket):
 
 
 def bind(config: Config) -> list[socket.socket]:
-    """The sockets that a configuration asks for, bound and not yet listening.
+    """The sockets that a configuration asks for, bound; only unix sockets listen already.
 
     A name may stand for several addresses: each gets a socket, and with port 0 all get the same
     port. A port that another process has is refused, whether or not that one would share it.
@@ -49,6 +53,18 @@ def bind(config: Config) -> list[socket.socket]:
         close(sockets)
         raise
     return sockets
+
+
+def listen(sock: socket.socket, config: Config) -> None:
+    """Lets a bound socket listen. Raises ListenError.
+
+    Linux lets several sockets bind a port that nobody listens on; only one of them can listen.
+    """
+    try:
+        sock.listen(config.backlog)
+    except OSError as error:
+        where, reason = address(sock, False).removeprefix("http://"), error.strerror or error
+        raise ListenError(f"can't listen on {where}: {reason}") from None
 
 
 def another(sock: socket.socket) -> socket.socket:
@@ -97,7 +113,7 @@ def _bind(place: str, places: tuple[str, ...], config: Config) -> list[socket.so
     if place.startswith("fd://"):
         return [_inherit(int(place[5:]))]
     if place.startswith("unix:"):
-        return [_bind_unix(place[5:], config.uds_mode, config.uds_group)]
+        return [_bind_unix(place[5:], config)]
     host, _, port = place.rpartition(":")
     alone = not any(other != place and other.endswith(f":{port}") for other in places)
     return _bind_tcp(host.strip("[]"), int(port), alone)
@@ -164,29 +180,59 @@ def _bind_address(family: int, where: tuple[Any, ...], both: bool) -> socket.soc
     return sock
 
 
-def _bind_unix(path: str, mode: int, group: str | None) -> socket.socket:
-    """A file that a dead server left is replaced; a live server's is not, nor any other file."""
-    number = None if group is None else _group_number(group)
+def _bind_unix(path: str, config: Config) -> socket.socket:
+    """A file that a dead server left is replaced; a live server's is not, nor any other file.
+
+    The socket listens at once: one that does not looks like that of a dead server.
+    """
+    number = None if config.uds_group is None else _group_number(config.uds_group)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if os.path.lexists(path):
-            if not stat.S_ISSOCK(os.lstat(path).st_mode):
-                raise ListenError(f"can't listen on {path}: it exists and is no socket")
-            if not _is_stale(path):
-                raise ListenError(f"can't listen on {path}: a server listens there already")
-            os.unlink(path)
-        sock.bind(path)
-        try:
-            if number is not None:
-                os.chown(path, -1, number)
-            os.chmod(path, mode)
-        except OSError:
-            os.unlink(path)
-            raise
+        with _folder_locked(path):
+            if os.path.lexists(path):
+                if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                    raise ListenError(f"can't listen on {path}: it exists and is no socket")
+                if not _is_stale(path):
+                    raise ListenError(f"can't listen on {path}: a server listens there already")
+                os.unlink(path)
+            sock.bind(path)
+            try:
+                if number is not None:
+                    os.chown(path, -1, number)
+                os.chmod(path, config.uds_mode)
+                sock.listen(config.backlog)
+            except OSError:
+                os.unlink(path)
+                raise
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+@contextlib.contextmanager
+def _folder_locked(path: str) -> Iterator[None]:
+    """A lock on the folder of a socket: no two servers replace one file at the same time.
+
+    After a second without the lock it goes on: it may be held by another kind of program.
+    """
+    import fcntl  # there is none on Windows
+
+    folder = None
+    with contextlib.suppress(OSError):  # not every file system has locks
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+        deadline = time.monotonic() + LOCK
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.01)
+    try:
+        yield
+    finally:
+        if folder is not None:
+            os.close(folder)
 
 
 def _group_number(name: str) -> int:
@@ -215,7 +261,7 @@ def close(sockets: Iterable[socket.socket]) -> None:
 def release(paths: Iterable[str]) -> None:
     """Removes the files of unix sockets that nobody listens on any more."""
     for path in paths:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), _folder_locked(path):
             if _is_stale(path):
                 os.unlink(path)
 

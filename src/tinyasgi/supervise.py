@@ -103,6 +103,10 @@ def _run(supervisor: Supervisor, first: bool = False) -> int:
     except WorkerFailed as failed:
         log.tell(str(failed), supervisor.config.log_format)
         return failed.code
+    except ListenError as error:
+        supervisor.close()
+        log.tell(explain(error), supervisor.config.log_format)
+        return CANNOT_LISTEN
     if again:
         succession.succeed(supervisor)
     return 0

@@ -74,17 +74,17 @@ class Supervisor:
     # Life.
 
     def start(self) -> None:
-        """Listens, and starts the workers; they are not waited for. Raises OSError."""
+        """Listens, and starts the workers; they are not waited for. Raises ListenError."""
         if self.config.reload:
             self._watch_files()
         self.crew.start()
         self._act()
 
     def run(self, first: bool) -> bool:
-        """Goes on until it was told to stop and no worker is left. Raises WorkerFailed.
+        """Goes on until it was told to stop and no worker is left.
 
         first: it has still to start. Returns whether it is to go on in a new program, which has
-        the app as it is by then.
+        the app as it is by then. Raises WorkerFailed, and ListenError at the first start.
         """
         self._take_signals()
         if first:
