@@ -4,6 +4,7 @@ import re
 from typing import Protocol
 
 from .parsers import START_LINE, BadRequest, Parser
+from .partial import Partial
 from .rules import CHUNKED
 
 __all__ = ["Chunked", "Decoder", "Length", "choose"]
@@ -51,19 +52,22 @@ class Chunked:
     limit: most bytes of content, 0 for no limit. parser: judges the trailer section.
     """
 
-    __slots__ = ("_in_trailers", "_left", "_limit", "_missing", "_parser", "_pending")
+    __slots__ = ("_in_trailers", "_left", "_limit", "_missing", "_parser", "_partial")
 
     def __init__(self, limit: int, parser: Parser) -> None:
         self._limit = self._left = limit
         self._parser = parser
         self._missing = 0  # bytes of the current chunk, the CRLF that ends it with it
         self._in_trailers = False
-        self._pending = b""
+        self._partial: Partial | None = None  # a chunk line or a trailer section
 
     def decode(self, data: bytes) -> tuple[bytes, bytes | None]:
-        if self._pending:
-            data = self._pending + data
-            self._pending = b""
+        if self._partial is not None:
+            self._partial.add(data)
+            if not self._ends(self._partial):
+                return b"", None
+            data = bytes(self._partial.data)
+            self._partial = None
         pieces: list[bytes] = []
         position = 0
         while not self._in_trailers:
@@ -73,7 +77,7 @@ class Chunked:
                     return b"".join(pieces), None
             end = data.find(b"\r\n", position, position + MAX_CHUNK_LINE)
             if end < 0:
-                self._keep(data[position:], MAX_CHUNK_LINE, "a chunk line")
+                self._keep(data[position:])
                 return b"".join(pieces), None
             size = self._size(data[position:end])
             position = end + 2
@@ -116,18 +120,36 @@ class Chunked:
             return data[2:]
         end = data.find(b"\r\n\r\n", 0, MAX_TRAILERS)
         if end < 0:
-            self._keep(data, MAX_TRAILERS, "a trailer section")
+            self._keep(data)
             return None
         self._parser.fields(START_LINE + data[: end + 4], len(START_LINE))
         return data[end + 4 :]
 
-    def _keep(self, data: bytes, limit: int, what: str) -> None:
-        """Keeps the beginning of a line until the rest of it arrives."""
-        if b"\n" in data.replace(b"\r\n", b""):
-            raise BadRequest(400, f"a bare LF in {what}")
-        if len(data) >= limit:
-            raise BadRequest(431 if self._in_trailers else 400, f"{what} of over {limit} bytes")
-        self._pending = data
+    def _keep(self, data: bytes) -> None:
+        """Keep the beginning of a line or of the trailers until the rest of it arrives."""
+        self._partial = Partial()
+        self._partial.add(data)
+        self._check(self._partial)
+
+    def _ends(self, partial: Partial) -> bool:
+        """Return whether the last read has brought the end. Raises BadRequest."""
+        if self._in_trailers:
+            found = partial.find(b"\r\n\r\n") >= 0 or partial.data.startswith(b"\r\n")
+        else:
+            found = partial.find(b"\r\n") >= 0
+        if not found:
+            self._check(partial)
+        return found
+
+    def _check(self, partial: Partial) -> None:
+        if self._in_trailers:
+            what, limit, status = "a trailer section", MAX_TRAILERS, 431
+        else:
+            what, limit, status = "a chunk line", MAX_CHUNK_LINE, 400
+        if partial.has_bare():
+            raise BadRequest(400, f"a bare CR or LF in {what}")
+        if len(partial.data) >= limit:
+            raise BadRequest(status, f"{what} of over {limit} bytes")
 
 
 def choose(length: int, limit: int, parser: Parser) -> Decoder:

@@ -101,7 +101,7 @@ class Exchange:
         self.status = 0
         self.sent = 0  # bytes of response body
         self._credit = TURN
-        self._body = b""
+        self._body: bytes | bytearray = b""
         self._input: int = ARRIVED
         self._waiters: tuple[asyncio.Future[None], ...] = ()
 
@@ -111,7 +111,7 @@ class Exchange:
             if self.phase == STREAMING and self.connection.stopping:
                 break
             if self._body or self._input == ARRIVED:
-                body, self._body = self._body, b""
+                body, self._body = bytes(self._body), b""
                 more_body = self._input == ARRIVING
                 if not more_body:
                     self._input = TAKEN
@@ -191,7 +191,12 @@ class Exchange:
 
         arrived: this is the end of it.
         """
-        self._body = self._body + data if self._body else data
+        if not self._body:
+            self._body = data
+        elif isinstance(self._body, bytearray):
+            self._body += data
+        else:  # a bytearray grows without being copied for each read
+            self._body = bytearray(self._body + data)
         if arrived:
             self._input = ARRIVED
         self.wake()

@@ -7,6 +7,7 @@ from .connection import Connection
 from .context import Context
 from .deadlines import APP, BODY, CLOSE, HEAD, NEXT
 from .exchange import COMPLETE, LOST, STREAMING, Exchange
+from .head import Head
 from .parsers import BadRequest
 from .typing import Fields, Pairs
 
@@ -33,7 +34,8 @@ class HTTP1Connection(Connection):
 
     # fmt: off
     __slots__ = (
-        "_continue", "_decoder", "_dropped", "_exchange", "_known", "_lines", "_tail", "_unread",
+        "_continue", "_decoder", "_dropped", "_exchange", "_head", "_known", "_lines", "_tail",
+        "_unread",
     )
     # fmt: on
 
@@ -45,6 +47,7 @@ class HTTP1Connection(Connection):
         self._decoder: decoder.Decoder | None = None  # while request body is to come
         self._continue = False  # the client waits for 100 (Continue) to send its body
         self._dropped = 0  # bytes of a body that the app did not take
+        self._head: Head | None = None  # of which the rest is to come
         self._unread = b""
         # A head from its version on, its fields and what they mean: clients repeat themselves. The
         # origin, and what is known of request lines below its root path, stay the same with it.
@@ -57,14 +60,10 @@ class HTTP1Connection(Connection):
         if self._wait > HEAD or self.paused:
             self._read_more(data)
             return
-        seen = 0
-        if self._unread:
-            seen = max(len(self._unread) - 3, 0)
-            data = self._unread + data
         try:
-            end = data.find(b"\r\n\r\n", seen) + 4
-            if end < 4 or data[0] < 33:
-                self._keep_head(data, seen)
+            end = data.find(b"\r\n\r\n") + 4
+            if end < 4 or data[0] < 33 or self._head is not None:
+                self._keep_head(data)
             else:
                 self._begin(data, end)
         except BadRequest as refused:
@@ -92,7 +91,7 @@ class HTTP1Connection(Connection):
             self._lose(exchange)
             if self._context.config.cancel_on_disconnect:
                 exchange.cancel()
-        self._decoder = None
+        self._decoder = self._head = None
         self._unread = b""
 
     def resume_writing(self) -> None:
@@ -112,24 +111,21 @@ class HTTP1Connection(Connection):
             self._unread += data
             self._pause_reading()
 
-    def _keep_head(self, data: bytes, seen: int) -> None:
-        """Keeps the beginning of a head until the rest of it arrives, without empty lines."""
-        if data.startswith(b"\r\n"):
-            self._unread = b""
-            self._wait = min(self._wait, NEXT)
-            data = rules.EMPTY_LINES.sub(b"", data, 1)
-            if data:
-                self.data_received(data)
+    def _keep_head(self, data: bytes) -> None:
+        """Keep the beginning of a head until the rest of it arrives."""
+        if self._head is None:
+            context = self._context
+            self._head = Head(context.request_lines, context.config.limit_head_size)
+        whole = self._head.add_read(data)
+        if whole is None:
+            if self._wait == NEXT:
+                self._since = self._context.ticks
+            self._wait = HEAD
             return
-        rules.check_size(data, self._context.config.limit_head_size)
-        line_end = data.find(b"\r\n")
-        if line_end > 0:
-            self._context.request_lines[data[:line_end]]  # raises what there is to say of it
-        rules.check_beginning(data, seen)
-        self._unread = data
-        if self._wait == NEXT:
-            self._since = self._context.ticks
-        self._wait = HEAD
+        self._head = None
+        self._wait = min(self._wait, NEXT)
+        if whole:
+            self.data_received(whole)
 
     def _begin(self, data: bytes, end: int) -> None:
         """Starts the exchange whose head is `data[:end]`."""
@@ -357,6 +353,7 @@ class HTTP1Connection(Connection):
             self._end()
             return
         else:
+            head = head if self._head is None else bytes(self._head.data)
             method = head.partition(b" ")[0].decode("latin-1")
             self._context.on_refuse(method, refused.status)
         defaults = self._context.defaults
@@ -367,7 +364,7 @@ class HTTP1Connection(Connection):
     def _end(self, linger: bool = False) -> None:
         """No further exchange."""
         linger = linger or self._decoder is not None or bool(self._unread)
-        self._decoder = None
+        self._decoder = self._head = None
         self._unread = b""
         super()._end(linger)
 
@@ -387,7 +384,7 @@ class HTTP1Connection(Connection):
 
     def _expire(self) -> None:
         if self._wait == HEAD:
-            self._refuse(BadRequest(408, "the head did not arrive in time"), self._unread)
+            self._refuse(BadRequest(408, "the head did not arrive in time"))
         elif self._wait == BODY and self._exchange is not None:
             if self._exchange.awaited:
                 self._refuse(BadRequest(408, "the body did not arrive in time"))

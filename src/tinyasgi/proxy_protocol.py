@@ -78,17 +78,19 @@ async def read(sock: socket.socket) -> Header | None:
 
     Raises HeaderError and OSError.
     """
-    data = b""
+    data = bytearray()
     while True:
         peeked = await _peek(sock, MAX_SIZE - len(data))
         if not peeked:
             if data:
                 raise HeaderError("the PROXY header is cut off")
             return None
-        end = find_end(data + peeked)
-        data += sock.recv(len(peeked) if end is None else end - len(data))
+        taken = len(data)
+        data += peeked
+        end = find_end(data)
+        sock.recv(len(peeked) if end is None else end - taken)
         if end is not None:
-            return parse(data)
+            return parse(bytes(data[:end]))
 
 
 async def _peek(sock: socket.socket, size: int) -> bytes:
@@ -114,7 +116,7 @@ async def refuse(sock: socket.socket, answer: bytes) -> None:
         pass
 
 
-def find_end(data: bytes) -> int | None:
+def find_end(data: bytes | bytearray) -> int | None:
     """How long the header is that these bytes begin with; None while that is open.
 
     Raises HeaderError when they are no beginning of one.
@@ -127,7 +129,7 @@ def find_end(data: bytes) -> int | None:
             raise HeaderError(f"a PROXY header of over {MAX_SIZE} bytes")
         return end if end <= len(data) else None
     if not data.startswith(b"PROXY "[: len(data)]):
-        raise HeaderError(f"no PROXY header: {data[:40]!r}")
+        raise HeaderError(f"no PROXY header: {bytes(data[:40])!r}")
     end = data.find(b"\r\n", 0, MAX_LINE) + 2
     if end < 2 and len(data) >= MAX_LINE:
         raise _malformed(data)
@@ -142,8 +144,8 @@ def parse(data: bytes) -> Header:
         raise _malformed(data) from None
 
 
-def _malformed(data: bytes) -> HeaderError:
-    return HeaderError(f"a malformed PROXY header: {data[:MAX_LINE]!r}")
+def _malformed(data: bytes | bytearray) -> HeaderError:
+    return HeaderError(f"a malformed PROXY header: {bytes(data[:MAX_LINE])!r}")
 
 
 def _parse_1(data: bytes) -> Header:

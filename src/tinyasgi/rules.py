@@ -14,8 +14,8 @@ __all__ = [
     "Judged",
     "RequestLine",
     "authorities",
-    "check_beginning",
     "check_size",
+    "check_start",
     "is_path",
     "judge",
     "request_line",
@@ -27,7 +27,6 @@ CHUNKED = -1
 
 #: What a server ignores before a request line (RFC 9112 §2.2).
 EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
-_BARE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
 
 _VERSIONS = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
@@ -44,7 +43,7 @@ _HOST = re.compile(
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)([/?].*)?", re.DOTALL)
 
 
-def check_size(head: bytes, limit: int) -> None:
+def check_size(head: bytes | bytearray, limit: int) -> None:
     """Raises BadRequest for a head of more than `limit` bytes, or the beginning of one."""
     if len(head) > limit:
         if b"\r\n" in head[:limit]:
@@ -52,15 +51,10 @@ def check_size(head: bytes, limit: int) -> None:
         raise BadRequest(414, f"a request line of over {limit} bytes")
 
 
-def check_beginning(head: bytes, seen: int) -> None:
-    """Raises BadRequest for what can't become a head, however it goes on.
-
-    seen: bytes of it that were checked before, less those a fault may begin in.
-    """
-    if not TOKEN.match(head) and head != b"\r":
-        raise _bad_request_line(head)
-    if _BARE.search(head, seen):
-        raise BadRequest(400, f"a bare CR or LF in a head: {head[:80]!r}")
+def check_start(head: bytearray) -> None:
+    """Raises BadRequest if no request line begins so."""
+    if not TOKEN.match(head, 0, 1) and head != b"\r":
+        raise _bad_request_line(bytes(head))
 
 
 @dataclass(frozen=True, slots=True)
