@@ -1,6 +1,7 @@
 """Flow control, keep-alive, the closing handshake and the stop. The clock is turned by hand."""
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from helpers import LOOPS, PATIENCE, Client, elapse, in_loop, until
 
 from tinyasgi import Server
+from tinyasgi.exchange import COMPLETE, ClientDisconnected
 from tinyasgi.testing import connect, serve
 from tinyasgi.websocket.frames import BINARY, PING, PONG, TEXT, encode, encode_close
 
@@ -327,6 +329,42 @@ async def test_close_is_answered_though_the_app_has_messages_to_take() -> None:
         await peer.send(masked(0x81, b"for nobody") + BYE)
         assert await after(peer, 4) == encode_close(1000)
         assert peer.connection.closed
+
+
+@pytest.mark.parametrize("queue", [10, 2])
+@pytest.mark.parametrize("ending", ["eof", "reset", "write"])
+@in_loop
+async def test_close_counts_whatever_messages_are_queued_when_the_transport_ends(
+    ending: str, queue: int
+) -> None:
+    """Even if it has not been read yet, because the app is busy."""
+    busy, seen, access = asyncio.Event(), [], []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+        await busy.wait()
+        with contextlib.suppress(ClientDisconnected):
+            await send({"type": "websocket.send", "text": "hello"})
+        while (message := await receive())["type"] == "websocket.receive":
+            seen.append(message["text"])
+        seen.append((message["code"], message["reason"]))
+
+    async with opened(app, ws_max_queue=queue) as peer:
+        connection = peer.connection
+        connection.context.access = lambda exchange: access.append(exchange.phase)
+        messages = [masked(0x81, b"%d" % i) for i in range(5)]
+        await connection.feed(b"".join(messages) + masked(0x88, b"\x03\xe8bye"))
+        if ending == "eof":
+            await connection.eof()
+        elif ending == "reset":
+            await connection.reset()
+        else:
+            connection._lose(None)  # the loop has noticed, and the protocol not yet
+        busy.set()
+        await connection.settle()
+    assert seen == ["0", "1", "2", "3", "4", (1000, "bye")]
+    assert access == [COMPLETE]
 
 
 @in_loop

@@ -1,7 +1,8 @@
 """A connection that speaks WebSocket: frames either way, and the closing handshake."""
 
-from collections.abc import Callable, Sized
-from functools import partial
+from collections.abc import Sized
+from contextlib import suppress
+from typing import NamedTuple
 
 from ..connection import Connection
 from ..context import Context
@@ -15,10 +16,19 @@ from .frames import BINARY, COMPRESSED, ProtocolError, read_frames
 __all__ = ["WebSocketConnection"]
 
 
+class Ending(NamedTuple):
+    """The end of a WebSocket, as its app and its access line get it, and our Close frame."""
+
+    phase: int
+    code: int
+    reason: str
+    answer: bytes = b""
+
+
 class WebSocketConnection(Connection):
     """What follows the handshake: frames either way, and the closing handshake (RFC 6455 §7)."""
 
-    __slots__ = ("_deflate", "_exchange", "_last", "_pong", "_reader")
+    __slots__ = ("_deflate", "_ending", "_exchange", "_pong", "_reader")
 
     def __init__(self, context: Context, exchange: WebSocketExchange) -> None:
         super().__init__(context)
@@ -28,7 +38,7 @@ class WebSocketConnection(Connection):
         self._reader = read_frames(context.config.ws_max_size, inflater)
         next(self._reader)
         self._pong: bytes | None = None  # for a peer that does not read at the moment
-        self._last: Callable[[], None] | None = None  # what is to be done when the app is done
+        self._ending: Ending | None = None  # it has arrived; the app takes the messages before it
         self._wait = FRAME
 
     def begin(self, unread: bytes) -> None:
@@ -54,8 +64,7 @@ class WebSocketConnection(Connection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._last = None
-        self._client_left(LOST, 1006)
+        self._lose()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -72,9 +81,8 @@ class WebSocketConnection(Connection):
 
         data: what has arrived of late.
         """
-        if self._last is not None:
-            last, self._last = self._last, None
-            last()
+        if self._ending is not None:
+            self._answer_ending()
             return
         try:
             frame = self._reader.send(data)
@@ -87,21 +95,36 @@ class WebSocketConnection(Connection):
                 elif opcode == frames.PING:
                     self._answer_ping(payload)
                 elif opcode == frames.CLOSE:
-                    self._end_by(partial(self._answer_close, *payload))
+                    code, reason = payload
+                    self._end_by(Ending(COMPLETE, code, reason, frames.encode_close(code)))
                     return
                 frame = self._reader.send(b"") if more else None
         except ProtocolError as fault:
-            self._end_by(partial(self._fail, fault))
+            self._end_by(self._fault(fault))
             return
         self._resume_reading()
 
-    def _end_by(self, last: Callable[[], None]) -> None:
-        """Does what ends this, once the app has had the messages before it and their time."""
+    def _end_by(self, ending: Ending) -> None:
+        """End once the app has taken the messages before `ending`, and has had time to answer."""
         self._wait_for(CLOSE)
-        if self._exchange is not None and self._exchange.hold():
-            self._last = last
-        else:
-            last()
+        self._ending = ending
+        if self._exchange is None or not self._exchange.hold():
+            self._answer_ending()
+
+    def _answer_ending(self) -> None:
+        """Send the Close frame, unless that is done, and close the connection."""
+        assert self._ending is not None
+        ending, self._ending = self._ending, None
+        if self._exchange is not None:
+            self._write(ending.answer, more=False)
+            self._client_left(ending)
+        self._end(linger=True)
+
+    def _fault(self, fault: ProtocolError) -> Ending:
+        """Log a fault of the peer; return the end that it leads to."""
+        self._context.note(self.peer.name, f"WebSocket closed: {fault}")
+        answer = frames.encode_close(fault.code, fault.reason)
+        return Ending(LOST, fault.code, fault.reason, answer)
 
     def _answer_ping(self, payload: bytes) -> None:
         """While the peer does not read, only the last of its pings is answered (§5.5.3)."""
@@ -109,19 +132,6 @@ class WebSocketConnection(Connection):
             self._pong = payload
         else:
             self._write(frames.encode(frames.PONG, payload), more=True)
-
-    def _answer_close(self, code: int, reason: str) -> None:
-        if self._exchange is not None:
-            self._write(frames.encode_close(code), more=False)
-            self._client_left(COMPLETE, code, reason)
-        self._end(linger=True)
-
-    def _fail(self, fault: ProtocolError) -> None:
-        self._context.note(self.peer.name, f"WebSocket closed: {fault}")
-        if self._exchange is not None:
-            self._write(frames.encode_close(fault.code, fault.reason), more=False)
-            self._client_left(LOST, fault.code, fault.reason)
-        self._end(linger=True)
 
     # What an exchange calls.
 
@@ -131,7 +141,7 @@ class WebSocketConnection(Connection):
         more: what the app has still to answer; if anything, that may leave in the same write.
         """
         if self._transport.is_closing():  # broken, and the loop had no turn to say so
-            self._client_left(LOST, 1006)
+            self._lose()
             raise ClientDisconnected("the client has left")
         if self._deflate is not None and len(message) >= SMALL:
             data = frames.encode(opcode, self._deflate.compress(message), COMPRESSED)
@@ -154,12 +164,29 @@ class WebSocketConnection(Connection):
 
     # Ends.
 
-    def _client_left(self, phase: int, code: int, reason: str = "") -> None:
+    def _lose(self) -> None:
+        """The transport is gone. A Close frame that has arrived counts (RFC 6455 §7.1.5)."""
+        if self._exchange is not None:
+            self._client_left(self._ending or self._read_rest(self._exchange))
+        self._ending = None
+
+    def _read_rest(self, exchange: WebSocketExchange) -> Ending:
+        """Give the app all messages that have arrived; return what ends them."""
+        with suppress(ProtocolError):
+            while (frame := self._reader.send(b"")) is not None:
+                opcode, payload, _ = frame
+                if opcode <= BINARY:
+                    exchange.deliver(payload)
+                elif opcode == frames.CLOSE:
+                    return Ending(COMPLETE, *payload)
+        return Ending(LOST, 1006, "")
+
+    def _client_left(self, ending: Ending) -> None:
         exchange = self._exchange
-        if exchange is not None:
-            self._part(phase, code, reason)
-            if self._context.config.cancel_on_disconnect:
-                exchange.cancel()
+        assert exchange is not None
+        self._part(ending.phase, ending.code, ending.reason)
+        if self._context.config.cancel_on_disconnect:
+            exchange.cancel()
 
     def _part(self, phase: int, code: int, reason: str) -> None:
         """The app has no further part in this."""
@@ -175,8 +202,8 @@ class WebSocketConnection(Connection):
 
     def stop(self) -> None:
         """Tells the app, which may say goodbye until the next tick."""
-        if self._last is not None:
-            self.read()
+        if self._ending is not None:
+            self._answer_ending()
         elif self._exchange is not None:
             self._exchange.end(1001, "")
             self._wait_for(FAREWELL)
@@ -191,10 +218,11 @@ class WebSocketConnection(Connection):
             self._write(frames.encode(frames.PING, b""), more=False)
             self._wait_for(PONG)
         elif self._wait == PONG:
-            self._fail(ProtocolError(1011, "no sign of life after a ping"))
+            self._ending = self._fault(ProtocolError(1011, "no sign of life after a ping"))
+            self._answer_ending()
         elif self._wait == FAREWELL:
             self.close_with(1001)
-        elif self._last is not None:
-            self.read()
+        elif self._ending is not None:
+            self._answer_ending()
         else:
             super()._expire()
