@@ -28,6 +28,7 @@ class MemoryConnection(asyncio.Transport):
         #: The server has closed, or half-closed, the connection.
         self.closed = False
         self.aborted = False
+        self._half_closed = False
         self._lost = False
         self._reading = True
         self._waiting: list[bytes] = []
@@ -71,6 +72,8 @@ class MemoryConnection(asyncio.Transport):
     # What the protocol calls.
 
     def write(self, data: Any) -> None:
+        if self._half_closed:  # as the transports of both event loops
+            raise RuntimeError("Cannot call write() after write_eof()")
         if not self.closed:
             self.sent += data
 
@@ -78,7 +81,7 @@ class MemoryConnection(asyncio.Transport):
         self.protocol = protocol
 
     def write_eof(self) -> None:
-        self.closed = True
+        self.closed = self._half_closed = True
 
     def can_write_eof(self) -> bool:
         return True

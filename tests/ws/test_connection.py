@@ -226,6 +226,18 @@ async def test_only_the_last_ping_is_answered_to_who_does_not_read() -> None:
         assert await peer.send(masked(0x89, b"?")) == encode(PONG, b"?")
 
 
+@pytest.mark.parametrize("end", [BYE, masked(0x83)], ids=["Close", "a fault"])
+@in_loop
+async def test_no_pong_follows_the_close_frame(end: bytes) -> None:
+    async with opened(idle) as peer:
+        protocol = peer.connection.protocol
+        protocol.pause_writing()
+        await peer.connection.feed(masked(0x89, b"?") + end)
+        protocol.resume_writing()
+        await peer.connection.settle()
+        assert encode(PONG, b"?") not in peer.take()
+
+
 # Keep-alive.
 
 

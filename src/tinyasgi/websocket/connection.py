@@ -107,6 +107,7 @@ class WebSocketConnection(Connection):
     def _end_by(self, ending: Ending) -> None:
         """End once the app has taken the messages before `ending`, and has had time to answer."""
         self._wait_for(CLOSE)
+        self._pong = None
         self._ending = ending
         if self._exchange is None or not self._exchange.hold():
             self._answer_ending()
