@@ -380,6 +380,19 @@ async def test_close_counts_whatever_messages_are_queued_when_the_transport_ends
 
 
 @in_loop
+async def test_connection_closes_at_once_after_both_close_frames() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+        await send({"type": "websocket.close"})
+
+    for peer_is_first in (True, False):
+        async with opened(idle if peer_is_first else app) as peer:
+            await peer.send(BYE)
+            assert not peer.connection.context.connections
+
+
+@in_loop
 async def test_nothing_is_kept_of_a_connection() -> None:
     async with opened(idle) as peer:
         connection = peer.connection

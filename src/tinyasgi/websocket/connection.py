@@ -119,7 +119,7 @@ class WebSocketConnection(Connection):
         if self._exchange is not None:
             self._write(ending.answer, more=False)
             self._client_left(ending)
-        self._end(linger=True)
+        self._end(linger=ending.phase == LOST)  # nothing follows the peer's Close frame
 
     def _fault(self, fault: ProtocolError) -> Ending:
         """Log a fault of the peer; return the end that it leads to."""
