@@ -26,6 +26,11 @@ from tinyasgi import Server
 from tinyasgi.context import SLICE
 from tinyasgi.testing import connect, serve
 
+HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
 # Tasks and their contexts.
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
@@ -393,3 +398,103 @@ def test_limit_max_requests_finishes_what_is_running() -> None:
         response = slow.response()
         assert response.body == b"/hold"
         assert response.fields["connection"] == "close"
+
+
+# Observers.
+
+
+def raising(*_: object) -> None:
+    raise ZeroDivisionError("an observer")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_observers_that_raise_affect_nothing(
+    loop: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The access hook and `on_error`, for responses that are complete and some that are not."""
+
+    def fail(what: str, error: BaseException) -> None:
+        raise OverflowError("on_error")
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/":
+            await reply(send, b"hello")
+        elif scope["path"] == "/stream":
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            await receive()
+            await receive()
+        else:
+            raise LookupError
+
+    async with Server(
+        app, port=0, lifespan="off", access=raising, on_error=fail, limit_concurrency=1
+    ) as server:
+        context = server._context
+
+        def talk() -> None:
+            with Client(server) as client:
+                for _ in range(3):
+                    assert client.response(GET).body == b"hello"
+                assert client.response(GET.replace(b"/ ", b"/fail ")).status == 500
+                client.send(GET.replace(b"/ ", b"/stream "))
+                assert client.head()[0] == 200
+                client.reset()
+
+        for _ in range(2):
+            await asyncio.to_thread(talk)
+            await until(lambda: not context.running)
+    assert not context.connections
+    assert caplog.text.count("raised an exception, further ones are not logged") == 2
+    assert caplog.text.count("ZeroDivisionError: an observer") == 1
+    assert caplog.text.count("OverflowError: on_error") == 1
+
+
+@in_loop
+async def test_access_hook_that_raises_after_a_websocket() -> None:
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    async with connect(app) as connection:
+        connection.context.access = raising
+        await connection.feed(HANDSHAKE)
+        await connection.feed(b"\x88\x80\0\0\0\0")
+        await connection.reset()
+        await until(lambda: not connection.context.running)
+        assert not connection.context.connections
+
+
+@in_loop
+async def test_filter_of_the_server_log_that_raises(capfd: pytest.CaptureFixture[str]) -> None:
+    """Faults of peers and of the app are logged where a connection is read or an app ends."""
+
+    async def app(scope, receive, send):
+        raise LookupError("the app")
+
+    logger = logging.getLogger("tinyasgi.server")
+    logger.addFilter(raising)
+    try:
+        async with connect(app) as connection:
+            assert (await connection.feed(GET)).startswith(b"HTTP/1.1 500 ")
+            assert not connection.context.running
+            sent = await connection.feed(b"nonsense\r\n\r\n")
+            assert b"HTTP/1.1 400 " in sent
+    finally:
+        logger.removeFilter(raising)
+    errors = capfd.readouterr().err
+    assert "logging failed: GET / HTTP/1.1: the app failed" in errors
+    assert errors.count("ZeroDivisionError: an observer") == 2
+
+
+@in_loop
+async def test_clock_goes_on_when_it_is_observed_badly() -> None:
+    async with connect(hello) as connection:
+        context = connection.context
+        context.on_tick = raising
+        context._tick()
+        assert context.ticks == 1
+        assert context._timer is not None

@@ -60,3 +60,9 @@ def test_every_room_is_in_the_table() -> None:
 @pytest.mark.parametrize("room", sorted(ROOMS))
 def test_imports(room: str) -> None:
     assert imports(room) == table().get(room)
+
+
+def test_server_log_has_one_door() -> None:
+    """A filter or a handler that raises is caught in `server_log`."""
+    named = {room for room, path in ROOMS.items() if 'tinyasgi.server")' in path.read_text()}
+    assert named == {"server_log.py", "log.py"}  # which sets up its handlers

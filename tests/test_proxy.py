@@ -546,7 +546,7 @@ async def test_a_websocket_has_all_the_same() -> None:
     lines: list[str] = []
     fields = [b"For: 203.0.113.9:5", b"Proto: wss", b"Host: a", b"Prefix: /p"]
     async with connect(app) as connection:
-        connection.context.access = lambda exchange: lines.append(exchange.connection.origin.name)
+        connection.context.access = lambda exchange: lines.append(exchange.origin.name)
         await connection.feed(handshake(*[b"X-FORWARDED-" + field for field in fields]))
     (scope,) = seen
     assert scope["type"] == "websocket"

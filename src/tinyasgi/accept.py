@@ -1,7 +1,6 @@
 """Listening sockets → connections: PROXY headers, TLS handshakes, and a limit that holds."""
 
 import asyncio
-import logging
 import math
 import selectors
 import socket
@@ -17,14 +16,13 @@ from .deadlines import LINGER
 from .encoder import encode_refusal
 from .http1 import HTTP1Connection
 from .origin import peer_address, peer_name
+from .server_log import logger
 
 if TYPE_CHECKING:
     from .proxy_protocol import Header
     from .tls import Contexts
 
 __all__ = ["Acceptor", "let_loop_read"]
-
-logger = logging.getLogger("tinyasgi.server")
 
 _UNIX = getattr(socket, "AF_UNIX", None)  # Windows has none
 #: Bytes that the kernel takes of what a peer's window has no room for.

@@ -32,7 +32,7 @@ Getter: TypeAlias = Callable[[Exchange], str | int | float | None]
 def default_line(exchange: Exchange) -> str:
     """Client, request line, status, bytes of body, milliseconds, and whether it was cut off."""
     taken = (perf_counter() - exchange.started) * 1000
-    client, text = exchange.connection.origin.name, exchange.line.text
+    client, text = exchange.origin.name, exchange.line.text
     mark = "" if exchange.phase == COMPLETE else " aborted"
     return f'{client} "{text}" {exchange.status or LEFT} {exchange.sent} B {taken:.1f} ms{mark}'
 
@@ -42,7 +42,7 @@ def _seconds(exchange: Exchange) -> float:
 
 
 def _client(exchange: Exchange) -> str | None:
-    client = exchange.connection.origin.scope["client"]
+    client = exchange.origin.scope["client"]
     return client[0] if client is not None else None
 
 

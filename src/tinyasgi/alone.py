@@ -1,7 +1,6 @@
 """A process that serves alone, until it is asked for what takes a supervisor."""
 
 import asyncio
-import logging
 import os
 import signal
 from dataclasses import replace
@@ -13,14 +12,13 @@ from .channel import Brief
 from .config import Config
 from .options import OptionError
 from .process import Process
+from .server_log import logger
 from .systemd import Notifier
 
 if TYPE_CHECKING:
     from .supervisor import Supervisor
 
 __all__ = ["Alone"]
-
-logger = logging.getLogger("tinyasgi.server")
 
 
 class Alone(Process):

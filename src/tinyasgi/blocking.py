@@ -2,16 +2,15 @@
 
 import asyncio
 import faulthandler
-import logging
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
 
-__all__ = ["Watch"]
+from .server_log import logger
 
-logger = logging.getLogger("tinyasgi.server")
+__all__ = ["Watch"]
 
 #: How often the loop is asked in the time that is given.
 PARTS = 10

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import logging
 import math
 import random
 import sys
@@ -23,10 +22,9 @@ from .typing import App
 
 if TYPE_CHECKING:
     from .proxy import Forwarded
+from .server_log import logger
 
 __all__ = ["Context", "Swept"]
-
-logger = logging.getLogger("tinyasgi.server")
 
 #: From Python 3.12 on a task can take its first step at once; an app that need not wait is done
 #: with that.
@@ -100,6 +98,8 @@ class Context:
         self.on_stop: Callable[[BaseException | None], None] = lambda error: None
         #: Called with a request line and the exception that the app has ended it with.
         self.on_error: Callable[[str, BaseException], None] = lambda what, error: None
+        #: Observers that have raised an exception, by their identity.
+        self._failed: set[int] = set()
         #: The time for a stop is over: what still runs is being cancelled.
         self.overdue = False
         #: Called with method and status when something was answered that is no exchange.
@@ -141,21 +141,42 @@ class Context:
         except BaseException as error:
             self._report(exchange, exchange.ended(error))
             if self.overdue and isinstance(error, asyncio.CancelledError):
-                self.on_error(exchange.line.text, error)
+                self.observe(self.on_error, exchange.line.text, error)
         else:
             if exchange.phase < COMPLETE:
                 self._report(exchange, exchange.ended(None))
-        self.running.discard(exchange)
-        if self.leaving:
-            self.on_gone()
+        finally:
+            self.running.discard(exchange)
+            if self.leaving:
+                self.on_gone()
 
     def _report(self, exchange: Exchange, error: BaseException | None) -> None:
         if error is None:
             return
         logger.error("%s: the app failed", exchange.line.text, exc_info=error)
-        self.on_error(exchange.line.text, error)
+        self.observe(self.on_error, exchange.line.text, error)
         if not isinstance(error, Exception | asyncio.CancelledError):
             self.on_stop(error)
+
+    def finish(self, exchange: Exchange, phase: int) -> None:
+        """Part a COMPLETE or LOST exchange from its connection, and write its access line."""
+        exchange.leave(phase)
+        if self.access is not None:
+            self.observe(self.access, exchange)
+
+    def observe(self, observer: Callable[..., None], *args: object) -> None:
+        """Call an observer, which must not affect what it observes.
+
+        An exception that it raises is logged, the first one of each observer.
+        """
+        try:
+            observer(*args)
+        except BaseException as error:
+            if id(observer) not in self._failed:
+                self._failed.add(id(observer))
+                logger.error(
+                    "%r raised an exception, further ones are not logged", observer, exc_info=error
+                )
 
     # Connections and the clock.
 
@@ -186,7 +207,7 @@ class Context:
 
     def _tick(self) -> None:
         assert self._timer is not None
-        self.on_tick(self.loop.time() - self._timer.when())
+        late = self.loop.time() - self._timer.when()
         self.ticks += 1
         self._timer = None
         if self._notes > NOTES:
@@ -197,6 +218,7 @@ class Context:
             self._timer = self.loop.call_later(1.0, self._tick)
             # Twice around the loop: what peers have sent by now is read before they are judged.
             self.loop.call_soon(self.loop.call_soon, self._sweep, list(self.connections))
+        self.observe(self.on_tick, late)
 
     def _sweep(self, waiting: list[Swept]) -> None:
         """Lets connections judge themselves, a few in a turn: ten thousand would hold others up."""

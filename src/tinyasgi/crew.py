@@ -18,13 +18,12 @@ from .channel import Brief, Channel
 from .child import MARGIN, Child, Slot, WorkerFailed, fate, patience, reason
 from .config import Config
 from .log import ERROR
+from .server_log import logger
 
 if TYPE_CHECKING:
     from .tally import Tally
 
 __all__ = ["Become", "Crew"]
-
-logger = logging.getLogger("tinyasgi.server")
 
 #: Seconds until a process that could not be made is tried again.
 RETRY = 1.0
@@ -368,7 +367,7 @@ class Crew:
             ours.send(channel.BEGIN, str(brief))
         theirs.close()
         child = Child(slot, process, ours, self.generation, slot.sockets.copy(), row)
-        logger.debug("%s starts", child)
+        logger.log(logging.DEBUG, "%s starts", child)
         self.watch(child)
         return child
 

@@ -1,19 +1,17 @@
 """What a WSGI app is told of a request (PEP 3333): the environ, and `wsgi.errors` in it."""
 
-import logging
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 from wsgiref.util import FileWrapper
 
 from . import __version__
 from .cache import Cache
+from .server_log import logger
 from .typing import Scope
 
 __all__ = ["Environ", "environ"]
 
 Environ: TypeAlias = dict[str, Any]
-
-logger = logging.getLogger("tinyasgi.server")
 
 #: Least bytes of a file that are read at once.
 BLOCK = 64 * 1024

@@ -77,7 +77,7 @@ class Exchange:
     # fmt: off
     __slots__ = (
         "_body", "_credit", "_input", "_waiters", "connection", "fields", "framing", "line",
-        "persistent", "phase", "scope", "sent", "started", "status", "task",
+        "origin", "persistent", "phase", "scope", "sent", "started", "status", "task",
     )
     # fmt: on
 
@@ -94,6 +94,7 @@ class Exchange:
         self, connection: Carrier, scope: Scope, line: RequestLine, persistent: bool
     ) -> None:
         self.connection = connection
+        self.origin = connection.origin
         self.scope = scope
         self.line = line  # as received: an app may write to its scope
         self.persistent = persistent  # the connection may carry another exchange (RFC 9112 §9.3)
@@ -211,8 +212,9 @@ class Exchange:
         """Whether a task waits in `receive` or `send`."""
         return any(not future.done() for future in self._waiters)
 
-    def leave(self) -> None:
+    def leave(self, phase: int) -> None:
         """COMPLETE or LOST: from here on the exchange does without its connection."""
+        self.phase = phase
         del self.connection
         if self._waiters:
             self.wake()

@@ -313,10 +313,7 @@ class HTTP1Connection(Connection):
         """The response is complete."""
         context = self._context
         self._exchange = None
-        exchange.phase = COMPLETE
-        if context.access is not None:
-            context.access(exchange)
-        exchange.leave()
+        context.finish(exchange, COMPLETE)
         if not exchange.persistent or context.stopping:
             self._end()
             return
@@ -333,10 +330,7 @@ class HTTP1Connection(Connection):
     def _lose(self, exchange: Exchange) -> None:
         """The response stays incomplete."""
         self._exchange = None
-        exchange.phase = LOST
-        if self._context.access is not None:
-            self._context.access(exchange)
-        exchange.leave()
+        self._context.finish(exchange, LOST)
 
     def _refuse(self, refused: BadRequest, head: bytes = b"") -> None:
         """Answers what is no request, unless the answer would follow the beginning of another."""

@@ -2,15 +2,13 @@
 
 import asyncio
 import contextvars
-import logging
 from collections.abc import Callable
 from typing import Any
 
+from .server_log import logger
 from .typing import App, Message
 
 __all__ = ["Lifespan", "LifespanFailed"]
-
-logger = logging.getLogger("tinyasgi.server")
 
 
 class LifespanFailed(Exception):

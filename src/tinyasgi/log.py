@@ -16,6 +16,7 @@ from typing import Any
 from .config import Config
 from .formats import JSONFormatter, TextFormatter
 from .options import OptionError
+from .server_log import logger
 
 __all__ = ["ERROR", "appending", "begin", "reopen", "set_up", "tell"]
 
@@ -68,9 +69,9 @@ def set_up(config: Config) -> bool:
         _server_logger.propagate = True
         _handler.close()
         _handler = None
-    for logger in (_package_logger, _server_logger, _access_logger):
+    for each in (_package_logger, _server_logger, _access_logger):
         # An app's `dictConfig` disables by default what it does not name.
-        logger.disabled = False
+        each.disabled = False
     if _package_logger.level in (logging.NOTSET, _level):
         _level = getattr(logging, config.log_level.upper())
         _package_logger.setLevel(_level)
@@ -155,7 +156,7 @@ def _parse(kind: str, text: str) -> Any:
 def reopen() -> None:
     """Opens the files of all log handlers again, for whoever has moved them away."""
     loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
-    for handler in {handler for logger in loggers for handler in logger.handlers}:
+    for handler in {handler for each in loggers for handler in each.handlers}:
         if isinstance(handler, logging.FileHandler) and handler.stream is not None:
             try:
                 file = open(  # noqa: SIM115  # the handler closes it
@@ -163,7 +164,7 @@ def reopen() -> None:
                 )
             except OSError as error:
                 path, reason = handler.baseFilename, error.strerror
-                _server_logger.error("%s can't be opened again: %s", path, reason)
+                logger.error("%s can't be opened again: %s", path, reason)
             else:
                 if before := handler.setStream(file):
                     before.close()
@@ -217,14 +218,14 @@ def _basic_config(**options: Any) -> None:
 
 
 def _on_exception(*error: Any) -> None:
-    _server_logger.critical("uncaught exception", exc_info=error)
+    logger.critical("uncaught exception", exc_info=error)
 
 
 def _on_thread_exception(args: threading.ExceptHookArgs) -> None:
     if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
         name = args.thread.name if args.thread is not None else "that is gone"
         error = (args.exc_type, args.exc_value, args.exc_traceback)
-        _server_logger.error("uncaught exception in thread %s", name, exc_info=error)
+        logger.error("uncaught exception in thread %s", name, exc_info=error)
 
 
 def _on_unraisable(args: Any) -> None:
@@ -232,7 +233,7 @@ def _on_unraisable(args: Any) -> None:
         return  # a server name of TLS, sent by a client; the handshake fails, and that is told
     error = (args.exc_type, args.exc_value, args.exc_traceback)
     what = args.err_msg or "exception ignored in"
-    _server_logger.error("%s %r", what, args.object, exc_info=error)
+    logger.error("%s %r", what, args.object, exc_info=error)
 
 
 def _on_warning(

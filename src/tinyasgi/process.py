@@ -21,6 +21,7 @@ from .listen import ListenError
 from .loop import loop_factory
 from .options import OptionError
 from .server import Server
+from .server_log import logger
 from .writer import AccessLines, Output
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["APP_FAILED", "BAD_OPTION", "CANNOT_LISTEN", "Process", "explain"]
 __all__ += ["leaving_on"]
-
-logger = logging.getLogger("tinyasgi.server")
 
 #: New objects that may be there before the garbage collector looks at them. Requests under way are
 #: more than its usual 700, and with ten thousand connections each full collection takes 14 ms.

@@ -2,7 +2,6 @@
 
 import fnmatch
 import importlib.util
-import logging
 import os
 import socket
 import threading
@@ -10,10 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .config import Config
+from .server_log import logger
 
 __all__ = ["Changes"]
-
-logger = logging.getLogger("tinyasgi.server")
 
 #: Directories whose files are never watched, wherever they are.
 IGNORED = frozenset((

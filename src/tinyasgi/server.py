@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import re
 import socket
 from collections.abc import Callable, Coroutine, Sequence
@@ -22,10 +21,9 @@ from .typing import App
 if TYPE_CHECKING:
     from .metrics import Metrics
     from .tally import Tally
+from .server_log import logger
 
 __all__ = ["Server", "serve"]
-
-logger = logging.getLogger("tinyasgi.server")
 
 #: Seconds for what is cut short to come to its end.
 LAST = 1.0
@@ -89,7 +87,7 @@ class Server:
         self._on_error = on_error
         self.tally = tally
         """What is counted, once the server is ready; None without `metrics_bind`."""
-        self._lifespan = Lifespan(self._app, self.config.lifespan, on_error)
+        self._lifespan = Lifespan(self._app, self.config.lifespan, self._on_lifespan_error)
         self._stop = asyncio.Event()
         self._gone = asyncio.Event()
         self._hurry = False
@@ -227,6 +225,9 @@ class Server:
     def _fail(self, error: BaseException | None) -> None:
         self._error = error
         self._stop.set()
+
+    def _on_lifespan_error(self, what: str, error: BaseException) -> None:
+        self._context.observe(self._on_error, what, error)
 
     # Accepting.
 

@@ -2,16 +2,14 @@
 
 import asyncio
 import io
-import logging
 import tempfile
 from contextlib import suppress
 from typing import IO
 
+from .server_log import logger
 from .typing import Receive
 
 __all__ = ["Body", "Refused", "Spool"]
-
-logger = logging.getLogger("tinyasgi.server")
 
 #: Bytes of an unfinished body in memory. The rest is written to a file in pieces of this size.
 MEMORY = 64 * 1024

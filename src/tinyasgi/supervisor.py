@@ -5,7 +5,6 @@ deadline. It never imports the server, nor the app unless that is to be preloade
 """
 
 import dataclasses
-import logging
 import math
 import os
 import selectors
@@ -20,6 +19,7 @@ from .channel import Brief
 from .child import patience
 from .config import Config
 from .crew import Become, Crew
+from .server_log import logger
 from .systemd import Notifier
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from .tally import Tally
 
 __all__ = ["Supervisor"]
-
-logger = logging.getLogger("tinyasgi.server")
 
 #: Seconds for what is running when a changed file ends a worker, and until that is killed.
 RELOAD_GRACE = 1.0

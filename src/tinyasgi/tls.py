@@ -1,6 +1,5 @@
 """`Config` → the TLS contexts of a server, which are made anew when their files change."""
 
-import logging
 import os
 import re
 import ssl
@@ -13,10 +12,9 @@ from typing import NamedTuple
 from . import load, x509
 from .config import Config
 from .options import OptionError
+from .server_log import logger
 
 __all__ = ["Contexts", "TLSContext", "explain"]
-
-logger = logging.getLogger("tinyasgi.server")
 
 #: Seconds between two looks at the files.
 INTERVAL = 1.0

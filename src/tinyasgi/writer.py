@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import logging
 import os
 import selectors
 import sys
@@ -14,10 +13,9 @@ from .exchange import Exchange
 from .formats import TIME_FORMAT
 from .log import appending
 from .options import OptionError
+from .server_log import logger
 
 __all__ = ["AccessLines", "Output"]
-
-logger = logging.getLogger("tinyasgi.server")
 
 #: Seconds between two writes.
 FLUSH = 0.1

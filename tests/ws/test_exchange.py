@@ -487,9 +487,7 @@ async def test_access_line() -> None:
     over = []
 
     def access(exchange: Any) -> None:
-        over.append(
-            (exchange.status, exchange.sent, exchange.phase, exchange.connection.origin.name)
-        )
+        over.append((exchange.status, exchange.sent, exchange.phase, exchange.origin.name))
 
     async with connect(echo) as connection:
         connection.context.access = access

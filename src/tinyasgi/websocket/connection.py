@@ -193,11 +193,8 @@ class WebSocketConnection(Connection):
         """The app has no further part in this."""
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
-        exchange.phase = phase
         exchange.end(code, reason)
-        if self._context.access is not None:
-            self._context.access(exchange)
-        exchange.leave()
+        self._context.finish(exchange, phase)
 
     # What the context calls.
 

@@ -165,11 +165,11 @@ class WebSocketExchange(Exchange):
         self._code, self._reason = code, reason
         self.wake()
 
-    def leave(self) -> None:
+    def leave(self, phase: int) -> None:
         """COMPLETE or LOST: from here on the exchange does without its connection."""
         self._open = self._held = False
         self._code = self._code or 1006
-        super().leave()
+        super().leave(phase)
 
     def ended(self, error: BaseException | None) -> BaseException | None:
         """The app returned, or raised `error`: what there is to report of it, if anything."""
