@@ -7,7 +7,8 @@ import logging
 import re
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tinyasgi import Config, Server, rules
-from tinyasgi.access import default_line, formatter
+from tinyasgi.access import default_line, formatter, without
 from tinyasgi.exchange import COMPLETE, Exchange
 from tinyasgi.formats import JSONFormatter
 from tinyasgi.options import OptionError
@@ -457,3 +458,23 @@ def test_record_has_the_keys_of_json(access: Any, caplog: pytest.LogCaptureFixtu
     assert (record.method, record.status, record.bytes) == ("GET", 200, 5)  # type: ignore[attr-defined]
     text = JSONFormatter().format(record)
     assert json.loads(text)["path"] == "/"
+
+
+@in_loop
+async def test_status_of_a_response_that_was_not_sent() -> None:
+    """Whatever the app has said, an access line and its conditions have an int."""
+
+    async def app(scope, receive, send):
+        await receive()
+        for status in ("200", None, HTTPStatus.ACCEPTED):
+            with suppress(ValueError):
+                await send({"type": "http.response.start", "status": status})
+        await receive()
+
+    lines = []
+    async with connect(app) as connection:
+        config = Config(access_log_exclude=["/"])
+        connection.context.access = without(config, lambda exchange: lines.append(exchange.status))
+        await connection.feed(GET)
+        await connection.reset()
+    assert lines == [202]

@@ -133,7 +133,8 @@ class Exchange:
         kind = message["type"]
         phase = self.phase
         if phase == WAITING and kind == "http.response.start":
-            self.status = message["status"]
+            status = message["status"]
+            self.status = status if type(status) is int else _as_status(status)
             self.fields = message.get("headers", ())
             self.phase = STARTED
         elif kind == "http.response.body" and WAITING < phase < COMPLETE:
@@ -238,6 +239,13 @@ class Exchange:
         # Not so a CancelledError further down: every TimeoutError has one for its cause.
         quiet = quiet or any(isinstance(e, ClientDisconnected) for e in _chain(error))
         return None if quiet else error
+
+
+def _as_status(status: object) -> int:
+    """Convert what an app uses for a status, such as HTTPStatus. Raises ValueError."""
+    if isinstance(status, int | float) and status == int(status):
+        return int(status)
+    raise ValueError(f"the status of 'http.response.start' must be an int, not {status!r}")
 
 
 def _as_bytes(body: object) -> bytes:

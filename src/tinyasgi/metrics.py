@@ -79,7 +79,7 @@ class Metrics:
             status = exchange.status
             if exchange.phase != COMPLETE:
                 cells[ABORTED] += 1.0
-                if type(status) is not int or not 0 <= status < STATUSES:
+                if not 0 <= status < STATUSES:
                     status = 0  # it was never sent
             cells[_FIRST.get(exchange.line.method, _FIRST_OF_OTHERS) + status] += 1.0
             cells[SENT] += exchange.sent
