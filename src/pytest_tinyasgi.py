@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", text)
     scope = config.getini("tinyasgi_scope")
     if scope == "session":
-        config.pluginmanager.register(_Shared(), "tinyasgi_session")
+        config.pluginmanager.register(_Shared(), _Shared.name)
     elif scope != "function":
         raise pytest.UsageError(f"tinyasgi_scope: {scope!r} is neither function nor session")
 
@@ -59,11 +59,23 @@ def asgi_server(request: pytest.FixtureRequest) -> "Iterator[LiveServer]":
             text = "which app? say so with tinyasgi_app, a marker and an ini option"
             pytest.fail(text, pytrace=False)
     with testing.serve(*args, **{"app_dir": str(request.config.rootpath)} | options) as server:
-        yield server
+        shared = request.config.pluginmanager.get_plugin(_Shared.name)
+        if shared is None:
+            yield server
+        else:
+            shared.server = server
+            yield server
+            shared.server = None
 
 
 class _Shared:
-    """One server for many tests: each answers for what the app raised meanwhile."""
+    """One server for many tests: each answers for what the app raised meanwhile.
+
+    It is asked after every test, as a test may reach the server by other names than the fixture's.
+    """
+
+    name = "tinyasgi_session"
+    server: "LiveServer | None" = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -73,11 +85,10 @@ class _Shared:
             pytest.fail(text, pytrace=False)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
+    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
         __tracebackhide__ = True
         try:
             return (yield)
         finally:
-            server = getattr(item, "funcargs", {}).get("asgi_server")
-            if server is not None:
-                server.check()
+            if self.server is not None:
+                self.server.check()

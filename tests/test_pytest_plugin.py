@@ -8,12 +8,17 @@ import pytest
 pytest_plugins = ["pytester"]
 
 APP = """
+    import asyncio
+
     async def main(scope, receive, send):
         assert scope["type"] == "http"
         if scope["path"] == "/fail":
             raise ZeroDivisionError("in the app")
         await send({"type": "http.response.start", "status": 200})
         await send({"type": "http.response.body", "body": scope["root_path"].encode() or b"main"})
+        if scope["path"] == "/late":
+            await asyncio.sleep(0.1)
+            raise ZeroDivisionError("after the response")
 
     async def other(scope, receive, send):
         assert scope["type"] == "http"
@@ -160,6 +165,47 @@ def test_session_scope(pytester: pytest.Pytester) -> None:
         ["*ERROR at teardown of test_one*", "*ERROR at setup of test_marker*"], consecutive=False
     )
     result.stdout.fnmatch_lines(["with tinyasgi_scope = session there is no marker*"])
+
+
+def test_session_scope_blames_no_other_test(pytester: pytest.Pytester) -> None:
+    """However a test has come to the server, and whenever the app has raised."""
+    tests = """
+    servers = []
+
+    @pytest.fixture
+    def failing_setup(asgi_server):
+        fail(asgi_server)
+        raise RuntimeError("in setup")
+
+    @pytest.fixture
+    def failing_teardown(asgi_server):
+        yield
+        fail(asgi_server)
+
+    def test_by_name(request):
+        servers.append(request.getfixturevalue("asgi_server"))
+        fail(servers[0])
+
+    def test_without_fixture():
+        fail(servers[0])
+
+    def test_setup(failing_setup):
+        pass
+
+    def test_teardown(failing_teardown):
+        pass
+
+    def test_late(asgi_server):
+        urlopen(asgi_server.url + "/late").close()
+
+    def test_innocent(asgi_server):
+        pass
+    """
+    result = run(pytester, tests, "tinyasgi_app = pkg.app:main", "tinyasgi_scope = session")
+    result.assert_outcomes(passed=5, errors=6)
+    for name in ("by_name", "without_fixture", "setup", "teardown", "late"):
+        result.stdout.fnmatch_lines([f"*ERROR at teardown of test_{name} *"])
+    result.stdout.fnmatch_lines(["*ERROR at setup of test_setup *"])
 
 
 def test_wrong_scope(pytester: pytest.Pytester) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from helpers import GET, PATIENCE, Client, hello, reply
+from processes import wait_until
 
 import tinyasgi.testing
 from tinyasgi import Config
@@ -260,6 +261,43 @@ def test_check_in_the_block() -> None:
         with server.expect(KeyError):
             get(server, "/key")
         server.check()
+
+
+def test_check_waits_for_requests_after_their_response() -> None:
+    release = threading.Event()
+
+    async def app(scope, receive, send):
+        await reply(send)
+        while not release.is_set():
+            await asyncio.sleep(0.001)
+        raise KeyError("after the response")
+
+    with serve(app, lifespan="off") as server:
+        assert get(server) == 200
+        threading.Timer(0.05, release.set).start()
+        with pytest.raises(KeyError, match="after the response"):
+            server.check()
+
+
+def test_a_request_that_outlasts_a_check_is_reported_at_the_end() -> None:
+    release = threading.Event()
+
+    async def app(scope, receive, send):
+        await reply(send)
+        while not release.is_set():
+            await asyncio.sleep(0.001)
+        raise KeyError("after the response")
+
+    with (
+        pytest.raises(KeyError, match="after the response") as caught,
+        serve(app, lifespan="off", timeout_graceful_shutdown=0.01) as server,
+    ):
+        assert get(server) == 200
+        server.check()
+        release.set()
+        wait_until(lambda: not server.server._context.running)
+        server.check()
+    assert "after an earlier check" in story(caught.value)
 
 
 def test_failed_test_is_told_what_the_app_raised() -> None:

@@ -11,8 +11,11 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from pathlib import Path
 from socket import socket
 from typing import Any
+from weakref import WeakSet
 
+from .accept import let_loop_read
 from .config import Config
+from .exchange import COMPLETE
 from .load import created, load
 from .loop import loop_factory
 from .memory import MemoryConnection, connect
@@ -70,6 +73,9 @@ class LiveServer:
         self._stopping = False
         self._raised = threading.Condition()
         self._error: BaseException | None = None
+        #: Tasks that outlasted an earlier check, and the exceptions that they have raised since.
+        self._outlasting: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._late: list[BaseException] = []
 
     # In the thread of the test.
 
@@ -148,15 +154,16 @@ class LiveServer:
     def check(self) -> None:
         """Raises what the app has raised unexpectedly since the last check, if anything.
 
-        One exception is raised as it is, several as a group.
+        One exception is raised as it is, several as a group. Waits for requests that still run
+        after their response, at most `timeout_graceful_shutdown`. What one that takes longer
+        raises is raised on exit.
         """
         __tracebackhide__ = True  # of pytest: the app's frames matter
-        turn = threading.Event()
+        settled = threading.Event()
         with suppress(RuntimeError):  # the loop is closed
             if self._loop is not None:
-                # A response is written just before its error is told of.
-                self._loop.call_soon_threadsafe(turn.set)
-                turn.wait(PATIENCE)
+                self._loop.call_soon_threadsafe(self._begin_settling, settled)
+                settled.wait(self._config.timeout_graceful_shutdown + PATIENCE)
         failures = self._failures()
         if len(failures) > 1:
             raise BaseExceptionGroup("the app failed more than once", failures)
@@ -170,6 +177,9 @@ class LiveServer:
             with self._raised:
                 failures += self.exceptions
                 self.exceptions.clear()
+                if self._stopping:
+                    failures += self._late
+                    self._late.clear()
         if self._error is not None and id(self._error) not in map(id, failures):
             failures.append(self._error)
         self._error = None
@@ -208,6 +218,22 @@ class LiveServer:
             self._ready.set()
             await server.stopped()
 
+    def _begin_settling(self, settled: threading.Event) -> None:
+        self._settling = asyncio.ensure_future(self._settle(settled))
+
+    async def _settle(self, settled: threading.Event) -> None:
+        """Wait for requests whose response is over, and set the event."""
+        try:
+            await let_loop_read()  # clients may have left
+            running = self.server._context.running
+            over = {exchange.task for exchange in running if exchange.phase >= COMPLETE}
+            if over := over.difference(self._outlasting):
+                limit = self._config.timeout_graceful_shutdown
+                _, outlasting = await asyncio.wait(over, timeout=limit)
+                self._outlasting.update(outlasting)
+        finally:
+            settled.set()
+
     def _begin_stop(self) -> None:
         if self._ready.is_set():
             self.server.stop()
@@ -216,13 +242,16 @@ class LiveServer:
 
     def _on_error(self, what: str, error: BaseException) -> None:
         if self._stopping and isinstance(error, asyncio.CancelledError):
-            late = TimeoutError(f"{what}: the app did not end in time")
-            late.__cause__ = error  # where it was
-            error = late
+            cancelled, error = error, TimeoutError(f"{what}: the app did not end in time")
+            error.__cause__ = cancelled  # where it was
         else:
             _add_note(error, f"in {what}")
+        exceptions = self.exceptions
+        if asyncio.current_task() in self._outlasting:
+            _add_note(error, "after an earlier check has waited for it")
+            exceptions = self._late
         with self._raised:
-            self.exceptions.append(error)
+            exceptions.append(error)
             self._raised.notify_all()
 
 
