@@ -401,10 +401,11 @@ def test_request_that_may_be_cut() -> None:
 
 
 def test_client_that_leaves_is_no_error() -> None:
-    told = threading.Event()
+    entered, told = threading.Event(), threading.Event()
 
     async def app(scope, receive, send):
         await receive()
+        entered.set()
         assert (await receive())["type"] == "http.disconnect"
         told.set()
         await reply(send)
@@ -412,6 +413,7 @@ def test_client_that_leaves_is_no_error() -> None:
     with serve(app, lifespan="off") as server:
         client = Client(server)
         client.send(GET)
+        assert entered.wait(PATIENCE)  # a connection that is reset before has no peer name
         client.reset()
         assert told.wait(PATIENCE)
     assert server.exceptions == []
