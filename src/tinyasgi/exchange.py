@@ -82,7 +82,6 @@ class Exchange:
     # fmt: on
 
     connection: Carrier
-    task: asyncio.Task[None]
     framing: int
     """How the rest of the response body is framed (`encoder.Framing`)."""
     started: float
@@ -95,6 +94,8 @@ class Exchange:
     ) -> None:
         self.connection = connection
         self.origin = connection.origin
+        #: None during the first step of an eager task.
+        self.task: asyncio.Task[None] | None = None
         self.scope = scope
         self.line = line  # as received: an app may write to its scope
         self.persistent = persistent  # the connection may carry another exchange (RFC 9112 §9.3)
@@ -224,7 +225,9 @@ class Exchange:
         """The server ends the response, where it stands, and the app's task."""
         if self.phase < COMPLETE:
             self.connection.abort(self)
-        self.task.cancel()
+        task = self.task or asyncio.current_task()
+        assert task is not None
+        task.cancel()
 
     def ended(self, error: BaseException | None) -> BaseException | None:
         """The app returned, or raised `error`: what there is to report of it, if anything."""

@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 import pytest
-from helpers import in_loop
+from helpers import elapse, in_loop
 
 from tinyasgi.exchange import ClientDisconnected
 from tinyasgi.testing import connect
@@ -440,6 +440,56 @@ async def test_cancel_on_disconnect(cancel: bool) -> None:
         forever.set()
         await peer.send()
     assert ends == (["cancelled"] if cancel else ["done"])
+
+
+@pytest.mark.parametrize("cancel", [True, False])
+@in_loop
+async def test_cancel_on_disconnect_when_the_close_frame_comes_with_the_handshake(
+    cancel: bool,
+) -> None:
+    """The app may be in its first step, which is within the creation of its task."""
+    ends: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await receive()
+            await send(ACCEPT)
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+        ends.append("done")
+
+    async with connect(app, cancel_on_disconnect=cancel) as connection:
+        assert (await connection.feed(HANDSHAKE + BYE)).endswith(encode_close(1000))
+    assert ends == (["cancelled"] if cancel else ["done"])
+
+
+@pytest.mark.parametrize("fault", ["protocol", "silence", "not read"])
+@in_loop
+async def test_cancel_on_disconnect_when_the_server_gives_up_on_the_client(fault: str) -> None:
+    ends: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    options = {"ws_ping_interval": 2, "ws_ping_timeout": 2, "timeout_write": 2}
+    async with opened(app, cancel_on_disconnect=True, **options) as peer:
+        if fault == "protocol":
+            await peer.send(masked(0x83))
+        elif fault == "not read":
+            peer.connection.get_write_buffer_size = lambda: 100  # type: ignore[method-assign]
+        if fault != "protocol":
+            await elapse(peer.connection, 10)
+        assert ends == ["cancelled"]
 
 
 @in_loop
