@@ -14,6 +14,7 @@ from helpers import (
     LOOPS,
     PATIENCE,
     Client,
+    elapse,
     hello,
     in_loop,
     quick_loop,
@@ -24,6 +25,7 @@ from helpers import (
 
 from tinyasgi import Server
 from tinyasgi.context import SLICE
+from tinyasgi.exchange import ClientDisconnected
 from tinyasgi.testing import connect, serve
 
 HANDSHAKE = (
@@ -151,6 +153,63 @@ def test_cancel_on_disconnect(leave: Any, caplog: pytest.LogCaptureFixture) -> N
         client.close()
     assert outcome == ["cancelled"]
     assert caplog.text == ""
+
+
+BAD_CHUNK = b"POST / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n", b"no size\r\n"
+
+
+@pytest.mark.parametrize(
+    ("fault", "started"),
+    [
+        ("body late", False),
+        ("body late", True),
+        ("body malformed", False),
+        ("body malformed", True),
+        ("response not read", True),
+        ("broken", True),
+    ],
+)
+@in_loop
+async def test_cancel_on_disconnect_when_the_server_gives_up_on_the_client(
+    fault: str, started: bool
+) -> None:
+    outcome = []
+    hold = asyncio.Event()
+
+    async def app(scope, receive, send):
+        try:
+            if started:
+                await send({"type": "http.response.start", "status": 200})
+                await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            if fault == "broken":
+                await hold.wait()
+                with suppress(ClientDisconnected):
+                    await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            else:
+                await receive()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            outcome.append("cancelled")
+            raise
+
+    options = {"timeout_body": 2, "timeout_write": 2, "cancel_on_disconnect": True}
+    async with connect(app, **options) as connection:
+        if fault == "body malformed":
+            await connection.feed(*BAD_CHUNK)
+        elif fault == "body late":
+            await connection.feed(upload(10))
+            await elapse(connection, 5)
+        elif fault == "response not read":
+            connection.get_write_buffer_size = lambda: 100
+            await connection.feed(GET)
+            await elapse(connection, 5)
+        else:
+            await connection.feed(GET)
+            connection._lost = True  # the loop has noticed, and the protocol not yet
+            hold.set()
+            await connection.settle()
+            connection._lost = False
+        assert outcome == ["cancelled"]
 
 
 @in_loop

@@ -86,11 +86,8 @@ class HTTP1Connection(Connection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        exchange = self._exchange
-        if exchange is not None:
-            self._lose(exchange)
-            if self._context.config.cancel_on_disconnect:
-                exchange.cancel()
+        if self._exchange is not None:
+            self._client_left(self._exchange)
         self._decoder = self._head = None
         self._unread = b""
 
@@ -268,7 +265,7 @@ class HTTP1Connection(Connection):
 
     def write_body(self, exchange: Exchange, body: bytes, more_body: bool) -> None:
         if self._transport.is_closing():  # broken, and the loop had no turn to say so
-            self._lose(exchange)
+            self._client_left(exchange)
             return
         data, exchange.framing = encoder.encode_body(exchange.framing, body, more_body)
         if data:
@@ -332,17 +329,24 @@ class HTTP1Connection(Connection):
         self._exchange = None
         self._context.finish(exchange, LOST)
 
+    def _client_left(self, exchange: Exchange) -> None:
+        """The client is gone, or was given up: nothing can be sent to it any more."""
+        self._lose(exchange)
+        if self._context.config.cancel_on_disconnect:
+            exchange.cancel()
+
     def _refuse(self, refused: BadRequest, head: bytes = b"") -> None:
         """Answers what is no request, unless the answer would follow the beginning of another."""
         self._context.note(self.peer.name, refused)
         exchange = self._exchange
         if exchange is not None:
             if exchange.phase >= STREAMING:
-                self.abort(exchange)
+                self._flush()  # what there is of the response
+                self.close()
                 return
             method = exchange.line.method
             exchange.status = refused.status
-            self._lose(exchange)
+            self._client_left(exchange)
         elif self._decoder is not None:  # the body was only being dropped
             self._end()
             return
@@ -373,7 +377,7 @@ class HTTP1Connection(Connection):
 
     def close(self) -> None:
         if self._exchange is not None:
-            self._lose(self._exchange)
+            self._client_left(self._exchange)
         super().close()
 
     def _expire(self) -> None:
