@@ -209,7 +209,7 @@ async def test_access_lines_are_written_together() -> None:
             self.written += lines
             lines.clear()
 
-    stream = Memory("-")
+    stream = Memory(Config())
     async with connect(hello) as connection:
         connection.context.access = AccessLines(default_line, stream, Loop())  # type: ignore[arg-type]
         await connection.feed(*[GET] * 100)

@@ -303,7 +303,8 @@ def test_unknown_option_without_a_near_one(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_further_word(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "other:app" in refuse(capsys, "module:app", "other:app")
+    line = refuse(capsys, "module:app", "other:app")
+    assert line.endswith(": unexpected argument 'other:app': the app is 'module:app' already\n")
 
 
 @pytest.mark.parametrize("words", [["--port"], ["--port", "80"], []])

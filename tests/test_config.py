@@ -2,10 +2,12 @@
 
 import dataclasses
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import tinyasgi
 from tinyasgi import Config
 from tinyasgi.options import OptionError
 
@@ -107,6 +109,15 @@ def test_secret() -> None:
     assert "sesame" not in repr(Config(ssl_keyfile_password="sesame"))
     with pytest.raises(OptionError, match=r"^ssl_keyfile_password: '\*\*\*' is not a text$"):
         Config(ssl_keyfile_password=b"sesame")  # type: ignore[arg-type]
+
+
+def test_errors_of_options_name_them_as_the_user_does() -> None:
+    """`Config.wrong` does that: other modules make no such error by themselves."""
+    package = Path(tinyasgi.__file__).parent
+    # Of systemd come variables that are no options.
+    own = {"options.py", "config.py", "settings.py", "systemd.py"}
+    others = [path for path in package.rglob("*.py") if path.name not in own]
+    assert not [path for path in others if "OptionError(" in path.read_text()]
 
 
 def test_unknown_option() -> None:

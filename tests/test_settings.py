@@ -220,8 +220,8 @@ def test_value_in_a_file(text: str, name: str, value: Any, command: Any) -> None
             "access-log = true\naccess_log = true",
             "access_log in tinyasgi.toml: True is not possible beside access-log in",
         ),
-        ("port = !", "'tinyasgi.toml' is not usable: Invalid value (at line 1, column 8)"),
-        ("ssl-keyfile = 'a'", "ssl_certfile: () is not a certificate for each ssl_keyfile"),
+        ("port = !", "error: tinyasgi.toml is not usable: Invalid value (at line 1, column 8)"),
+        ("ssl-keyfile = 'a'", "ssl-keyfile in tinyasgi.toml: ('a',) is not possible without"),
     ],
 )
 @pytest.mark.parametrize("show", [[], ["--print-config"]])
@@ -239,7 +239,7 @@ def test_wrong_file(show: list[str], text: str, said: str, capsys: Any) -> None:
         ("[tool.tinyasgi]\nport = 'a'", "port in pyproject.toml: 'a' is not"),
         ("[tool]\ntinyasgi = 1", "tool.tinyasgi in pyproject.toml: 'int' is not a table"),
         ("[[tool.tinyasgi]]\nport = 1", "tool.tinyasgi in pyproject.toml: 'list' is not a table"),
-        ("[tool.tinyasgi]\nport", "'pyproject.toml' is not usable: "),
+        ("[tool.tinyasgi]\nport", "error: pyproject.toml is not usable: "),
     ],
 )
 def test_wrong_pyproject(text: str, said: str, capsys: Any) -> None:
@@ -249,7 +249,7 @@ def test_wrong_pyproject(text: str, said: str, capsys: Any) -> None:
 
 def test_wrong_bytes_in_a_file(capsys: Any) -> None:
     Path("tinyasgi.toml").write_bytes(b"host = '\xff'")
-    assert "'tinyasgi.toml' is not usable: 'utf-8' codec can't" in refuse(capsys, "m:a")
+    assert "error: tinyasgi.toml is not usable: 'utf-8' codec can't" in refuse(capsys, "m:a")
 
 
 def test_named_file_that_is_not_there(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,6 +281,77 @@ def test_config_from_a_pipe(command: Any) -> None:
     """It is read once."""
     with pipe("port = 1") as path:
         assert command("m:a", "--config", path)[1].port == 1
+
+
+@pytest.mark.parametrize("source", ["command", "environment", "env_file", "file"])
+def test_names_of_options_that_do_not_go_together(
+    source: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are those of their sources; an option that is not given is named as for --help."""
+    words = ["m:a"]
+    if source == "command":
+        words.append("--ssl-cert-reqs=required")
+        name = "--ssl-cert-reqs"
+    elif source == "environment":
+        monkeypatch.setenv("TINYASGI_SSL_CERT_REQS", "required")
+        name = "TINYASGI_SSL_CERT_REQS"
+    elif source == "env_file":
+        write(vars="TINYASGI_SSL_CERT_REQS=required")
+        words.append("--env-file=vars")
+        name = "TINYASGI_SSL_CERT_REQS in vars"
+    else:
+        write(tinyasgi__toml="ssl-cert-reqs = 'required'")
+        name = "ssl-cert-reqs in tinyasgi.toml"
+    line = refuse(capsys, *words)
+    assert line.endswith(f" {name}: 'required' is not possible without --ssl-certfile\n")
+    write(pyproject__toml="[tool.tinyasgi]\nssl-certfile = 'a'")
+    if source != "file":
+        line = refuse(capsys, *words)
+        assert line.endswith(f" {name}: 'required' is not possible without --ssl-ca-certs\n")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "source"),
+    [
+        ("ssl_certfile", "none.pem", "command"),
+        ("ssl_certfile", "none.pem", "Python"),
+        ("log_config", "none.toml", "environment"),
+        ("access_log_format", "%(nothing)s", "file"),
+        ("access_log_file", "none/file", "command"),
+        ("error_log_file", "none/file", "environment"),
+        ("ssl_context_factory", "none:none", "file"),
+        ("workers", "2", "Python"),  # with an object as an app
+    ],
+)
+def test_names_in_errors_of_the_start(
+    option: str, value: str, source: str, tmp_path: Path, capsys: Any
+) -> None:
+    write(app__py="async def app(scope, receive, send): ...")
+    write(
+        python__py=f"""
+import app, sys, tinyasgi
+value = {value!r}
+sys.exit(tinyasgi.run(app.app, {option}=int(value) if value.isdecimal() else value))
+"""
+    )
+    key, variable = option.replace("_", "-"), f"TINYASGI_{option.upper()}"
+    words, environment = ["--port=0", "app:app"], {}
+    if source == "command":
+        words.append(f"--{key}={value}")
+        name = f"--{key}"
+    elif source == "environment":
+        environment[variable] = value
+        name = variable
+    elif source == "file":
+        write(tinyasgi__toml=f"{key} = '{value}'")
+        name = f"{key} in tinyasgi.toml"
+    else:
+        name = option
+    script = "python.py" if source == "Python" else ""
+    with Command(*words, script=script, cwd=tmp_path, **environment) as command:
+        assert command.wait() == 2
+    last = command.log.splitlines()[-1]
+    assert last.startswith(f"tinyasgi: error: {name}: "), command.log
 
 
 # The environment, and lines for it.

@@ -141,7 +141,7 @@ def test_client_certificates(tls: Certificates) -> None:
 
 
 def test_client_certificates_that_nobody_vouches_for(tls: Certificates) -> None:
-    with pytest.raises(OptionError, match=r"^ssl_ca_certs: None is not a path"):
+    with pytest.raises(OptionError, match=r"^ssl_cert_reqs: 'required' is not possible without"):
         Config(ssl_certfile=(tls.certfile,), ssl_cert_reqs="required")
     with pytest.raises(OptionError, match=r"^ssl_cert_reqs: 'required' is not possible without"):
         Config(ssl_ca_certs=tls.ca_certs, ssl_cert_reqs="required")
@@ -605,7 +605,7 @@ def test_hup_with_a_broken_certificate(start: Start, tls: Certificates, tmp_path
         port = command.port
         put(file, file.read_bytes()[:400])
         command.send(signal.SIGHUP)
-        command.wait_for(f"ssl_certfile: '{file}' is not ")
+        command.wait_for(f"--ssl-certfile: '{file}' is not ")
         command.wait_for("its predecessor goes on", 2)
         assert shown(port, None) == before
         issue(tls, file, "localhost")
@@ -623,7 +623,7 @@ def test_hup_of_a_lone_process(start: Start, tls: Certificates, tmp_path: Path) 
         port = command.port
         put(file, b"")
         command.send(signal.SIGHUP)
-        command.wait_for(f"the app goes on as it was:.*\n.*ssl_certfile: '{file}' is not ")
+        command.wait_for(f"the app goes on as it was:.*\n.*--ssl-certfile: '{file}' is not ")
         assert shown(port, None) == before
         issue(tls, file, "localhost")
         command.send(signal.SIGHUP)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from helpers import GET, PATIENCE, Client, Command
 
+from tinyasgi import Config
 from tinyasgi.options import OptionError
 from tinyasgi.writer import WHOLE, AccessLines, Output
 
@@ -28,7 +29,7 @@ class Pipe:
 
     def output(self) -> Output:
         self._monkeypatch.setattr(sys, "stdout", self._stdout)
-        return Output("-")
+        return Output(Config())
 
     def read(self) -> bytes:
         """What is in it."""
@@ -88,7 +89,7 @@ def test_what_a_pipe_takes_whole(pipe: Pipe, sizes: list[int]) -> None:
 
 
 def test_file_in_one_write(tmp_path: Path, sizes: list[int]) -> None:
-    output = Output(str(tmp_path / "log"))
+    output = Output(Config(access_log_file=str(tmp_path / "log")))
     output.write(numbered(300))
     output.write(bytearray(b"more\n"))
     output.close()
@@ -123,18 +124,18 @@ def test_what_an_app_has_printed_comes_first(pipe: Pipe) -> None:
 
 def test_stdout_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
-    Output("-").write(lines := bytearray(b"line\n"))
+    Output(Config()).write(lines := bytearray(b"line\n"))
     assert lines == b""
 
 
 def test_object_in_the_place_of_stdout(capsys: pytest.CaptureFixture[str]) -> None:
-    Output("-").write(bytearray(b"line\n"))
+    Output(Config()).write(bytearray(b"line\n"))
     assert capsys.readouterr().out == "line\n"
 
 
 def test_file_that_can_not_be_opened(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"access_log_file: .* is not a file to append to: Is a"):
-        Output(str(tmp_path))
+        Output(Config(access_log_file=str(tmp_path)))
 
 
 def lines_to(output: Output, loop: Any) -> Any:
@@ -207,7 +208,7 @@ def test_reader_that_has_left(pipe: Pipe, caplog: pytest.LogCaptureFixture) -> N
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no disk that is full")
 def test_disk_that_is_full(caplog: pytest.LogCaptureFixture) -> None:
     loop = Loop()
-    access = lines_to(Output("/dev/full"), loop)
+    access = lines_to(Output(Config(access_log_file="/dev/full")), loop)
     access("x")
     loop.turn()
     assert caplog.messages == ["access lines are lost: No space left on device"]
@@ -229,7 +230,7 @@ def test_end_with_a_reader_that_does_not_read(
 def test_file_that_was_moved_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    access = lines_to(Output(str(folder / "log")), Loop())
+    access = lines_to(Output(Config(access_log_file=str(folder / "log"))), Loop())
     access("before")
     os.rename(folder / "log", tmp_path / "log.1")
     access.reopen()

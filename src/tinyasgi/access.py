@@ -11,7 +11,6 @@ from typing import Any, Final, TypeAlias
 from .config import Config
 from .exchange import COMPLETE, Exchange
 from .formats import iso_time
-from .options import OptionError
 
 __all__ = ["Line", "default_line", "formatter", "records", "without"]
 
@@ -161,11 +160,17 @@ def formatter(config: Config) -> Line:
         return default_line
     if name == "json":
         return _json_line()
-    return _compiled(PRESETS.get(name, name))
+    try:
+        return _compiled(PRESETS.get(name, name))
+    except ValueError as error:
+        raise config.wrong("access_log_format", name, str(error)) from None
 
 
 def _compiled(text: str) -> Line:
-    """Lines in a format of gunicorn's. In one that begins with a brace, values are as in JSON."""
+    """Lines in a format of gunicorn's. In one that begins with a brace, values are as in JSON.
+
+    Raises ValueError with what a format may be.
+    """
     getters: list[Getter] = []
 
     def replace(match: re.Match[str]) -> str:
@@ -173,21 +178,21 @@ def _compiled(text: str) -> Line:
             return "%%"
         if match["atom"] is None:
             found = match[0] + text[match.end() : match.end() + 10]
-            raise OptionError("access_log_format", text, f"a format: {found!r} is no atom")
-        getters.append(_getter(match["atom"], text))
+            raise ValueError(f"a format: {found!r} is no atom")
+        getters.append(_getter(match["atom"]))
         return "%s"
 
     template = re.sub(r"%(?:%|\((?P<atom>[^()]*)\)[sd]|)", replace, text)
     if not getters:
         names = ", ".join(["default", "json", *PRESETS])
-        raise OptionError("access_log_format", text, f"one of {names}, and has no atom")
+        raise ValueError(f"one of {names}, and has no atom")
     if text.startswith("{"):
         encode = _json_encoder()
         return _filled(template, getters, lambda value: encode(_dash(value))[1:-1])
     return _filled(template, getters, _quoted)
 
 
-def _getter(atom: str, text: str) -> Getter:
+def _getter(atom: str) -> Getter:
     if match := re.fullmatch(r"\{([!-z|~]+)\}([ioe])", atom):
         name, kind = match.groups()
         if kind == "e":
@@ -197,8 +202,7 @@ def _getter(atom: str, text: str) -> Getter:
     try:
         return ATOMS[atom]
     except KeyError:
-        reason = f"a format: there is no atom %({atom})s"
-        raise OptionError("access_log_format", text, reason) from None
+        raise ValueError(f"a format: there is no atom %({atom})s") from None
 
 
 def _filled(template: str, getters: Sequence[Getter], show: Callable[[Any], str]) -> Line:

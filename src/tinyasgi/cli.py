@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         found = settings.settle(given, os.environ)
         values = {name: setting.value for name, setting in found.items()}
         app = values.pop("app", None)
-        config = Config(**values)
+        config = Config(**values, names=settings.names(found))
     except (OptionError, LoadError) as error:
         parser.error(str(error))
     if show:
@@ -55,6 +55,8 @@ class _Parser(argparse.ArgumentParser):
         self._log_format = _log_format(sys.argv[1:] if args is None else args)
         known, unknown = self.parse_known_args(args, namespace)
         for word in unknown:
+            if not word.startswith("-"):
+                self.error(f"unexpected argument {word!r}: the app is {known.app!r} already")
             name = word.partition("=")[0]
             near = difflib.get_close_matches(name, self._option_string_actions, 1)
             self.error(str(UnknownOption(name, *near)))

@@ -5,8 +5,8 @@ fields of `Config`.
 """
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .options import (
@@ -26,6 +26,7 @@ from .options import (
     TEXT,
     TEXTS,
     URL_PATH,
+    Kind,
     OptionError,
     Several,
     as_root,
@@ -62,7 +63,7 @@ class Config:
 
     Times are in seconds, and sizes in bytes unless the help says otherwise. 0 switches a limit
     off, but for the graceful shutdown it means at once; None is "not given". Raises OptionError
-    for a value that is not allowed.
+    for a value that is not allowed. names: what messages call the options, if not as here.
     """
 
     factory: bool = option(
@@ -306,30 +307,47 @@ class Config:
         " default context",
     )
 
-    def __post_init__(self) -> None:
+    names: InitVar[Mapping[str, str] | None] = None
+
+    def __post_init__(self, names: Mapping[str, str] | None) -> None:
+        object.__setattr__(self, "_names", names or {})
         for field in dataclasses.fields(self):
             value, kind = getattr(self, field.name), field.metadata["kind"]
             if kind.repeatable and (value is None or isinstance(value, str | list)):
                 value = tuple(value) if isinstance(value, list) else kind.parse(value or "")
                 object.__setattr__(self, field.name, value)
             if not (value is None and field.default is None) and not kind.accepts(value):
-                raise OptionError(field.name, kind.told(value), kind.allowed)
+                raise self.wrong(field.name, value, kind.allowed)
         object.__setattr__(self, "root_path", as_root(self.root_path))
         if len(self.ssl_keyfile) > len(self.ssl_certfile):
-            needed = "a certificate for each ssl_keyfile"
-            raise OptionError("ssl_certfile", self.ssl_certfile, needed)
+            reason = f"possible without a certificate for each in {self.spelled('ssl_certfile')}"
+            raise self.wrong("ssl_keyfile", self.ssl_keyfile, reason)
         verifies = self.ssl_cert_reqs != "none" and self.ssl_context_factory is None
         if verifies and not self.ssl_certfile:  # else it would be served without TLS
-            raise OptionError("ssl_cert_reqs", self.ssl_cert_reqs, "possible without ssl_certfile")
+            reason = f"possible without {self.spelled('ssl_certfile')}"
+            raise self.wrong("ssl_cert_reqs", self.ssl_cert_reqs, reason)
         if verifies and self.ssl_ca_certs is None:
-            raise OptionError("ssl_ca_certs", None, "a path, which ssl_cert_reqs needs")
+            reason = f"possible without {self.spelled('ssl_ca_certs')}"
+            raise self.wrong("ssl_cert_reqs", self.ssl_cert_reqs, reason)
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, where a function is found by its name. Raises OptionError."""
         state, function = vars(self).copy(), self.ssl_context_factory
         if callable(function):
-            state["ssl_context_factory"] = name_of("ssl_context_factory", function)
+            state["ssl_context_factory"] = name = name_of(function)
+            if name is None:
+                needed = "a function of a module, which other processes import"
+                raise self.wrong("ssl_context_factory", function, needed)
         return state
+
+    def spelled(self, option: str) -> str:
+        """An option as its user calls it: `--port`, `TINYASGI_PORT`, in Python `port`."""
+        return str(vars(self)["_names"].get(option, option))
+
+    def wrong(self, option: str, value: Any, allowed: str) -> OptionError:
+        """The error that an option can't have a value, which it may have if it is `allowed`."""
+        kind: Kind = type(self).__dataclass_fields__[option].metadata["kind"]
+        return OptionError(self.spelled(option), kind.told(value), allowed)
 
     @property
     def speaks_tls(self) -> bool:
@@ -338,4 +356,4 @@ class Config:
 
     def replace(self, **options: Any) -> "Config":
         """A copy with some options changed."""
-        return dataclasses.replace(self, **options)
+        return dataclasses.replace(self, names=vars(self)["_names"], **options)

@@ -15,7 +15,6 @@ from .cache import Cache
 from .config import Config
 from .encoder import Defaults
 from .exchange import COMPLETE, Exchange
-from .options import OptionError
 from .rules import RequestLine
 from .trust import Trust
 from .typing import App
@@ -72,7 +71,7 @@ class Context:
         try:
             self.parser = parsers.choose(config.http)
         except ImportError:
-            raise OptionError("http", config.http, "installed here") from None
+            raise config.wrong("http", config.http, "installed here") from None
         #: Each request runs in a copy of it; taken anew once lifespan startup is complete.
         self.variables = contextvars.copy_context()
         #: What lifespan startup left behind; each request gets a copy.

@@ -15,7 +15,6 @@ from typing import Any
 
 from .config import Config
 from .formats import JSONFormatter, TextFormatter
-from .options import OptionError
 from .server_log import logger
 
 __all__ = ["ERROR", "appending", "begin", "reopen", "set_up", "tell"]
@@ -45,13 +44,13 @@ def begin(config: Config) -> None:
     """
     global _configured
     if config.log_config is not None and config.log_config != _configured:
-        _configure(config.log_config)
+        _configure(config, config.log_config)
         _configured = config.log_config  # a forked worker has it, and maybe the app's on top
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _on_unraisable
     if config.log_format == "json":
         _catch_all()
-    with appending("access_log_file", config.access_log_file) as path:
+    with appending(config, "access_log_file") as path:
         if path is not None:
             open(path, "ab").close()  # workers will open it, each for itself
     set_up(config)
@@ -79,7 +78,7 @@ def set_up(config: Config) -> bool:
         configured = _server_logger.hasHandlers()
     else:  # the root logger may have handlers that write text
         configured = bool(_server_logger.handlers or _package_logger.handlers)
-    with appending("error_log_file", config.error_log_file) as path:
+    with appending(config, "error_log_file") as path:
         if path is not None or not configured:
             _handler = _Stream(sys.stderr) if path is None else _File(path, encoding="utf-8")
             _handler.setFormatter(_formatter(config, colours=path is None))
@@ -98,12 +97,13 @@ def _formatter(config: Config, colours: bool) -> logging.Formatter:
 
 
 @contextmanager
-def appending(option: str, path: str) -> Iterator[str | None]:
+def appending(config: Config, option: str) -> Iterator[str | None]:
     """For opening the file of an option; None for `-`. Raises OptionError instead of OSError."""
+    path: str = getattr(config, option)
     try:
         yield None if path == "-" else path
     except OSError as error:
-        raise OptionError(option, path, f"a file to append to: {error.strerror}") from None
+        raise config.wrong(option, path, f"a file to append to: {error.strerror}") from None
 
 
 class _Stream(logging.StreamHandler[Any]):
@@ -117,7 +117,7 @@ class _File(logging.FileHandler, _Stream):
     pass
 
 
-def _configure(path: str) -> None:
+def _configure(config: Config, path: str) -> None:
     """Gives the content of a file to `dictConfig`. Raises OptionError."""
     import logging.config  # not before it is needed: 10 ms
 
@@ -132,7 +132,7 @@ def _configure(path: str) -> None:
         cause = error.__cause__ or error
         reason = " ".join(f"{error}: {cause}".split() if cause is not error else str(error).split())
         allowed = f"a logging configuration: {getattr(error, 'strerror', None) or reason}"
-        raise OptionError("log_config", path, allowed) from None
+        raise config.wrong("log_config", path, allowed) from None
 
 
 def _parse(kind: str, text: str) -> Any:

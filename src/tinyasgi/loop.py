@@ -4,20 +4,21 @@ import asyncio
 import importlib.util
 from collections.abc import Callable
 
-from .options import OptionError
+from .config import Config
 
 __all__ = ["loop_factory"]
 
 
-def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes a loop of that name: `asyncio`, `uvloop`, or `auto` (uvloop when it is installed).
+def loop_factory(config: Config) -> Callable[[], asyncio.AbstractEventLoop]:
+    """The factory of the loop that is asked for; with `auto` of uvloop, if it is installed.
 
-    Raises OptionError when it is not installed.
+    Raises OptionError when a loop is not installed.
     """
+    name = config.loop
     if name == "asyncio" or (name == "auto" and not importlib.util.find_spec("uvloop")):
         return asyncio.new_event_loop
     try:
         import uvloop
     except ImportError:
-        raise OptionError("loop", name, "installed here") from None
+        raise config.wrong("loop", name, "installed here") from None
     return uvloop.new_event_loop

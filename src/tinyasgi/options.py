@@ -21,7 +21,7 @@ __all__ = [
     "PATHS",
 ]
 __all__ += ["PATTERNS", "PEERS", "SECONDS", "SECRET", "TEXT", "TEXTS", "URL_PATH", "Kind"]
-__all__ += ["OptionError", "Several", "UnknownOption"]
+__all__ += ["OptionError", "Several", "UnknownOption", "UnusableFile"]
 __all__ += ["as_root", "choice", "name_of", "number", "option"]
 
 
@@ -40,7 +40,10 @@ MASK = "***"
 
 
 class OptionError(ValueError):
-    """A value that an option does not take; the message names both and says what is allowed."""
+    """A value that an option does not take; the message names both and says what is allowed.
+
+    `Config.wrong` makes it for an option of a configuration.
+    """
 
     def __init__(self, name: str, value: object, allowed: str) -> None:
         super().__init__(f"{name}: {value!r} is not {allowed}")
@@ -52,6 +55,14 @@ class UnknownOption(OptionError):
     def __init__(self, name: str, near: str = "") -> None:
         hint = f", did you mean {near}?" if near else "; --help lists what there is"
         ValueError.__init__(self, f"there is no option {name}{hint}")
+
+
+class UnusableFile(OptionError):
+    """A file of settings that is used without being named; the message says what is wrong."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        ValueError.__init__(self, f"{path} is not usable: {reason}")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -250,10 +261,10 @@ def option(default: Any, kind: Kind, text: str, *, heading: str = "", variable: 
     return dataclasses.field(default=default, metadata=metadata, repr=not kind.secret)
 
 
-def name_of(option: str, function: Callable[..., Any]) -> str:
-    """`module:attribute` for a function, by which another process finds it. Raises OptionError."""
+def name_of(function: Callable[..., Any]) -> str | None:
+    """`module:attribute` for a function, by which another process finds it; None without one."""
     module = getattr(function, "__module__", "__main__")
     name = getattr(function, "__qualname__", "")
     if module == "__main__" or "<" in name or not name:  # <lambda>, <locals>
-        raise OptionError(option, function, "a function of a module, which other processes import")
+        return None
     return f"{module}:{name}"

@@ -86,7 +86,7 @@ class Process:
                     load.read_environment(config.env_file)
                 app = self.app
                 target = load.load(app, config.app_dir) if isinstance(app, str) else app
-                with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
+                with asyncio.Runner(loop_factory=loop_factory(config)) as runner:
                     runner.run(self._main(target))
         except (OptionError, ListenError, load.LoadError, LifespanFailed) as error:
             self.tell(explain(error))
@@ -119,7 +119,7 @@ class Process:
             # From here on it is known how the app has configured logging, but for its startup.
             uses_records = log.set_up(config) and config.access_log_file == "-"
             if config.access_log and not uses_records:
-                self._access = AccessLines(formatter(config), Output(config.access_log_file), loop)
+                self._access = AccessLines(formatter(config), Output(config), loop)
                 stack.callback(self._access.close)
             server = Server(
                 target, config, sockets=self._sockets, access=self._access, tally=self.tally

@@ -38,7 +38,7 @@ def run(app: Any, config: Config | None = None, **options: Any) -> int:
             return supervise.supervise(app, config, notifier)
         if needs:
             value = getattr(config, needs)
-            raise OptionError(needs, value, "possible but for an app given as module:attribute")
+            raise config.wrong(needs, value, "possible but for an app given as module:attribute")
     except OptionError as error:
         log.tell(explain(error), log_format)
         return BAD_OPTION

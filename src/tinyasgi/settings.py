@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from . import __version__
 from .config import Config
 from .load import read_lines
-from .options import MASK, MODE, TEXT, Kind, OptionError, UnknownOption
+from .options import MASK, MODE, TEXT, Kind, OptionError, UnknownOption, UnusableFile
 
-__all__ = ["Setting", "environment_name", "hint", "option_name", "render", "settle"]
+__all__ = ["Setting", "environment_name", "hint", "names", "option_name", "render", "settle"]
 
 #: Files that are looked for in the current directory; the first one that says something counts.
 FILES = ("tinyasgi.toml", "pyproject.toml")
@@ -78,6 +78,12 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str
     return {name: _read(name, setting) for name, setting in found.items()}
 
 
+def names(found: Mapping[str, Setting]) -> dict[str, str]:
+    """What messages call the options: as their sources do, else as the command line does."""
+    given = {name: setting.name for name, setting in found.items()}
+    return {field.name: option_name(field.name) for field in _FIELDS} | given
+
+
 def hint(name: str, given: Mapping[str, Any], environment: Mapping[str, str]) -> Any:
     """What is said of an option, as far as it is known while what is said of others is wrong."""
     value = given.get(name) or environment.get(environment_name(name))
@@ -85,7 +91,7 @@ def hint(name: str, given: Mapping[str, Any], environment: Mapping[str, str]) ->
     # A pipe can be read only once, and not for a hint.
     for path in filter(os.path.isfile, filter(None, () if value else files)):
         with suppress(OptionError):
-            table = _table(Setting("--config", path)) or {}
+            table = _table(path) or {}
             value = value or table.get(name, table.get(name.replace("_", "-")))
     return value
 
@@ -137,12 +143,15 @@ def _from_file(named: Setting | None) -> dict[str, Setting]:
     table: dict[str, Any] | None = {}
     if named is not None:
         path = named.value
-        table = _table(named)
+        try:
+            table = _table(path)
+        except UnusableFile as error:
+            raise OptionError(*named, f"usable: {error.reason}") from None
         if table is None:
             raise OptionError(*named, "a file with a table [tool.tinyasgi]")
     else:
         for path in filter(os.path.exists, FILES):
-            table = _table(Setting("--config", path))
+            table = _table(path)
             if table is not None:
                 break
     found: dict[str, Setting] = {}
@@ -158,9 +167,11 @@ def _from_file(named: Setting | None) -> dict[str, Setting]:
     return found
 
 
-def _table(named: Setting) -> dict[str, Any] | None:
-    """The settings in a file: all of it, or in a pyproject.toml [tool.tinyasgi], if it is there."""
-    path = named.value
+def _table(path: str) -> dict[str, Any] | None:
+    """The settings in a file: all of it, or in a pyproject.toml [tool.tinyasgi], if it is there.
+
+    Raises OptionError, and UnusableFile for a file that can't be read as TOML.
+    """
     whole = os.path.basename(path) != "pyproject.toml"
     try:
         with open(path, "rb") as file:
@@ -171,7 +182,7 @@ def _table(named: Setting) -> dict[str, Any] | None:
 
         content: Any = tomllib.loads(data.decode("utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise OptionError(*named, f"usable: {getattr(error, 'strerror', error)}") from None
+        raise UnusableFile(path, str(getattr(error, "strerror", error))) from None
     for key in () if whole else ("tool", "tinyasgi"):
         content = content.get(key) if isinstance(content, dict) else None
     if not isinstance(content, dict | None):

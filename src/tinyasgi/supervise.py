@@ -80,7 +80,7 @@ def _open_tally(config: Config) -> "Tally":
     """Where the workers count. Raises OptionError and ListenError."""
     if sys.platform == "win32":  # where a process is not given descriptors
         value = config.metrics_bind
-        raise OptionError("metrics_bind", value, "possible with a supervisor on this platform")
+        raise config.wrong("metrics_bind", value, "possible with a supervisor on this platform")
     from .tally import Tally  # not before it is needed
 
     return Tally.open(config, row=0)
@@ -89,7 +89,7 @@ def _open_tally(config: Config) -> "Tally":
 def _preload(app: str, config: Config) -> None:
     """Imports the app, for workers that are forked. Raises OptionError and LoadError."""
     if not hasattr(os, "fork"):
-        raise OptionError("preload", True, "possible on this platform")
+        raise config.wrong("preload", True, "possible on this platform")
     if config.env_file is not None:
         load.read_environment(config.env_file)
     load.load(app, config.app_dir)

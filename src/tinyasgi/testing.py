@@ -191,7 +191,7 @@ class LiveServer:
         handler = _Keep(self.records, self._thread)
         logger.addHandler(handler)
         try:
-            with asyncio.Runner(loop_factory=loop_factory(self._config.loop)) as runner:
+            with asyncio.Runner(loop_factory=loop_factory(self._config)) as runner:
                 runner.run(self._main())
         except BaseException as error:
             self._error = error

@@ -105,10 +105,10 @@ def _make(config: Config) -> ssl.SSLContext:
     """
     groups: dict[frozenset[str], list[_Pair]] = {}
     for certfile, keyfile in zip_longest(config.ssl_certfile, config.ssl_keyfile):
-        certificate, hosts = _read(certfile)
+        certificate, hosts = _read(config, certfile)
         if groups and not hosts and hosts not in groups:
             reason = "usable: no client gets it, for it names no host"
-            raise OptionError("ssl_certfile", certfile, reason)
+            raise config.wrong("ssl_certfile", certfile, reason)
         groups.setdefault(hosts, []).append(_Pair(certfile, keyfile, certificate))
     contexts = [_customised(config, partial(_default, config, pairs)) for pairs in groups.values()]
     first, *others = contexts or [_customised(config, partial(_default, config, []))]
@@ -136,22 +136,23 @@ def _choose(
             tls.context = context
 
 
-def _read(file: str) -> tuple[str, frozenset[str]]:
+def _read(config: Config, file: str) -> tuple[str, frozenset[str]]:
     """The certificate of a file, PEM, and the hosts that it names; those that follow are whole."""
     try:
         with open(file, "rb") as opened:
             found = _CERTIFICATE.findall(opened.read().decode("latin-1"))
     except OSError as error:
-        raise OptionError("ssl_certfile", file, f"usable: {_words(error)}") from None
+        raise config.wrong("ssl_certfile", file, f"usable: {_words(error)}") from None
     if not found:
-        raise OptionError("ssl_certfile", file, "usable: there is no certificate in it")
+        raise config.wrong("ssl_certfile", file, "usable: there is no certificate in it")
     try:
         first, *_ = [ssl.PEM_cert_to_DER_cert(text) for text in found]
         hosts = frozenset(x509.hosts(first))
         if x509.has_expired(first):
-            logger.warning("ssl_certfile: the certificate in %r has expired", file)
+            name = config.spelled("ssl_certfile")
+            logger.warning("%s: the certificate in %r has expired", name, file)
     except ValueError:
-        raise OptionError("ssl_certfile", file, "usable: a certificate in it is broken") from None
+        raise config.wrong("ssl_certfile", file, "usable: a certificate in it is broken") from None
     return ssl.DER_cert_to_PEM_cert(first), hosts
 
 
@@ -168,9 +169,9 @@ def _customised(config: Config, default: Callable[[], ssl.SSLContext]) -> ssl.SS
         raise
     except Exception as error:
         cause = error.__cause__ if isinstance(error, load.LoadError) else error
-        raise OptionError("ssl_context_factory", given, f"usable: {error}") from cause
+        raise config.wrong("ssl_context_factory", given, f"usable: {error}") from cause
     if not isinstance(context, ssl.SSLContext):
-        raise OptionError("ssl_context_factory", given, "a function that returns an SSLContext")
+        raise config.wrong("ssl_context_factory", given, "a function that returns an SSLContext")
     return context
 
 
@@ -182,14 +183,14 @@ def _default(config: Config, pairs: Sequence[_Pair]) -> TLSContext:
     clients, from Python 3.13 on, which not all authorities are ready for.
     """
     if not pairs:
-        raise OptionError("ssl_certfile", (), "given, as the default context needs")
+        raise config.wrong("ssl_certfile", (), "given, as the default context needs")
     context = TLSContext(ssl.PROTOCOL_TLS_SERVER)
     context.certificate = pairs[0].certificate if len(pairs) == 1 else None
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.minimum_version = _VERSIONS[config.ssl_min_version]
     context.set_alpn_protocols(["http/1.1"])
     for pair in reversed(pairs):  # of one kind of key the first comes last, and stays
-        _load_pair(context, pair, config.ssl_keyfile_password)
+        _load_pair(context, pair, config)
     name, value = "ssl_ca_certs", config.ssl_ca_certs
     try:
         if value is not None:
@@ -198,39 +199,40 @@ def _default(config: Config, pairs: Sequence[_Pair]) -> TLSContext:
             name, value = "ssl_ciphers", config.ssl_ciphers
             context.set_ciphers(value)
     except OSError as error:
-        raise OptionError(name, value, f"usable: {_words(error)}") from None
+        raise config.wrong(name, value, f"usable: {_words(error)}") from None
     context.verify_mode = _CERT_REQS[config.ssl_cert_reqs]
     return context
 
 
-def _load_pair(context: ssl.SSLContext, pair: _Pair, password: str | None) -> None:
+def _load_pair(context: ssl.SSLContext, pair: _Pair, config: Config) -> None:
     certfile, keyfile, _ = pair
     asked = False
 
     def answer() -> str:  # always given: OpenSSL would ask for it on the terminal
         nonlocal asked
         asked = True
-        return password or ""
+        return config.ssl_keyfile_password or ""
 
     name, file = ("ssl_certfile", certfile) if keyfile is None else ("ssl_keyfile", keyfile)
     try:
         context.load_cert_chain(certfile, keyfile, answer)
     except ssl.SSLError as error:
         if asked:
-            reason = "readable with ssl_keyfile_password"
+            reason = f"readable with {config.spelled('ssl_keyfile_password')}"
         elif error.reason == "KEY_VALUES_MISMATCH":
             reason = f"the key of the certificate in {certfile!r}"
         elif error.reason is not None:
             reason = f"usable with {certfile!r}: {_words(error)}"
         elif keyfile is None:
-            reason = "usable without ssl_keyfile: there is no key in it"
+            reason = f"usable without {config.spelled('ssl_keyfile')}: there is no key in it"
         else:
             reason = f"readable as the key of the certificate in {certfile!r}"
-        raise OptionError(name, file, reason) from None
+        raise config.wrong(name, file, reason) from None
     except OSError as error:
-        raise OptionError(name, file, f"usable: {_words(error)}") from None
+        raise config.wrong(name, file, f"usable: {_words(error)}") from None
     except ValueError:  # more than 1024 bytes, or no UTF-8
-        raise OptionError(name, file, "readable with ssl_keyfile_password") from None
+        reason = f"readable with {config.spelled('ssl_keyfile_password')}"
+        raise config.wrong(name, file, reason) from None
 
 
 # Handshakes that fail.

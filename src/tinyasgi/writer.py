@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from .access import Line, default_line
+from .config import Config
 from .exchange import Exchange
 from .formats import TIME_FORMAT
 from .log import appending
@@ -108,17 +109,16 @@ class AccessLines:
 
 
 class Output:
-    """Where access lines go: a file that is appended to, or stdout. Raises OptionError.
+    """Where access lines go: a file that is appended to, or stdout. Raises OptionError."""
 
-    path: `-` is stdout.
-    """
-
-    def __init__(self, path: str) -> None:
+    def __init__(self, config: Config) -> None:
+        path = config.access_log_file
         self._path = path if path == "-" else os.path.abspath(path)
+        self._config = config.replace(access_log_file=self._path)
         self._open()
 
     def _open(self) -> None:
-        with appending("access_log_file", self._path) as path:
+        with appending(self._config, "access_log_file") as path:
             self._file: Any = sys.stdout if path is None else io.FileIO(path, "a")
         self._number = _number(self._file)
         self._room = None if self._number is None else _room(self._number)
