@@ -226,7 +226,7 @@ class LiveServer:
         try:
             await let_loop_read()  # clients may have left
             running = self.server._context.running
-            over = {exchange.task for exchange in running if exchange.phase >= COMPLETE}
+            over = {each.task for each in running if each.task and each.phase >= COMPLETE}
             if over := over.difference(self._outlasting):
                 limit = self._config.timeout_graceful_shutdown
                 _, outlasting = await asyncio.wait(over, timeout=limit)
