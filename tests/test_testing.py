@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from helpers import GET, PATIENCE, Client, hello, reply
+from helpers import GET, PATIENCE, Client, hello, in_loop, reply, upload
 from processes import wait_until
 
 import tinyasgi.testing
@@ -25,8 +25,12 @@ from tinyasgi.lifespan import LifespanFailed
 from tinyasgi.listen import ListenError
 from tinyasgi.load import LoadError
 from tinyasgi.options import OptionError
-from tinyasgi.testing import LiveServer, serve
+from tinyasgi.testing import LiveServer, connect, serve
 
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 COMPLETE = {"type": "lifespan.startup.complete"}
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -506,3 +510,41 @@ def test_fifty_servers_at_once() -> None:
     with ThreadPoolExecutor(50) as threads:
         assert [*threads.map(work, range(50))] == [b"%d" % number for number in range(50)]
     assert (threading.enumerate(), files(), tasks()) == before
+
+
+# The connection in memory.
+
+
+@in_loop
+async def test_a_reset_during_an_accept() -> None:
+    accept, seen = asyncio.Event(), []
+
+    async def app(scope, receive, send):
+        await receive()
+        await accept.wait()
+        await send({"type": "websocket.accept"})
+        seen.append(await receive())
+
+    async with connect(app) as connection:
+        await connection.feed(HANDSHAKE)
+        accept.set()
+        await connection.reset()
+        assert [message["code"] for message in seen] == [1006]
+        assert not connection.context.connections
+
+
+@in_loop
+async def test_the_end_arrives_after_the_data() -> None:
+    async def app(scope, receive, send):
+        while (message := await receive())["type"] == "http.request":
+            order.append(len(message["body"]))
+            await go.wait()
+        order.append(0)
+
+    order, go = [], asyncio.Event()
+    async with connect(app) as connection:
+        await connection.feed(upload(300_000), bytes(100_000), bytes(100_000))
+        await connection.eof()
+        go.set()
+        await connection.settle()
+    assert (sum(order), order[-1]) == (200_000, 0)

@@ -46,7 +46,7 @@ class MemoryConnection(asyncio.Transport):
         quiet, before = 0, None
         while quiet < 10:
             while self._waiting and self._reading and not self._lost:
-                self.protocol.data_received(self._waiting.pop(0))
+                self._arrive(self._waiting.pop(0))
             await asyncio.sleep(0)
             sent = len(self.sent) + len(self.protocol.burst)
             now = sent, len(self._waiting), self._lost
@@ -54,10 +54,14 @@ class MemoryConnection(asyncio.Transport):
 
     async def eof(self) -> bytes:
         """The client ends its side; returns all that is sent by then."""
-        if not self._lost and not self.protocol.eof_received():
+        return await self.feed(b"")
+
+    def _arrive(self, data: bytes) -> None:
+        """Pass on a read; an empty one is the end."""
+        if data:
+            self.protocol.data_received(data)
+        elif not self.protocol.eof_received():
             self.close()
-        await self.settle()
-        return bytes(self.sent)
 
     async def reset(self) -> None:
         """The connection breaks."""
@@ -67,7 +71,10 @@ class MemoryConnection(asyncio.Transport):
     def _lose(self, error: Exception | None) -> None:
         if not self._lost:
             self.closed = self._lost = True
-            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, error)
+            asyncio.get_running_loop().call_soon(self._end, error)
+
+    def _end(self, error: Exception | None) -> None:
+        self.protocol.connection_lost(error)  # of the protocol that the transport has by now
 
     # What the protocol calls.
 
