@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from helpers import GET, Client, in_loop, reply, upload
+from helpers import GET, LOOPS, Client, in_loop, reply, upload
 
 from tinyasgi import Server
 from tinyasgi.exchange import ClientDisconnected
@@ -485,39 +485,37 @@ async def test_app_cancels_itself(caplog: pytest.LogCaptureFixture) -> None:
     assert traceback_count(caplog) == 1
 
 
-@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+class Panic(BaseException):
+    """As pyo3 raises it for a panic of Rust."""
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, Panic])
+@pytest.mark.parametrize("loop", LOOPS)
 @in_loop
-async def test_exit_in_an_app_stops_the_server_in_order(error: type[BaseException]) -> None:
-    events = []
-    release = asyncio.Event()
-
+async def test_base_exception_ends_one_request_only(
+    loop: Any, error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
     async def app(scope, receive, send):
-        if scope["type"] == "lifespan":
-            await receive()
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-            events.append("shutdown")
-            await send({"type": "lifespan.shutdown.complete"})
-        elif scope["path"] == "/exit":
+        if scope["path"] == "/early":
             raise error(7)
-        else:
-            await release.wait()
-            await reply(send, b"finished")
-            events.append("finished")
+        await reply(send, b"hello")
+        if scope["path"] == "/late":
+            raise error(8)
 
-    def talk(port: int) -> bytes:
-        with Client(port) as slow, Client(port) as client:
-            slow.send(GET)
-            client.response(GET.replace(b"/ ", b"/exit "))
-            return slow.response().body
+    def talk(port: int) -> None:
+        with Client(port) as client:
+            for _ in range(2):
+                assert client.response(GET.replace(b"/ ", b"/early ")).status == 500
+                assert client.response(GET.replace(b"/ ", b"/late ")).body == b"hello"
+            assert client.response(GET).body == b"hello"
 
-    with pytest.raises(error, match="7"):
-        async with Server(app, port=0) as server:
-            talking = asyncio.create_task(asyncio.to_thread(talk, server.port))
-            await server.stopped()
-            release.set()
-    assert await talking == b"finished"
-    assert events == ["finished", "shutdown"]
+    errors: list[BaseException] = []
+    async with Server(
+        app, port=0, lifespan="off", on_error=lambda _, e: errors.append(e)
+    ) as server:
+        await asyncio.to_thread(talk, server.port)
+    assert [each.args for each in errors] == [(7,), (8,)] * 2
+    assert traceback_count(caplog) == 4
 
 
 @in_loop

@@ -65,7 +65,7 @@ async def leaves(scope, receive, send):
     if scope["type"] == "lifespan":
         await lifespan(scope, receive, send)
     else:
-        raise SystemExit(7)
+        sys.exit(7)
 
 async def slow_start(scope, receive, send):
     await receive()
@@ -268,11 +268,14 @@ def test_signal_during_the_start(app: str, number: int, start: Any) -> None:
     assert app == "waiting" or "start is cancelled\n" in command.log
 
 
-def test_app_that_leaves(start: Any) -> None:
+def test_request_that_exits(start: Any) -> None:
+    """It does not take the process with it."""
     with start("apps:leaves") as command:
         with Client(command.port) as client:
-            assert client.response(GET).status == 500
-        assert command.wait() == 7
+            for _ in range(2):
+                assert client.response(GET).status == 500
+        assert command.stop() == 0
+    assert command.log.count("SystemExit: 7") == 2
     assert "lifespan shutdown\n" in command.log
 
 
@@ -479,27 +482,22 @@ def test_run_returns_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("own_logging")
 def test_run_in_a_thread(tmp_path: Path) -> None:
-    """Signals are for the main thread; an app can still end the server."""
+    """Signals are for the main thread; a limit can still end the server."""
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     codes = []
-
-    async def app(scope, receive, send):
-        raise SystemExit(5)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def work() -> None:
-            try:
-                codes.append(run(app, fd=listener.fileno(), lifespan="off", loop="asyncio"))
-            except SystemExit as error:
-                codes.append(error.code)
+            options = {"lifespan": "off", "loop": "asyncio", "limit_max_requests": 1}
+            codes.append(run(hello, fd=listener.fileno(), **options))
 
         thread = threading.Thread(target=work)
         thread.start()
         with Client(listener.getsockname()[1]) as client:
-            assert client.response(GET).status == 500
+            assert client.response(GET).status == 200
         thread.join()
-    assert codes == [5]
+    assert codes == [0]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 

@@ -607,6 +607,20 @@ def test_a_cancelled_error_of_the_app_is_a_fault(serve: Any) -> None:
         assert isinstance(errors[0].__cause__, CancelledError)
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_a_base_exception_ends_one_request_only(serve: Any, error: type[BaseException]) -> None:
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        if environ["PATH_INFO"] == "/":
+            return hello(environ, start_response)
+        raise error(7)
+
+    with serve(app) as server, Client(server) as http:
+        for _ in range(2):
+            with server.expect(error):
+                assert http.response(GET.replace(b"/ ", b"/exit ")).status == 500
+        assert http.response(GET).body == b"hello"
+
+
 def test_a_traceback_leads_to_the_app(serve: Any) -> None:
     with serve(raises_at_once) as server, Client(server) as http:
         with server.expect(LookupError) as errors:

@@ -93,8 +93,8 @@ class Context:
         self._left = self._left if config.limit_max_requests else -1
         #: Writes the access line of an exchange that is over; None when nobody reads it.
         self.access: Callable[[Exchange], None] | None = None
-        #: Called when the server is to stop, with the exception that makes it, if one does.
-        self.on_stop: Callable[[BaseException | None], None] = lambda error: None
+        #: Called when the server is to stop.
+        self.on_stop: Callable[[], None] = lambda: None
         #: Called with a request line and the exception that the app has ended it with.
         self.on_error: Callable[[str, BaseException], None] = lambda what, error: None
         #: Observers that have raised an exception, by their identity.
@@ -132,9 +132,10 @@ class Context:
         self._left -= 1
         if not self._left:
             logger.info("stopping after %d requests", self.config.limit_max_requests)
-            self.on_stop(None)
+            self.on_stop()
 
     async def _run(self, exchange: Exchange) -> None:
+        """Run the app. Whatever it raises, even SystemExit, ends only its own exchange."""
         try:
             await self.app(exchange.scope, exchange.receive, exchange.send)
         except BaseException as error:
@@ -154,8 +155,6 @@ class Context:
             return
         logger.error("%s: the app failed", exchange.line.text, exc_info=error)
         self.observe(self.on_error, exchange.line.text, error)
-        if not isinstance(error, Exception | asyncio.CancelledError):
-            self.on_stop(error)
 
     def finish(self, exchange: Exchange, phase: int) -> None:
         """Part a COMPLETE or LOST exchange from its connection, and write its access line."""

@@ -47,8 +47,8 @@ class Server:
     tally: of a server of several processes; without it, one with `metrics_bind` makes its own.
 
     It touches nothing but its loop: no signals, no logging set-up, no exit. Raises OptionError
-    and LoadError when made; ListenError, LifespanFailed and OSError on entry; on exit
-    LifespanFailed, and SystemExit or KeyboardInterrupt when an app has raised it.
+    and LoadError when made; ListenError, LifespanFailed and OSError on entry; LifespanFailed on
+    exit. An exception of a request, even SystemExit or KeyboardInterrupt, is not raised but logged.
     """
 
     def __init__(
@@ -93,7 +93,6 @@ class Server:
         self._hurry = False
         self._replaced = False
         self._timeout: asyncio.Timeout | None = None
-        self._error: BaseException | None = None
         self.addresses: list[str] = []
         """Where the server listens, each a URL or `unix:PATH`."""
         self.host = ""
@@ -134,7 +133,7 @@ class Server:
     async def __aenter__(self) -> "Server":
         loop = asyncio.get_running_loop()
         self._context = context = Context(self._app, self.config, loop)
-        context.on_stop = self._fail
+        context.on_stop = self._stop.set
         context.on_error = self._on_error
         context.on_gone = self._on_gone
         self._acceptor = Acceptor(context, self._tls)
@@ -175,8 +174,6 @@ class Server:
             await self._drain()
         finally:
             await self._end_app()
-        if self._error is not None:
-            raise self._error
 
     def _count(self) -> "Metrics":
         """Lets what happens be counted. Raises ListenError."""
@@ -221,10 +218,6 @@ class Server:
         self._stop.set()
         if self._timeout is not None:
             self._timeout.reschedule(asyncio.get_running_loop().time())
-
-    def _fail(self, error: BaseException | None) -> None:
-        self._error = error
-        self._stop.set()
 
     def _on_lifespan_error(self, what: str, error: BaseException) -> None:
         self._context.observe(self._on_error, what, error)

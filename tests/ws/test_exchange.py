@@ -191,6 +191,22 @@ async def test_wrong_value(
     assert error.__name__ in caplog.text
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+@in_loop
+async def test_base_exception_closes_one_websocket_only(
+    error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+        raise error(7)
+
+    async with opened(app) as peer:
+        assert peer.take() == encode_close(1011)
+        assert not peer.connection.context.running
+    assert caplog.text.count(f"{error.__name__}: 7") == 1
+
+
 @pytest.mark.parametrize(
     ("close", "sent"),
     [
