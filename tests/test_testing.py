@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import socket
 import ssl
@@ -170,6 +171,31 @@ def test_records_are_those_of_one_server(caplog: pytest.LogCaptureFixture) -> No
         (record,) = server.records
         assert path in record.getMessage()
         assert record in caplog.records
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "auto"])
+def test_records_of_threads(loop: str) -> None:
+    def wsgi(environ, start_response):
+        environ["wsgi.errors"].write(environ["PATH_INFO"])
+        start_response("200 OK", [])
+        return []
+
+    async def asgi(scope, receive, send):
+        log = logging.getLogger("tinyasgi.server")
+        await asyncio.to_thread(log.error, "%s", scope["path"])
+        await reply(send)
+
+    options: dict[str, Any] = {"lifespan": "off", "loop": loop}
+    with (
+        serve(wsgi, **options) as one,
+        serve(wsgi, **options) as two,
+        serve(asgi, **options) as last,
+    ):
+        for path, server in {"/one": one, "/two": two, "/last": last}.items():
+            assert get(server, path) == 200
+    for path, server in {"/one": one, "/two": two, "/last": last}.items():
+        errors = [record for record in server.records if record.levelname == "ERROR"]
+        assert [record.getMessage() for record in errors] == [path]
 
 
 def test_stop_in_the_block() -> None:

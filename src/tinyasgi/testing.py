@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from socket import socket
 from typing import Any
@@ -30,6 +31,9 @@ SPARE = 10.0
 PATIENCE = 10.0
 
 logger = logging.getLogger("tinyasgi")
+
+#: The server that the current code is run by.
+_server: ContextVar["LiveServer"] = ContextVar("tinyasgi.testing.server")
 
 
 class LiveServer:
@@ -188,7 +192,8 @@ class LiveServer:
     # In its own thread.
 
     def _run(self) -> None:
-        handler = _Keep(self.records, self._thread)
+        _server.set(self)  # in the context of all that the loop runs
+        handler = _Keep(self)
         logger.addHandler(handler)
         try:
             with asyncio.Runner(loop_factory=loop_factory(self._config)) as runner:
@@ -261,16 +266,18 @@ def _add_note(error: BaseException, note: str) -> None:
 
 
 class _Keep(logging.Handler):
-    """Keeps the records that come from one thread."""
+    """Keeps the records of one server: of its own thread, and of threads that it has work done by.
 
-    def __init__(self, records: list[logging.LogRecord], thread: threading.Thread) -> None:
+    These run in copies of its context, as `asyncio.to_thread` and WSGI apps do.
+    """
+
+    def __init__(self, server: LiveServer) -> None:
         super().__init__()
-        self._records = records
-        self._thread = thread
+        self._server = server
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self._thread.ident:
-            self._records.append(record)
+        if _server.get(None) is self._server:
+            self._server.records.append(record)
 
 
 @contextmanager
