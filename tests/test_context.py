@@ -429,6 +429,62 @@ def test_limit_concurrency(caplog: pytest.LogCaptureFixture) -> None:
     assert "503" in caplog.text
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_work_after_the_response_is_no_concurrency(loop: Any) -> None:
+    release = asyncio.Event()
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/unread":
+            await receive()
+            await receive()  # the client leaves
+        else:
+            await reply(send, b"hello")
+        await release.wait()
+
+    async with Server(app, port=0, lifespan="off", limit_concurrency=1) as server:
+        context = server._context
+
+        def ask() -> None:
+            with Client(server) as client:
+                for _ in range(3):
+                    assert client.response(GET).status == 200
+
+        def leave() -> None:
+            with Client(server) as client:
+                client.send(GET.replace(b"/ ", b"/unread "))
+                client.half_close()
+                client.rest()
+
+        await asyncio.to_thread(ask)
+        assert len(context.running) == 3
+        leaving = asyncio.create_task(asyncio.to_thread(leave))
+        await until(lambda: len(context.running) == 4)
+        assert context.unanswered == 1
+        release.set()
+        await leaving
+        await until(lambda: not context.running)
+        assert context.unanswered == 0
+
+
+@in_loop
+async def test_request_counts_until_its_app_has_ended_when_its_client_leaves() -> None:
+    """Else a client could start any number of them."""
+    release = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await release.wait()
+
+    async with connect(app, limit_concurrency=1) as connection:
+        context = connection.context
+        await connection.feed(GET)
+        await connection.reset()
+        assert context.unanswered == 1
+        release.set()
+        await until(lambda: not context.running)
+        assert context.unanswered == 0
+
+
 @pytest.mark.parametrize("jitter", [0, 3])
 def test_limit_max_requests(jitter: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "randint", lambda low, high: high)

@@ -193,7 +193,7 @@ class Config:
     )
     limit_head_fields: int = option(100, number(1), "fields of a request; more is 431")
     limit_body_size: int = option(0, _COUNT, "bytes of a request body, more is 413; 0: any")
-    limit_concurrency: int = option(0, _COUNT, "requests at once, more are answered 503; 0: any")
+    limit_concurrency: int = option(0, _COUNT, "unanswered requests at once, more get 503; 0: any")
     limit_connections: int = option(0, _COUNT, "connections at once, more have to wait; 0: any")
     limit_max_requests: int = option(
         0,

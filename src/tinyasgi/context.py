@@ -78,13 +78,15 @@ class Context:
         self.state: dict[str, Any] = {}
         self.connections: set[Swept] = set()
         self.running: set[Exchange] = set()
+        #: How many of them have no complete response yet: this is what `limit_concurrency` limits.
+        self.unanswered = 0
         #: No connection persists any more; those that are there get their next response.
         self.leaving = False
         #: And whoever streams is told to end.
         self.stopping = False
         #: Which peers are believed what they say of their own clients.
         self.trust = Trust(config)
-        #: Exchanges that may run at once.
+        #: Exchanges that may be unanswered at once.
         self.concurrency = config.limit_concurrency or math.inf
         #: The path that is answered whatever else is running.
         self.health_path = config.health_path
@@ -123,6 +125,7 @@ class Context:
     def start(self, exchange: Exchange) -> None:
         """Runs the app for an exchange, in a task of its own."""
         self.running.add(exchange)
+        self.unanswered += 1
         if self.access is not None:
             exchange.started = time.perf_counter()
         # Not by `loop.create_task`: that goes a longer way to the same end.
@@ -147,6 +150,8 @@ class Context:
                 self._report(exchange, exchange.ended(None))
         finally:
             self.running.discard(exchange)
+            if exchange.phase != COMPLETE:  # its client has left, and its work has ended only now
+                self.unanswered -= 1
             if self.leaving:
                 self.on_gone()
 
@@ -159,6 +164,8 @@ class Context:
     def finish(self, exchange: Exchange, phase: int) -> None:
         """Part a COMPLETE or LOST exchange from its connection, and write its access line."""
         exchange.leave(phase)
+        if phase == COMPLETE:
+            self.unanswered -= 1
         if self.access is not None:
             self.observe(self.access, exchange)
 

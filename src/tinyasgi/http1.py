@@ -156,9 +156,9 @@ class HTTP1Connection(Connection):
         fields = fields.copy()  # the app may write to it
         if line.host is not None:
             fields = rules.with_host(fields, self.origin.host or line.host)
-        full = len(context.running) >= context.concurrency
+        full = context.unanswered >= context.concurrency
         if full and line.route != context.health_path:
-            raise BadRequest(503, f"{len(context.running)} requests are running")
+            raise BadRequest(503, f"{context.unanswered} requests are running")
         scope = line.scope | self.origin.scope
         scope["asgi"] = ASGI.copy()
         scope["headers"] = fields
