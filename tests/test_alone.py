@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import GET, Client
+from helpers import GET, Certificates, Client
 from load import Load
 from processes import APP, Start, ask, members, nothing_left, start, wait_until, who
 
@@ -20,6 +20,37 @@ def test_it_is_one_process(start: Start, tmp_path: Path) -> None:
         assert ask(command.port) == f"0 {command.process.pid}"
         assert members(tmp_path) == {command.process.pid}
         assert command.stop() == 0
+
+
+@pytest.mark.parametrize("words", [[], ["--workers", "2"], ["--preload"]])
+def test_app_that_changes_the_directory(words: list[str], start: Start, tmp_path: Path) -> None:
+    """Paths of options are those of the start, as they are given; the app may change it at once."""
+    certificates = Certificates(tmp_path)
+    (tmp_path / "moves.py").write_text("import os\nos.chdir('inner')\nfrom app import app\n")
+    for folder in (tmp_path / "inner", tmp_path / "inner" / "inner"):
+        folder.mkdir()
+    (tmp_path / "settings").write_text("A=1\n")
+
+    def said(text: str) -> bool:
+        log = tmp_path / "error.log"
+        return log.exists() and text in log.read_text()
+
+    files = ["--access-log-file=access.log", "--error-log-file=error.log", "--env-file=settings"]
+    more = ["--access-log", "--ssl-certfile=server.pem", "--bind=unix:sock", *files]
+    with start(*words, *more, app="moves:app") as command:
+        wait_until(lambda: said("Ctrl-C"))
+        for name in ("error.log", "access.log"):
+            (tmp_path / name).rename(tmp_path / f"{name}.1")
+        command.send(signal.SIGUSR1)
+        wait_until((tmp_path / "access.log").exists)
+        command.send(signal.SIGHUP)
+        wait_until(lambda: said("all workers are replaced" if words else "1 worker"))
+        with Client(str(tmp_path / "sock"), certificates.context()) as client:
+            assert client.response(GET).status == 200
+        assert command.stop() == 0
+    assert "GET / HTTP/1.1" in (tmp_path / "access.log").read_text()
+    assert not list((tmp_path / "inner").glob("*.*"))
+    assert not (tmp_path / "sock").exists()
 
 
 def test_hup(start: Start, tmp_path: Path) -> None:
@@ -99,7 +130,7 @@ def test_nothing_fails_when_it_is_replaced(start: Start) -> None:
 def test_unix_socket(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with start("--uds", "sock") as command:
-        command.wait_for("unix:sock")
+        command.wait_for(r"unix:\S+/sock")
         command.send(signal.SIGHUP)
         command.wait_for("1 worker")
         command.wait_for("^.*INFO stopped")

@@ -111,6 +111,23 @@ def test_secret() -> None:
         Config(ssl_keyfile_password=b"sesame")  # type: ignore[arg-type]
 
 
+def test_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each path becomes absolute, and nothing else changes."""
+    monkeypatch.chdir(tmp_path)
+    paths, values = ("PATH", "ADDRESS"), {"PATH": "a/b", "ADDRESS": "unix:a/b"}
+    given, resolved = {"port": 1, "root_path": "/a"}, {"port": 1, "root_path": "/a"}
+    for field in dataclasses.fields(Config):
+        kind = field.metadata["kind"]
+        if kind.metavar in paths and field.name not in ("health_path", "access_log_exclude"):
+            value = values[kind.metavar]
+            given[field.name] = kind.parse(value)
+            resolved[field.name] = kind.parse(value.replace("a/b", f"{tmp_path}/a/b"))
+    assert len(given) > 12
+    assert Config(**given).resolved() == Config(**resolved)
+    standard = Config(access_log_file="-", error_log_file="-", bind=(":80", "fd://3"))
+    assert standard.resolved() == standard.replace(app_dir=str(tmp_path))
+
+
 def test_errors_of_options_name_them_as_the_user_does() -> None:
     """`Config.wrong` does that: other modules make no such error by themselves."""
     package = Path(tinyasgi.__file__).parent

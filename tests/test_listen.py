@@ -324,11 +324,11 @@ def test_unix_socket(path: str) -> None:
         await reply(send, b"unix")
 
     with serve(app, uds=path, lifespan="off") as server:
-        assert server.url == f"unix:{path}"
+        assert server.url == f"unix:{os.path.abspath(path)}"
         assert (server.host, server.port) == ("", 0)
         with Client(path) as client:
             assert client.response(GET).body == b"unix"
-    assert list(scopes[0]["server"]) == [path, None]
+    assert list(scopes[0]["server"]) == [os.path.abspath(path), None]
     assert scopes[0]["client"] is None
     assert not os.path.lexists(path)
 
@@ -494,6 +494,24 @@ def test_successor_keeps_its_unix_socket(path: str) -> None:
         successor.listen()
     assert os.path.exists(path)
     successor.close()
+
+
+@posix
+def test_unix_socket_with_a_long_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel has little room for it, so the path is one from the current directory."""
+    folder = tmp_path / ("a" * 100)
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with serve(hello, uds="sock") as server:
+        assert server.url == f"unix:{folder}/sock"
+        with Client("sock") as client:
+            assert client.response(GET).status == 200
+        with pytest.raises(ListenError, match="a server listens there already"):
+            bind(Config(uds=f"{folder}/sock"))
+    assert not (folder / "sock").exists()
+    monkeypatch.chdir(tmp_path.root)
+    with pytest.raises(ListenError, match="too long"):
+        bind(Config(uds=f"{folder}/sock"))
 
 
 @posix

@@ -435,7 +435,7 @@ def test_unix_socket(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with start(*words, "--metrics-bind", "unix:metrics") as command:
-        command.wait_for("metrics on unix:metrics")
+        command.wait_for("metrics on unix:\\S+/metrics")
         ask(command.port)
         wait_for_requests("metrics", 1)
         command.send(signal.SIGHUP)

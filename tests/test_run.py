@@ -293,12 +293,12 @@ def test_unix_socket(start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """Also after a crash."""
     monkeypatch.chdir(tmp_path)
     with start("apps:hello", "--uds", "sock") as command:
-        command.wait_for("unix:sock")
+        command.wait_for(r"unix:\S+/sock")
         command.process.kill()
         command.wait()
     assert os.path.exists("sock")
     with start("apps:hello", "--uds", "sock") as command:
-        command.wait_for("unix:sock")
+        command.wait_for(r"unix:\S+/sock")
         with Client("sock") as client:
             assert client.response(GET).body == b"hello"
         assert "already" in end(start("apps:hello", "--uds", "sock"), 1)

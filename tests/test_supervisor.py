@@ -65,7 +65,7 @@ def test_load_is_even(start: Start) -> None:
 def test_unix_socket(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with start("--workers", "2", "--uds", "sock") as command:
-        command.wait_for("unix:sock")
+        command.wait_for(r"unix:\S+/sock")
         for _ in range(2):
             with Client("sock") as client:
                 assert client.response(GET).status == 200

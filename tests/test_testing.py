@@ -150,7 +150,7 @@ def test_unix_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         serve(hello, uds="sock") as server,
         httpx.Client(transport=httpx.HTTPTransport(uds="sock")) as client,
     ):
-        assert server.url == "unix:sock"
+        assert server.url == f"unix:{tmp_path}/sock"
         assert client.get("http://app/").text == "hello"
     assert not os.path.lexists("sock")
 

@@ -175,7 +175,7 @@ def test_key_with_password(tls: Certificates, tmp_path: Path) -> None:
     ("name", "value"), [("ssl_ca_certs", "nothing.pem"), ("ssl_ciphers", "nonsense")]
 )
 def test_wrong_tls_option(name: str, value: str, tls: Certificates) -> None:
-    with pytest.raises(OptionError, match=f"^{name}: '{value}'"):
+    with pytest.raises(OptionError, match=f"^{name}: '.*{value}'"):
         Server(hello, ssl_certfile=tls.certfile, **{name: value})
 
 

@@ -23,6 +23,7 @@ from .options import (
     PEERS,
     SECONDS,
     SECRET,
+    STREAM,
     TEXT,
     TEXTS,
     URL_PATH,
@@ -149,7 +150,7 @@ class Config:
         False, FLAG, "start the app anew when its files change", heading="Development"
     )
     reload_dir: Several[str] = option(
-        (), TEXTS, "directory to watch, by default the current one and that of the app; repeatable"
+        (), PATHS, "directory to watch, by default the current one and that of the app; repeatable"
     )
     reload_include: Several[str] = option(
         (), TEXTS, "pattern of files to watch besides `*.py`; repeatable"
@@ -263,7 +264,7 @@ class Config:
         None, PATH, "logging configuration for dictConfig, a .json, .toml or .yaml file"
     )
     error_log_file: str = option(
-        "-", PATH, "file to append what the server tells to; -: stderr; USR1 opens it again"
+        "-", STREAM, "file to append what the server tells to; -: stderr; USR1 opens it again"
     )
     use_colors: bool | None = option(None, FLAG, "colour the level; by default on a terminal")
     access_log: bool = option(True, FLAG, "log each request when its response has ended")
@@ -280,7 +281,7 @@ class Config:
         " repeatable",
     )
     access_log_file: str = option(
-        "-", PATH, "file to append access lines to; -: stdout; USR1 opens it again"
+        "-", STREAM, "file to append access lines to; -: stdout; USR1 opens it again"
     )
 
     ssl_certfile: Several[str] = option(
@@ -353,6 +354,16 @@ class Config:
     def speaks_tls(self) -> bool:
         """Whether connections begin with a TLS handshake."""
         return bool(self.ssl_certfile or self.ssl_context_factory)
+
+    def resolved(self) -> "Config":
+        """The same with absolute paths, for an app may change the current directory."""
+        fields = [field for field in dataclasses.fields(self) if getattr(self, field.name)]
+        return self.replace(
+            **{
+                field.name: field.metadata["kind"].resolve(getattr(self, field.name))
+                for field in fields
+            }
+        )
 
     def replace(self, **options: Any) -> "Config":
         """A copy with some options changed."""

@@ -18,6 +18,8 @@ __all__ += ["has_queue", "listen", "release"]
 _TCP = (socket.AF_INET, socket.AF_INET6)
 _UNIX = getattr(socket, "AF_UNIX", None)  # Windows has none
 
+#: Bytes that the shortest `sun_path` of all systems has room for, with the zero at the end.
+ROOM = 104
 #: Seconds for another server to let go of the folder of a unix socket.
 LOCK = 1.0
 
@@ -195,7 +197,7 @@ def _bind_unix(path: str, config: Config) -> socket.socket:
                 if not _is_stale(path):
                     raise ListenError(f"can't listen on {path}: a server listens there already")
                 os.unlink(path)
-            sock.bind(path)
+            sock.bind(_name(path))
             try:
                 if number is not None:
                     os.chown(path, -1, number)
@@ -247,7 +249,12 @@ def _group_number(name: str) -> int:
 def files(sockets: Iterable[socket.socket]) -> list[str]:
     """The files of unix sockets that are bound here, and are to be removed in the end."""
     unix = [sock for sock in sockets if sock.family == _UNIX and not isinstance(sock, Inherited)]
-    return [sock.getsockname() for sock in unix]
+    return [os.path.abspath(sock.getsockname()) for sock in unix]
+
+
+def _name(path: str) -> str:
+    """The name of a unix socket for the system: relative when there is no room for the path."""
+    return path if len(os.fsencode(path)) < ROOM else os.path.relpath(path)
 
 
 def close(sockets: Iterable[socket.socket]) -> None:
@@ -269,14 +276,14 @@ def release(paths: Iterable[str]) -> None:
 def _is_stale(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)  # a busy server need not have room for this
-        return probe.connect_ex(path) == errno.ECONNREFUSED
+        return probe.connect_ex(_name(path)) == errno.ECONNREFUSED
 
 
 def address(sock: socket.socket, tls: bool) -> str:
     """Where clients find a socket: a URL, or the path of a unix socket."""
     name = sock.getsockname()
     if isinstance(name, str):
-        return f"unix:{name}"
+        return f"unix:{name if isinstance(sock, Inherited) else os.path.abspath(name)}"
     if isinstance(name, bytes):  # without a file, in the abstract namespace of Linux
         return f"unix:@{os.fsdecode(name[1:])}"
     host = f"[{name[0]}]" if sock.family == socket.AF_INET6 else name[0]

@@ -1,6 +1,7 @@
 """The kinds of option values: how each is read from text, and what it allows."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ __all__ = [
     "MODE",
     "PATH",
     "PATHS",
+    "STREAM",
 ]
 __all__ += ["PATTERNS", "PEERS", "SECONDS", "SECRET", "TEXT", "TEXTS", "URL_PATH", "Kind"]
 __all__ += ["OptionError", "Several", "UnknownOption", "UnusableFile"]
@@ -81,6 +83,8 @@ class Kind:
     """The option may be given more than once; in the environment, one text a line."""
     secret: bool = False
     """Values are not to be shown."""
+    resolve: Callable[[Any], Any] = lambda value: value
+    """The same value, whatever the current directory becomes."""
 
     def told(self, value: Any) -> Any:
         """A value as messages tell it."""
@@ -172,6 +176,11 @@ def _is_field_name(value: Any) -> bool:
     )
 
 
+def _absolute_address(address: str) -> str:
+    kind, unix, path = address.partition("unix:")
+    return unix + os.path.abspath(path) if unix and not kind else address
+
+
 def _is_address(value: Any) -> bool:
     return _are_addresses((value,)) and not value.startswith("fd://")
 
@@ -202,7 +211,15 @@ def _is_time(value: Any) -> bool:
 
 TEXT = Kind("a text", "TEXT", str, _is_text)
 SECRET = Kind("a text", "TEXT", str, _is_text, secret=True)
-PATH = Kind("a path", "PATH", str, _is_text)
+PATH = Kind("a path", "PATH", str, _is_text, resolve=os.path.abspath)
+#: A path, or `-` for a standard stream.
+STREAM = Kind(
+    "a path",
+    "PATH",
+    str,
+    _is_text,
+    resolve=lambda path: path if path == "-" else os.path.abspath(path),
+)
 #: A path of requests, without what `root_path` puts before it.
 URL_PATH = Kind("a path that begins with /", "PATH", str, _is_url_path)
 #: What is called; in text, and for other processes, by its name.
@@ -221,7 +238,15 @@ FIELDS = Kind(
 )
 #: Any number of texts, each given by an option of its own.
 TEXTS = Kind("a text", "TEXT", _lines, _are_texts, "\n".join, repeatable=True)
-PATHS = Kind("a path", "PATH", _lines, _are_texts, "\n".join, repeatable=True)
+PATHS = Kind(
+    "a path",
+    "PATH",
+    _lines,
+    _are_texts,
+    "\n".join,
+    repeatable=True,
+    resolve=lambda paths: tuple(map(os.path.abspath, paths)),
+)
 #: Paths of requests, in which `*` and `?` stand for others.
 PATTERNS = Kind(
     "a path or a pattern that begins with / or *",
@@ -231,7 +256,13 @@ PATTERNS = Kind(
     "\n".join,
     repeatable=True,
 )
-ADDRESS = Kind("an address as HOST:PORT, [IPV6]:PORT or unix:PATH", "ADDRESS", str, _is_address)
+ADDRESS = Kind(
+    "an address as HOST:PORT, [IPV6]:PORT or unix:PATH",
+    "ADDRESS",
+    str,
+    _is_address,
+    resolve=_absolute_address,
+)
 ADDRESSES = Kind(
     "an address as HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N",
     "ADDRESS",
@@ -239,6 +270,7 @@ ADDRESSES = Kind(
     _are_addresses,
     "\n".join,
     repeatable=True,
+    resolve=lambda addresses: tuple(map(_absolute_address, addresses)),
 )
 #: Peers, as one text or several.
 PEERS = Kind(

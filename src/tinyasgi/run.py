@@ -27,7 +27,7 @@ def run(app: Any, config: Config | None = None, **options: Any) -> int:
     config = config or Config()
     log_format = options.get("log_format", config.log_format)
     try:
-        config = config.replace(**options)
+        config = config.replace(**options).resolved()
         notifier = systemd.Notifier()
         if given := systemd.inherited():
             config = config.replace(bind=given)

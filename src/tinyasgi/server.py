@@ -62,7 +62,7 @@ class Server:
         tally: "Tally | None" = None,
         **options: Any,
     ) -> None:
-        self.config = (config or Config()).replace(**options)
+        self.config = (config or Config()).replace(**options).resolved()
         #: Released after the lifespan shutdown.
         self._beside = contextlib.AsyncExitStack()
         self._app: App = load.as_asgi3(app, self.config, self._beside)

@@ -310,7 +310,8 @@ def serve(
         ca_certs = None
         if tls:
             options["ssl_certfile"], ca_certs = stack.enter_context(_certificate())
-        server = LiveServer(app, config.replace(**options), sockets, ca_certs, raise_app_exceptions)
+        config = config.replace(**options).resolved()
+        server = LiveServer(app, config, sockets, ca_certs, raise_app_exceptions)
         server.start(timeout_startup)
         try:
             yield server

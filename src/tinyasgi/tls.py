@@ -52,15 +52,10 @@ class Contexts:
     """
 
     def __init__(self, config: Config) -> None:
-        absolute = os.path.abspath  # the app may change the directory before they are read again
-        self._config = config.replace(
-            ssl_certfile=tuple(map(absolute, config.ssl_certfile)),
-            ssl_keyfile=tuple(map(absolute, config.ssl_keyfile)),
-            ssl_ca_certs=config.ssl_ca_certs and absolute(config.ssl_ca_certs),
-        )
-        self._files = [*self._config.ssl_certfile, *self._config.ssl_keyfile]
-        if self._config.ssl_ca_certs is not None:
-            self._files.append(self._config.ssl_ca_certs)
+        self._config = config
+        self._files = [*config.ssl_certfile, *config.ssl_keyfile]
+        if config.ssl_ca_certs is not None:
+            self._files.append(config.ssl_ca_certs)
         self._state = self._look()
         self._look_at = time.monotonic() + INTERVAL
         self._context = _make(config)

@@ -112,9 +112,8 @@ class Output:
     """Where access lines go: a file that is appended to, or stdout. Raises OptionError."""
 
     def __init__(self, config: Config) -> None:
-        path = config.access_log_file
-        self._path = path if path == "-" else os.path.abspath(path)
-        self._config = config.replace(access_log_file=self._path)
+        self._config = config
+        self._path = config.access_log_file
         self._open()
 
     def _open(self) -> None:
