@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from helpers import PATIENCE
+from helpers import GET, PATIENCE, Client
 
 from tinyasgi.testing import serve
 
@@ -263,12 +263,16 @@ def django_app(django_settings: Any) -> Any:
 
         return StreamingHttpResponse(numbers())
 
+    async def without_end(request):
+        return StreamingHttpResponse(endless())
+
     urls = ModuleType("tinyasgi_test_urls")
     urls.urlpatterns = [  # type: ignore[attr-defined]
         path("plain", plain),
         path("async", asynchronous),
         path("upload", upload),
         path("stream", stream),
+        path("endless", without_end),
     ]
     sys.modules[urls.__name__] = urls
     django_settings.ROOT_URLCONF = urls.__name__
@@ -352,3 +356,65 @@ def test_litestar() -> None:
         assert http.post("/echo", content=b"{").status_code == 400
         assert http.get("/stream").text == "".join(f"{number}\n" for number in range(100))
         assert "/sum/{a}/{b}" in http.get("/schema/openapi.json").json()["paths"]
+
+
+# Streams that are open at the stop.
+
+
+async def endless() -> AsyncIterator[str]:
+    yield "data: first\n\n"
+    await asyncio.Event().wait()
+
+
+def stream_of_sse_starlette() -> Any:
+    from sse_starlette import EventSourceResponse
+    from starlette.applications import Starlette
+    from starlette.routing import Route
+
+    async def stream(request):
+        return EventSourceResponse(endless())
+
+    return Starlette(routes=[Route("/", stream)])
+
+
+def stream_of_quart() -> Any:
+    import quart
+
+    app = quart.Quart("streams", root_path=str(Path(__file__).parent))
+
+    @app.get("/")
+    async def stream():
+        return endless(), 200
+
+    return app
+
+
+def stream_of_litestar() -> Any:
+    import litestar
+    from litestar.response import Stream
+
+    @litestar.get("/")
+    async def stream() -> Stream:
+        return Stream(endless())
+
+    return litestar.Litestar([stream], logging_config=None)
+
+
+@pytest.mark.parametrize("make", [stream_of_sse_starlette, stream_of_quart, stream_of_litestar])
+def test_stream_that_ends_because_of_the_stop_is_no_failure(make: Any) -> None:
+    pytest.importorskip(make.__name__.removeprefix("stream_of_"))
+    ends_with_the_server(make())
+
+
+def test_stream_of_django_that_ends_because_of_the_stop_is_no_failure(django_app: Any) -> None:
+    ends_with_the_server(django_app, b"GET /endless HTTP/1.1\r\nHost: here\r\n\r\n")
+
+
+def ends_with_the_server(app: Any, request: bytes = GET) -> None:
+    with serve(app) as server:  # which raises what the app raises
+        client = Client(server)
+        client.send(request)
+        assert client.head()[0] == 200
+        assert b"first" in client.chunk()
+    client.rest()
+    client.close()

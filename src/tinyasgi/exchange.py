@@ -233,7 +233,8 @@ class Exchange:
         """The app returned, or raised `error`: what there is to report of it, if anything."""
         phase = self.phase
         if phase < COMPLETE:
-            told = self.connection.eof  # that the client may have left
+            stopping = phase == STREAMING and self.connection.stopping
+            told = stopping or self.connection.eof  # `receive` has `http.disconnect` for the app
             self.connection.abort(self)
             if error is None and not told:
                 return RuntimeError(f"the app returned {_PHASES[phase]} of its response")
