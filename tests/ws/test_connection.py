@@ -429,6 +429,31 @@ async def test_stop_lets_the_app_say_goodbye() -> None:
     assert seen == [{"type": "websocket.disconnect", "code": 1001, "reason": ""}]
 
 
+class Disconnect(Exception):
+    """As a framework raises it for `websocket.disconnect`."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+@pytest.mark.parametrize("error", [Disconnect(1001), NameError("a typo"), Disconnect(1000)])
+@in_loop
+async def test_app_that_raises_because_of_the_stop(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+        await receive()
+        raise error
+
+    async with opened(app) as peer:
+        await stop(peer.connection)
+        assert peer.take() == GOING_AWAY
+    logged = [record.exc_info and record.exc_info[1] for record in caplog.records]
+    assert logged == ([] if getattr(error, "code", None) == 1001 else [error])
+
+
 @in_loop
 async def test_stop_is_told_by_the_next_tick_whatever_the_app_does() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:

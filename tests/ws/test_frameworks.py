@@ -39,6 +39,13 @@ async def converse(websocket: Any) -> None:
     ends.put(message["code"])
 
 
+async def listen(websocket: Any) -> None:
+    """Receive, and do not catch the exception for a disconnect."""
+    await websocket.accept()
+    while True:
+        await websocket.receive_text()
+
+
 def starlette() -> Any:
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse
@@ -63,7 +70,7 @@ def starlette() -> Any:
         await websocket.accept()
         raise Failure
 
-    views = echo, close, refuse, deny, fail
+    views = echo, close, refuse, deny, fail, listen
     return Starlette(routes=[WebSocketRoute(f"/{view.__name__}", view) for view in views])
 
 
@@ -94,6 +101,10 @@ def fastapi() -> Any:
     async def fail(websocket: WebSocket) -> None:
         await websocket.accept()
         raise Failure
+
+    @app.websocket("/listen")
+    async def listens(websocket: WebSocket) -> None:
+        await listen(websocket)
 
     return app
 
@@ -210,7 +221,11 @@ def litestar() -> Any:
         await socket.accept()
         raise Failure
 
-    return litestar.Litestar([echo, close, refuse, deny, fail], logging_config=None)
+    @litestar.websocket("/listen")
+    async def listens(socket: litestar.WebSocket) -> None:
+        await listen(socket)
+
+    return litestar.Litestar([echo, close, refuse, deny, fail, listens], logging_config=None)
 
 
 FRAMEWORKS = [starlette, fastapi, channels, quart, litestar]
@@ -286,3 +301,18 @@ def test_failure(server: LiveServer, framework: Any) -> None:
         client.recv(PATIENCE)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == kept.get(framework, 1011)
+
+
+@pytest.mark.parametrize("first", ["server", "client"])
+def test_disconnect_that_is_not_caught_is_no_failure(framework: Any, first: str) -> None:
+    path = "/listen" if framework in (starlette, fastapi, litestar) else "/echo"
+    with serve(framework()) as server:  # which raises what the app raises
+        client = visit(server, path)
+        if first == "client":
+            client.close(4003)
+    if path == "/echo":
+        ends.get(timeout=PATIENCE)
+    with pytest.raises(ConnectionClosed) as closed:
+        client.recv(PATIENCE)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == (1001 if first == "server" else 4003)

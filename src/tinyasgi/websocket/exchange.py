@@ -173,9 +173,11 @@ class WebSocketExchange(Exchange):
 
     def ended(self, error: BaseException | None) -> BaseException | None:
         """The app returned, or raised `error`: what there is to report of it, if anything."""
+        if self._code and getattr(error, "code", None) in (self._code, 1006):
+            error = None  # a framework's exception for `websocket.disconnect`, or a failed `send`
         if self._open:
-            going = 1001 if self.connection.stopping else 1000
-            self.connection.close_with(going if error is None else 1011)
+            code = 1000 if error is None else 1011
+            self.connection.close_with(self._code or code)  # there is one if the server stops
             return error
         if self.phase == WAITING and error is None:
             self._deny()
