@@ -25,6 +25,7 @@ def test_it_is_one_process(start: Start, tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", [[], ["--workers", "2"], ["--preload"]])
 def test_app_that_changes_the_directory(words: list[str], start: Start, tmp_path: Path) -> None:
     """Paths of options are those of the start, as they are given; the app may change it at once."""
+    pytest.importorskip("dotenv")
     certificates = Certificates(tmp_path)
     (tmp_path / "moves.py").write_text("import os\nos.chdir('inner')\nfrom app import app\n")
     for folder in (tmp_path / "inner", tmp_path / "inner" / "inner"):

@@ -19,6 +19,7 @@ OPTIONS: list[tuple[str, str | None, Any]] = [
     ("app_dir", "src", "src"),
     ("interface", "asgi2", "asgi2"),
     ("wsgi_threads", "20", 20),
+    ("wsgi_spool_size", "1000", 1000),
     ("lifespan", "on", "on"),
     ("env_file", ".env", ".env"),
     ("root_path", "/api", "/api"),
@@ -114,6 +115,12 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
 
 
+def needs_dotenv(*words: str) -> None:
+    """Skips a test of --env-file where python-dotenv is not installed."""
+    if any("ENV_FILE" in word.upper().replace("-", "_") for word in words):
+        pytest.importorskip("dotenv")
+
+
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Config]]:
     """Runs the command line; returns the app and the options it came to."""
@@ -126,6 +133,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Config]
     monkeypatch.setattr("tinyasgi.cli.run", run)
 
     def command(*words: str, **environment: str) -> tuple[Any, Config]:
+        needs_dotenv(*words, *environment)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(SystemExit) as leaving:
@@ -138,6 +146,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Config]
 
 def refuse(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """Runs a command line that is wrong; returns the one line that says so."""
+    needs_dotenv(*words)
     with pytest.raises(SystemExit) as leaving:
         main(words)
     assert leaving.value.code == 2

@@ -127,6 +127,7 @@ def test_environment(start: Start, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP.replace("os.environ['TINYASGI_WORKER']", "name"))
     with (tmp_path / "app.py").open("a") as file:
         file.write("name = os.environ['NAME']\n")
+    pytest.importorskip("dotenv")
     with start("--preload", "--env-file", "settings") as command:
         assert who(command.port, 1).keys() == {7}
         (tmp_path / "settings").write_text("NAME=8\n")

@@ -14,6 +14,7 @@ from test_cli import OPTIONS, alone, command, dashed, needed, refuse
 
 from tinyasgi import Config
 from tinyasgi.cli import main
+from tinyasgi.env_file import read
 from tinyasgi.settings import render, settle
 
 __all__ = ["alone", "command"]  # fixtures
@@ -364,7 +365,9 @@ sys.exit(tinyasgi.run(app.app, {option}=int(value) if value.isdecimal() else val
         ("TINYASGI_PROT=1", "no option TINYASGI_PROT in vars, did you mean TINYASGI_PORT?"),
         ("TINYASGI_CONFIG=a", "TINYASGI_CONFIG in vars: 'a' is not possible there"),
         ("TINYASGI_ENV_FILE=a", "TINYASGI_ENV_FILE in vars: 'a' is not possible there"),
-        ("TINYASGI_PORT", "line 1 of 'vars' is not of the form NAME=VALUE"),
+        ("A=1\nB C=1", "--env-file: 'vars' is not usable: line 2 is not of the form NAME=VALUE"),
+        ("A=b\0c", "--env-file: 'vars' is not usable: no environment can have 'A'"),
+        ("'A=b'=c", "--env-file: 'vars' is not usable: no environment can have 'A=b'"),
     ],
 )
 def test_wrong_line_of_an_env_file(text: str, said: str, capsys: Any) -> None:
@@ -386,7 +389,50 @@ def test_env_file_from_a_pipe(capsys: Any) -> None:
 
 
 def test_env_file_that_is_not_there(capsys: Any) -> None:
-    assert "can't be read from 'none'" in refuse(capsys, "m:a", "--env-file=none")
+    line = refuse(capsys, "m:a", "--env-file=none")
+    assert "--env-file: 'none' is not usable: No such file or directory" in line
+
+
+#: What other readers of such files differ in.
+DOTENV = r"""
+export A=1
+B = spaced  # a comment
+C=no#comment
+D='single # quoted \n \' ' # a comment
+E="double # quoted \n \" ${A} " # a comment
+F=first
+F=last
+G=${F}/${HOME}/${NONE}/${NONE:-default}
+H="two
+lines"
+I
+J=
+'L'=quoted name
+M=a b  c
+N="${E}"
+HOME=of the file
+"""
+
+
+@pytest.mark.parametrize(
+    "lines", [DOTENV.replace("K: not a pair\n", ""), "", "\n#\n", "A=\\\r\nB=1"]
+)
+def test_env_file_is_read_as_python_dotenv_does(
+    lines: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dotenv = pytest.importorskip("dotenv")
+    monkeypatch.setattr(os, "environ", {"HOME": "/home", "PATH": "/bin"})
+    Path("vars").write_text(lines, newline="")
+    found = read("vars")
+    dotenv.load_dotenv("vars")
+    assert os.environ == found | {"HOME": "/home", "PATH": "/bin"}
+
+
+def test_env_file_without_python_dotenv(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(vars="A=1")
+    monkeypatch.setitem(sys.modules, "dotenv.main", None)
+    line = refuse(capsys, "m:a", "--env-file=vars")
+    assert "--env-file: 'vars' is not usable: python-dotenv is not installed; pip install" in line
 
 
 @pytest.mark.parametrize("name", ["PROT", "PORTS", "TIMEOUT_KEEPALIVE", "ACCES_LOG", "SSL_CERT"])

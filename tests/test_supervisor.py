@@ -177,6 +177,7 @@ def test_environment_of_the_app(start: Start, tmp_path: Path) -> None:
     (tmp_path / "shows.py").write_text(
         APP.replace("os.environ['TINYASGI_WORKER']", "[os.environ.get(n) for n in 'ABC']")
     )
+    pytest.importorskip("dotenv")
     words = ["--workers", "2", "--env-file", "settings"]
     with start(*words, app="shows:app", C="environment") as command:
         assert ask(command.port).startswith("['1', 'two words', 'environment']")
@@ -194,6 +195,7 @@ def test_environment_that_is_none(
 ) -> None:
     if text is not None:
         (tmp_path / "settings").write_text(text)
+    pytest.importorskip("dotenv")
     with start("--workers", workers, "--env-file", "settings") as command:
         assert command.wait() == 2
     assert command.log.count("\n") == 1

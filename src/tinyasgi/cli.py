@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 
 from . import __version__, log, settings
 from .config import Config
-from .load import LoadError
 from .options import FLAG, Kind, OptionError, UnknownOption
 from .process import BAD_OPTION
 from .run import run
@@ -31,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         values = {name: setting.value for name, setting in found.items()}
         app = values.pop("app", None)
         config = Config(**values, names=settings.names(found))
-    except (OptionError, LoadError) as error:
+    except OptionError as error:
         parser.error(str(error))
     if show:
         text = settings.render(app, config, found) + "\n"

@@ -91,7 +91,8 @@ class Config:
     env_file: str | None = option(
         None,
         PATH,
-        "file of NAME=VALUE lines for the environment, of the app, too; what is set stays",
+        "file of environment variables (.env), for the app, too; what is set stays; needs"
+        " python-dotenv",
     )
     root_path: str = option("", TEXT, "path of the app, whether or not a proxy takes it off")
     health_path: str | None = option(

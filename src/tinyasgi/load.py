@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import inspect
-import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
@@ -12,7 +11,7 @@ from typing import Any, TypeAlias
 from .config import Config
 from .typing import App, Receive, Scope, Send
 
-__all__ = ["LoadError", "as_asgi3", "created", "load", "read_environment", "read_lines"]
+__all__ = ["LoadError", "as_asgi3", "created", "load"]
 
 AnyStack: TypeAlias = ExitStack | AsyncExitStack
 
@@ -47,36 +46,6 @@ def load(target: str, app_dir: str) -> Any:
         found = getattr(found, name)
     if not callable(found):
         raise LoadError(f"{target!r} is of type {type(found).__name__!r}, which can't be called")
-    return found
-
-
-def read_environment(path: str) -> None:
-    """Sets what the lines of a file say (`read_lines`), unless it is set. Raises LoadError."""
-    for name, value in read_lines(path).items():
-        os.environ.setdefault(name, value)
-
-
-def read_lines(path: str) -> dict[str, str]:
-    """What the lines NAME=VALUE of a file say; the first counts. Raises LoadError.
-
-    `export ` before a name, quotes around a value, lines that begin with # and a byte order mark
-    mean nothing.
-    """
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = [line.strip() for line in file]
-    except (OSError, UnicodeDecodeError) as error:
-        raise LoadError(f"the environment can't be read from {path!r}: {error}") from None
-    found: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        if line and not line.startswith("#"):
-            name, equals, value = line.removeprefix("export ").partition("=")
-            if not equals or not name.strip():
-                raise LoadError(f"line {number} of {path!r} is not of the form NAME=VALUE")
-            value = value.strip()
-            if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
-                value = value[1:-1]
-            found.setdefault(name.strip(), value)
     return found
 
 

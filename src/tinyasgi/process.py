@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import __version__, load, log
+from . import __version__, env_file, load, log
 from .access import formatter
 from .blocking import Watch
 from .config import Config
@@ -82,8 +82,7 @@ class Process:
         try:
             log.begin(config)
             with leaving_on(self.stops):
-                if config.env_file is not None:
-                    load.read_environment(config.env_file)
+                env_file.load(config)
                 app = self.app
                 target = load.load(app, config.app_dir) if isinstance(app, str) else app
                 with asyncio.Runner(loop_factory=loop_factory(config)) as runner:

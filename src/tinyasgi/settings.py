@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from . import __version__
+from . import __version__, env_file
 from .config import Config
-from .load import read_lines
 from .options import MASK, MODE, TEXT, Kind, OptionError, UnknownOption, UnusableFile
 
 __all__ = ["Setting", "environment_name", "hint", "names", "option_name", "render", "settle"]
@@ -57,7 +56,7 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str
 
     given: what the command line says, by field; `config` names a file. The command line is heard
     first, then the environment, then the lines of `env_file`, last a file of settings. Raises
-    OptionError, and LoadError for an `env_file` that can't be read.
+    OptionError.
     """
     words = {
         name: Setting(option_name(name) if name != "app" else "command line", value)
@@ -71,7 +70,10 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str
         name, path = _read("env_file", found["env_file"])
         if os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode):
             raise OptionError(name, path, "a file that can be read again, as each worker does")
-        inner = _from_environment(read_lines(path), f" in {path}")
+        try:
+            inner = _from_environment(env_file.read(path), f" in {path}")
+        except ValueError as error:
+            raise OptionError(name, path, f"usable: {error}") from None
         for name in inner.keys() & {"config", "env_file"}:
             raise OptionError(*inner[name], "possible there: it says which files are read")
         found = file | inner | above

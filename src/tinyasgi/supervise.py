@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from . import access, listen, load, log, succession, worker
+from . import access, env_file, listen, load, log, succession, worker
 from .channel import Brief
 from .child import WorkerFailed
 from .config import Config
@@ -71,7 +71,7 @@ def resume() -> NoReturn:
     try:
         if config.preload:
             _preload(supervisor.brief.target, config)
-    except load.LoadError as error:
+    except (OptionError, load.LoadError) as error:
         supervisor.give_up(explain(error))
     sys.exit(_run(supervisor))
 
@@ -90,8 +90,7 @@ def _preload(app: str, config: Config) -> None:
     """Imports the app, for workers that are forked. Raises OptionError and LoadError."""
     if not hasattr(os, "fork"):
         raise config.wrong("preload", True, "possible on this platform")
-    if config.env_file is not None:
-        load.read_environment(config.env_file)
+    env_file.load(config)
     load.load(app, config.app_dir)
     log.set_up(config)  # the app may have configured logging
     gc.freeze()  # a collection would write to what is shared, and so copy it
