@@ -26,6 +26,7 @@ from tinyasgi.testing import MemoryConnection
 
 __all__ = [
     "GET",
+    "HANDSHAKE",
     "LOOPS",
     "PATIENCE",
     "Certificates",
@@ -41,6 +42,10 @@ __all__ += ["in_loop", "quick_loop", "reply", "until", "upload"]
 PATIENCE = 60.0
 
 GET = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 LOOPS = [pytest.param(asyncio.SelectorEventLoop, id="asyncio")]
 if importlib.util.find_spec("uvloop"):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from helpers import (
     GET,
+    HANDSHAKE,
     LOOPS,
     PATIENCE,
     Client,
@@ -27,11 +28,6 @@ from tinyasgi import Server
 from tinyasgi.context import SLICE
 from tinyasgi.exchange import ClientDisconnected
 from tinyasgi.testing import connect, serve
-
-HANDSHAKE = (
-    b"GET /ws HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 
 # Tasks and their contexts.
 

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from helpers import GET, LOOPS, PATIENCE, Client, hello, in_loop, reply, until
+from helpers import GET, HANDSHAKE, LOOPS, PATIENCE, Client, hello, in_loop, reply, until
 from processes import Start, nothing_left, start, wait_until, who
 
 from tinyasgi import Server
@@ -151,3 +151,48 @@ def test_shutdown_delay_of_the_command(workers: str, start: Start) -> None:
 async def test_it_costs_nothing_when_it_is_off() -> None:
     async with connect(hello) as connection:
         assert connection.context.app is hello
+
+
+def test_health_checks_are_no_requests_of_the_app() -> None:
+    with (
+        serve(hello, health_path="/healthz", limit_max_requests=2) as server,
+        Client(server) as client,
+    ):
+        for _ in range(5):
+            assert "connection" not in client.response(HEALTH).fields
+        assert "connection" not in client.response(GET).fields
+        assert client.response(GET).body == b"hello"
+        assert client.rest() == b""
+
+
+@in_loop
+async def test_websocket_on_the_path_is_one_of_the_app() -> None:
+    """It counts for the limits, and appears in access log and metrics."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "websocket.connect"
+        await send({"type": "websocket.accept"})
+        await receive()
+
+    lines = []
+    handshake = HANDSHAKE.replace(b" / ", b" /healthz ")
+    async with Server(
+        app,
+        lifespan="off",
+        port=0,
+        limit_concurrency=1,
+        limit_max_requests=1,
+        health_path="/healthz",
+        access=lambda exchange: lines.append((exchange.line.route, exchange.status)),
+    ) as server:
+
+        def talk() -> None:
+            with Client(server) as first, Client(server) as second, Client(server) as third:
+                first.send(handshake)
+                assert first.head()[0] == 101
+                assert second.response(handshake).status == 503
+                assert third.response(HEALTH).status == 200
+
+        await asyncio.gather(asyncio.to_thread(talk), server.stopped())
+        await until(lambda: not server._context.running)
+    assert lines == [("/healthz", 101)]

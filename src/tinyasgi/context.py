@@ -90,9 +90,11 @@ class Context:
         self.concurrency = config.limit_concurrency or math.inf
         #: The path that is answered whatever else is running.
         self.health_path = config.health_path
-        #: Exchanges until the server stops by itself; negative when it does not.
-        self._left = config.limit_max_requests + random.randint(0, config.limit_max_requests_jitter)
-        self._left = self._left if config.limit_max_requests else -1
+        #: Exchanges until the server stops by itself; 0 without that limit, or once it has.
+        self._left = 0
+        if config.limit_max_requests:
+            jitter = random.randint(0, config.limit_max_requests_jitter)
+            self._left = config.limit_max_requests + jitter
         #: Writes the access line of an exchange that is over; None when nobody reads it.
         self.access: Callable[[Exchange], None] | None = None
         #: Called when the server is to stop.
@@ -132,10 +134,15 @@ class Context:
         run, variables = self._run(exchange), self.variables.copy()
         name = exchange.line.text
         exchange.task = asyncio.Task(run, loop=self.loop, name=name, context=variables, **_EAGER)
-        self._left -= 1
-        if not self._left:
-            logger.info("stopping after %d requests", self.config.limit_max_requests)
-            self.on_stop()
+        if self._left and not self.is_health_check(exchange):
+            self._left -= 1
+            if not self._left:
+                logger.info("stopping after %d requests", self.config.limit_max_requests)
+                self.on_stop()
+
+    def is_health_check(self, exchange: Exchange) -> bool:
+        """Tell whether the server answers this by itself; a WebSocket on the path is the app's."""
+        return type(exchange) is Exchange and exchange.line.route == self.health_path
 
     async def _run(self, exchange: Exchange) -> None:
         """Run the app. Whatever it raises, even SystemExit, ends only its own exchange."""

@@ -1,10 +1,7 @@
 """The health path: answered by the server, not by the app, and not in the access log."""
 
-from collections.abc import Callable
-
 from .config import Config
 from .encoder import PLAIN_TEXT
-from .exchange import Exchange
 from .typing import App, Receive, Scope, Send
 
 __all__ = ["Health"]
@@ -31,12 +28,3 @@ class Health:
         status, body = (503, b"stopping\n") if self.stopping else (200, b"ok\n")
         await send({"type": "http.response.start", "status": status, "headers": fields})
         await send({"type": "http.response.body", "body": body})
-
-    def unlogged(self, access: Callable[[Exchange], None]) -> Callable[[Exchange], None]:
-        """The hook for exchanges that are over, without those that are answered here."""
-
-        def log(exchange: Exchange) -> None:
-            if exchange.line.route != self._path:
-                access(exchange)
-
-        return log

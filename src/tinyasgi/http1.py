@@ -156,14 +156,15 @@ class HTTP1Connection(Connection):
         fields = fields.copy()  # the app may write to it
         if line.host is not None:
             fields = rules.with_host(fields, self.origin.host or line.host)
+        websocket = websocket and line.method == "GET" and config.ws != "none"
         full = context.unanswered >= context.concurrency
-        if full and line.route != context.health_path:
+        if full and (websocket or line.route != context.health_path):
             raise BadRequest(503, f"{context.unanswered} requests are running")
         scope = line.scope | self.origin.scope
         scope["asgi"] = ASGI.copy()
         scope["headers"] = fields
         scope["state"] = context.state.copy()
-        if websocket and line.method == "GET" and config.ws != "none":
+        if websocket:
             from .websocket import WebSocketExchange  # not before it is needed: 10 ms at start
 
             exchange: Exchange = WebSocketExchange(self, scope, line, persistent, config)

@@ -145,7 +145,7 @@ class Server:
         try:
             metrics = self._count() if self.config.metrics_bind is not None else None
             if self._health is not None and context.access is not None:
-                context.access = self._health.unlogged(context.access)
+                context.access = _without_health_checks(context, context.access)
             if not self._sockets:
                 self._sockets = listen.bind(self.config)
                 self._files = listen.files(self._sockets)
@@ -318,6 +318,16 @@ class Server:
             sock.close()
         self._sockets.clear()
         listen.release(self._files)
+
+
+def _without_health_checks(
+    context: Context, access: Callable[[Exchange], None]
+) -> Callable[[Exchange], None]:
+    def hook(exchange: Exchange) -> None:
+        if not context.is_health_check(exchange):
+            access(exchange)
+
+    return hook
 
 
 async def serve(app: Any, config: Config | None = None, **options: Any) -> None:
