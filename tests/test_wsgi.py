@@ -236,6 +236,16 @@ def test_whole_responses_have_a_length(serve: Any) -> None:
     assert (answer.status, answer.fields["content-length"]) == (404, "0")
 
 
+@pytest.mark.parametrize("kind", [iter, tuple, list])
+def test_headers_of_any_iterable(serve: Any, kind: Any) -> None:
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", kind([("X-One", "1"), ["X-Two", "2"]]))
+        return []
+
+    fields = responds(serve, app).fields
+    assert (fields["x-one"], fields["x-two"]) == ("1", "2")
+
+
 def test_write(serve: Any) -> None:
     def app(environ: Any, start_response: Any) -> list[bytes]:
         write = start_response("200 OK", [])
@@ -537,7 +547,7 @@ def test_a_client_that_leaves_while_it_waits_for_a_thread(serve: Any) -> None:
 # Faults of the app.
 
 
-def start(*fields: tuple[str, str], status: str = "200 OK") -> Callable[..., Any]:
+def start(*fields: tuple[Any, Any], status: Any = "200 OK") -> Callable[..., Any]:
     """An app that begins a response with these fields, and sends five bytes."""
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
@@ -584,6 +594,11 @@ def sends_text(environ: Any, start_response: Any) -> list[str]:
         (start(("Content-Length", "3")), ValueError, "3"),
         (start(status="OK"), ValueError, "'OK'"),
         (start(status="100 Continue"), ValueError, "100"),
+        (start(status="2000 OK"), ValueError, "'2000 OK'"),
+        (start(status="\uff12\uff10\uff10 OK"), ValueError, "OK"),
+        (start(status=b"200 OK"), TypeError, "bytes"),
+        (start(("X", 1)), TypeError, "('X', 1)"),
+        (start((b"X", b"1")), TypeError, "(b'X', b'1')"),
     ],
 )
 def test_faults(serve: Any, app: Any, error: type[Exception], said: str) -> None:

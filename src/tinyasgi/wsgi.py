@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -38,6 +39,7 @@ _HOP_BY_HOP = frozenset({
     "trailers", "transfer-encoding", "upgrade",
 })
 # fmt: on
+_CODE = re.compile("[0-9]{3}")
 #: Iterators that know how much is left: a body of one piece is whole with it.
 _COUNTED: frozenset[type] = frozenset({type(iter([])), type(iter(()))})
 
@@ -227,17 +229,22 @@ class _Call:
                 exc_info = None
         elif self._head is not None:
             raise RuntimeError("start_response was called twice")
+        if not isinstance(status, str):
+            raise TypeError(f"the status must be str, not {type(status).__name__}")
         code, _, _ = status.partition(" ")
-        if not code.isdecimal():
+        if not _CODE.fullmatch(code):
             raise ValueError(f"the status must be like '200 OK', not {status!r}")
         self._length = -1
-        for name, value in fields:
+        headers = []
+        for name, value in fields:  # once: it may be an iterator
+            if not (isinstance(name, str) and isinstance(value, str)):
+                raise TypeError(f"a response header must be two str, not {(name, value)!r}")
             lower = name.lower()
             if lower in _HOP_BY_HOP:
                 raise ValueError(f"the response field {name!r} is for the server to set")
             if lower == "content-length" and value.isdecimal():
                 self._length = int(value)
-        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+            headers.append((name.encode("latin-1"), value.encode("latin-1")))
         self._head = {"type": "http.response.start", "status": int(code), "headers": headers}
         return self._write
 
