@@ -246,6 +246,18 @@ def test_headers_of_any_iterable(serve: Any, kind: Any) -> None:
     assert (fields["x-one"], fields["x-two"]) == ("1", "2")
 
 
+def test_pieces_of_a_subclass_of_bytes(serve: Any) -> None:
+    class Piece(bytes):
+        pass
+
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield Piece(b"one")
+        yield Piece(b"two")
+
+    assert responds(serve, app).body == b"onetwo"
+
+
 def test_write(serve: Any) -> None:
     def app(environ: Any, start_response: Any) -> list[bytes]:
         write = start_response("200 OK", [])

@@ -259,8 +259,8 @@ class _Call:
 
     def _write(self, data: bytes, last: bool = False) -> None:
         """Posts a piece of body; also what `start_response` returns. last: no other follows."""
-        if not isinstance(data, bytes):
-            raise TypeError(f"a piece of a response body must be bytes, not {type(data).__name__}")
+        if type(data) is not bytes:
+            data = _as_bytes(data)
         if not data:
             return
         if self._complete:
@@ -300,6 +300,12 @@ class _Call:
     def _post(self, *items: Any) -> None:
         self._posted.extend(items)
         self._bell.ring(self._look)
+
+
+def _as_bytes(data: object) -> bytes:
+    if isinstance(data, bytes):  # of a subclass
+        return bytes(data)
+    raise TypeError(f"a piece of a response body must be bytes, not {type(data).__name__}")
 
 
 def _body(data: bytes, more_body: bool) -> Message:
