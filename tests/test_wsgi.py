@@ -292,16 +292,20 @@ def test_error_page_instead(serve: Any) -> None:
     assert "x-first" not in answer.fields
 
 
-def test_head_of_an_endless_response(serve: Any) -> None:
+@pytest.mark.parametrize(
+    ("method", "status"),
+    [(b"HEAD", "200 OK"), (b"GET", "204 No Content"), (b"GET", "304 Not Modified")],
+)
+def test_an_endless_response_without_a_body(serve: Any, method: bytes, status: str) -> None:
     pieces = Pieces(iter(lambda: b"x" * 1000, None))
 
     def app(environ: Any, start_response: Any) -> Pieces:
-        start_response("200 OK", [])
+        start_response(status, [])
         return pieces
 
     with serve(app) as server, Client(server) as http:
-        http.send(GET.replace(b"GET", b"HEAD"))
-        assert http.head()[0] == 200
+        http.send(GET.replace(b"GET", method))
+        assert http.head()[0] == int(status[:3])
         assert pieces.closed.wait(PATIENCE)
 
 
@@ -509,6 +513,30 @@ def test_close_is_called_when_the_client_leaves(serve: Any) -> None:
         assert pieces.closed.wait(PATIENCE)
         with Client(server) as http:
             assert http.response(GET.replace(b" / ", b" /other ")).body == b"hello"
+
+
+@pytest.mark.parametrize("first", [b"", b"x"])
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_empty_pieces_end_when_the_client_leaves(serve: Any, method: bytes, first: bytes) -> None:
+    began = threading.Event()
+
+    def stream() -> Iterator[bytes]:
+        began.set()
+        yield first
+        while True:
+            yield b""
+
+    pieces = Pieces(stream())
+
+    def app(environ: Any, start_response: Any) -> Pieces:
+        start_response("200 OK", [])
+        return pieces
+
+    with serve(app) as server, Client(server) as http:
+        http.send(GET.replace(b"GET", method))
+        assert began.wait(PATIENCE)
+        http.reset()
+        assert pieces.closed.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("head", [upload(1 << 20), upload(5), EXPECT, CHUNKED + b"3\r\n"])

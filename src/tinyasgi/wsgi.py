@@ -29,6 +29,7 @@ PIECE = 128
 JOIN = 32 * 1024
 
 # What a thread posts besides messages and pieces of body.
+WATCH: Final = "watch"  # asks to be told when the client leaves
 SENT: Final = "sent"  # asks to be told when all that was posted before is sent
 END: Final = "end"  # the call is over
 
@@ -91,11 +92,10 @@ class WSGI:
         """Have a thread run the app; send what it responds."""
         if self._bell is None:
             self._bell = Bell(asyncio.get_running_loop())
-        call = _Call(self._bell)
+        call = _Call(self._bell, receive)
         job = partial(contextvars.copy_context().run, call.run, self._app, values)
         if not self._threads.run(job):
-            left = asyncio.ensure_future(receive())  # at the end of the exchange at the latest
-            left.add_done_callback(lambda _: self._threads.withdraw(job) and call.refuse())
+            call.watch(lambda: self._threads.withdraw(job) and call.refuse())
         try:
             await call.serve(send)
         except asyncio.CancelledError:
@@ -114,24 +114,29 @@ class _Call:
 
     # fmt: off
     __slots__ = (
-        "_ahead", "_answers", "_bell", "_complete", "_error", "_head", "_length", "_posted",
-        "_started", "_waiter", "failure",
+        "_ahead", "_answers", "_bell", "_bodiless", "_complete", "_error", "_gone", "_head",
+        "_is_head", "_length", "_posted", "_receive", "_started", "_waiter", "failure",
     )
     # fmt: on
 
-    def __init__(self, bell: Bell) -> None:
+    def __init__(self, bell: Bell, receive: Receive) -> None:
         self._bell = bell
+        self._receive = receive
         self._posted: deque[Any] = deque()
         self._answers: SimpleQueue[None] = SimpleQueue()
         self._waiter: asyncio.Future[None] | None = None
         #: What the app has raised.
         self._error: BaseException | None = None
+        #: The client has left, or at least sends no more; None while nobody looks.
+        self._gone: bool | None = None
         #: Why there is no use in posting any more.
         self.failure: Exception | None = None
         # Of the response, as the thread knows it.
         self._head: Message | None = None  # what start_response was called with
         self._length = -1  # what its content-length says
+        self._is_head = False  # of the request
         self._started = False  # the head is posted
+        self._bodiless = False  # and no body follows it
         self._complete = False  # all is posted
         self._ahead = 0  # bytes that were posted since all was known to be sent
 
@@ -176,8 +181,20 @@ class _Call:
                 pieces.append(self._posted.popleft())
                 size += len(pieces[-1])
             item = _body(b"".join(pieces), True)
-        if item is not SENT:
+        if item is WATCH:
+            self.watch(self._set_gone)
+        elif item is not SENT:
             await send(item)
+
+    def watch(self, on_left: Callable[[], object]) -> None:
+        """Have a function called when the client leaves, or at least sends no more.
+
+        It is called at the end of the exchange at the latest.
+        """
+        asyncio.ensure_future(self._receive()).add_done_callback(lambda _: on_left())
+
+    def _set_gone(self) -> None:
+        self._gone = True
 
     def _look(self) -> None:
         """The thread has posted something."""
@@ -210,10 +227,10 @@ class _Call:
             self._post(END)
 
     def _run(self, app: WSGIApp, values: Environ) -> None:
-        is_head = values["REQUEST_METHOD"] == "HEAD"  # before the app changes the environ
+        self._is_head = values["REQUEST_METHOD"] == "HEAD"  # before the app changes the environ
         result = app(values, self._start_response)
         try:
-            self._respond(iter(result), is_head)
+            self._respond(iter(result))
         finally:
             if (close := getattr(result, "close", None)) is not None:
                 close()
@@ -248,11 +265,11 @@ class _Call:
         self._head = {"type": "http.response.start", "status": int(code), "headers": headers}
         return self._write
 
-    def _respond(self, pieces: Iterator[bytes], is_head: bool) -> None:
+    def _respond(self, pieces: Iterator[bytes]) -> None:
         counted = type(pieces) in _COUNTED
         for data in pieces:
             self._write(data, counted and length_hint(pieces) == 0)
-            if self._started and is_head:  # what follows would be left out
+            if self._bodiless:  # what follows would be left out
                 break
         if not self._complete:
             self._finish()
@@ -261,14 +278,17 @@ class _Call:
         """Posts a piece of body; also what `start_response` returns. last: no other follows."""
         if type(data) is not bytes:
             data = _as_bytes(data)
-        if not data:
-            return
         if self._complete:
-            raise ValueError(f"the response body is {len(data)} bytes longer than was announced")
+            if data:
+                raise ValueError(f"the response body is {len(data)} bytes longer than announced")
+            return
         if self._started:
-            self._say(data)
-        else:
+            self._say(data)  # even if it is empty: `send` raises when the client has left
+        elif data:
             self._begin(data, last or len(data) == self._length)
+        else:
+            self._look_for_client()
+            return
         self._ahead += len(data) + PIECE
         if self._ahead > AHEAD and not self._complete:
             self._say(SENT)
@@ -282,8 +302,20 @@ class _Call:
         if self._head is None:
             raise RuntimeError("the app did not call start_response")
         self._started = True
+        self._bodiless = self._is_head or self._head["status"] in (204, 304)
         self._complete = whole
         self._say(self._head, _body(data, not whole))
+
+    def _look_for_client(self) -> None:
+        """Raises ClientDisconnected if the client has left, as far as is known.
+
+        For an empty piece before the head is posted, when no `send` can say it.
+        """
+        if self._gone is None:
+            self._gone = False
+            self._say(WATCH)
+        if self._gone:
+            raise ClientDisconnected("the client has left")
 
     def _finish(self) -> None:
         self._complete = True
