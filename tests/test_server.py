@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from helpers import GET, LOOPS, PATIENCE, Client, hello, in_loop, reply, until, upload
+from ws.helpers import HANDSHAKE
 
 import tinyasgi
 from tinyasgi import Config, Server
@@ -425,6 +426,82 @@ async def test_client_that_does_not_read_its_last_response() -> None:
         await entered.wait()
     assert stopping.events == ["shutdown"]
     client.close()
+
+
+#: For tests that would hang if the server waited for the peer.
+WITHOUT_LIMITS = {
+    "timeout_head": 0,
+    "timeout_write": 0,
+    "ws_ping_interval": 0,
+    "timeout_graceful_shutdown": 10 * PATIENCE,
+}
+WAYS = ["half a head", "upload", "no Close frame", "reads nothing", "no close_notify"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_stop_does_not_wait_for_a_peer_once_nothing_runs(
+    loop: Any, way: str, tls: Any
+) -> None:
+    """Neither to read, nor to send, nor to close."""
+    sent = 0
+
+    async def app(scope, receive, send):
+        nonlocal sent
+        if scope["type"] == "http":
+            return await reply(send, b"too large", 413)
+        await receive()
+        await send({"type": "websocket.accept"})
+        if way == "no Close frame":
+            return await receive()
+        while True:
+            await send({"type": "websocket.send", "bytes": bytes(100_000)})
+            sent += 1
+
+    secure = {"ssl_certfile": tls.certfile} if way == "no close_notify" else {}
+    async with Server(app, port=0, **WITHOUT_LIMITS, **secure) as server:
+        client = await asyncio.to_thread(Client, server, tls.context() if secure else None)
+        if way == "half a head":
+            client.send(GET[:20])
+        elif way == "upload":
+            client.send(upload(1000))
+            assert (await asyncio.to_thread(client.response)).status == 413
+        elif secure:
+            assert (await asyncio.to_thread(client.response, GET)).status == 413
+        else:
+            client.send(HANDSHAKE)
+            assert (await asyncio.to_thread(client.head))[0] == 101
+        before = -1
+        while way == "reads nothing" and before != sent:  # many turns without progress
+            before = sent
+            for _ in range(1000):
+                await asyncio.sleep(0)
+    assert not server._context.connections
+    client.close()
+
+
+@in_loop
+async def test_stop_waits_for_a_peer_that_reads_its_last_response_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tinyasgi.server.SETTLE", 0.001)
+    entered = asyncio.Event()
+
+    async def app(scope, receive, send):
+        entered.set()
+        await reply(send, bytes(20_000_000))
+
+    async with Server(app, port=0, **WITHOUT_LIMITS) as server:
+        client = await asyncio.to_thread(Client, server)
+        client.send(GET)
+        await entered.wait()
+        ending = await stop(server)
+        await asyncio.sleep(0.1)
+        assert not ending.done()
+        assert len((await asyncio.to_thread(client.response)).body) == 20_000_000
+        client.close()
+        await ending
 
 
 @in_loop

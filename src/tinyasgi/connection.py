@@ -165,6 +165,16 @@ class Connection(asyncio.Protocol):
         return self._wait == FIRST
 
     @property
+    def unsent(self) -> int:
+        """Bytes that the transport has still to send."""
+        return self._transport.get_write_buffer_size()
+
+    @property
+    def busy(self) -> bool:
+        """It must still send something, or carries an exchange."""
+        return self.unsent > 0
+
+    @property
     def stopping(self) -> bool:
         """The server stops."""
         return self._context.stopping

@@ -46,6 +46,14 @@ class Swept(Protocol):
     def fresh(self) -> bool:
         """Nothing has arrived on it yet."""
 
+    @property
+    def busy(self) -> bool:
+        """It must still send something, or carries an exchange."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that its transport has still to send."""
+
     def sweep(self, ticks: int) -> None:
         """Gives up what has waited for too long."""
 

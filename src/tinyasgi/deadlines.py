@@ -32,5 +32,4 @@ def limits(config: Config) -> tuple[float, ...]:
     http = head, keep_alive, head, body, 0, LINGER
     websocket = 0, LINGER, config.ws_ping_interval, config.ws_ping_timeout
     found = [math.ceil(limit) or math.inf for limit in (*http, *websocket, config.timeout_write)]
-    found[FAREWELL] = 0  # to the next tick
     return tuple(found)

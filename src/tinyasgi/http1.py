@@ -369,6 +369,10 @@ class HTTP1Connection(Connection):
 
     # What the context calls.
 
+    @property
+    def busy(self) -> bool:
+        return self._exchange is not None or super().busy
+
     def stop(self) -> None:
         """Closes at once when idle, else when the running exchange is complete."""
         if self._exchange is not None:

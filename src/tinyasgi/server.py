@@ -27,6 +27,9 @@ __all__ = ["Server", "serve"]
 
 #: Seconds for what is cut short to come to its end.
 LAST = 1.0
+#: Seconds without a change after which a stop waits no longer for peers to read or to close. It
+#: takes up to twice as long until that is seen.
+SETTLE = 0.15
 #: Seconds in which idle clients of a server that is replaced may send one more request.
 LEAVE = 5.0
 
@@ -258,16 +261,16 @@ class Server:
         for connection in list(context.connections):
             connection.stop()
         grace = 0 if self._hurry else self.config.timeout_graceful_shutdown
-        if await self._within(grace, self._until_gone()):
-            return
-        context.overdue = grace > 0 and not self._hurry
-        for exchange in list(context.running):
-            exchange.cancel()
-        if not await self._within(LAST, self._until_gone()):
-            for connection in list(context.connections):
-                connection.close()
+        if not await self._within(grace, self._until_settled()):
+            context.overdue = grace > 0 and not self._hurry
+            for exchange in list(context.running):
+                exchange.cancel()
+            await self._within(LAST, self._until_settled())
             if context.running:
                 logger.error("%d requests did not end when cancelled", len(context.running))
+        for connection in list(context.connections):
+            connection.close()
+        await self._within(LAST, self._until_closed())
 
     async def _until_left(self) -> None:
         """Until all clients are gone, or the server is to stop after all."""
@@ -281,6 +284,32 @@ class Server:
     async def _until_asked(self) -> None:
         """Until whoever has come has asked for something: a request may be on its way."""
         while self._acceptor.handshakes or any(c.fresh for c in self._context.connections):
+            self._gone.clear()
+            await self._gone.wait()
+
+    async def _until_settled(self) -> None:
+        """Until nothing runs, and peers that have not left yet do not read any more either.
+
+        Such a peer has sent half a head, does not answer a Close frame, or goes on sending.
+        """
+        context, left = self._context, self._left()
+        while context.connections or context.running:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE):
+                    await self._until_gone()
+            before, left = left, self._left()
+            if left is not None and left == before:
+                break
+
+    def _left(self) -> int | None:
+        """Bytes that peers have still to read if nothing else is to be done, else None."""
+        context = self._context
+        if context.running or any(connection.busy for connection in context.connections):
+            return None
+        return sum(connection.unsent for connection in context.connections)
+
+    async def _until_closed(self) -> None:
+        while self._context.connections:
             self._gone.clear()
             await self._gone.wait()
 

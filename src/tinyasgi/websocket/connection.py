@@ -198,6 +198,11 @@ class WebSocketConnection(Connection):
 
     # What the context calls.
 
+    @property
+    def busy(self) -> bool:
+        """It carries an exchange. Without one, nobody has to wait for a peer that does not read."""
+        return self._exchange is not None
+
     def stop(self) -> None:
         """Tells the app, which may say goodbye until the next tick."""
         if self._ending is not None:
@@ -207,6 +212,9 @@ class WebSocketConnection(Connection):
             self._wait_for(FAREWELL)
 
     def sweep(self, ticks: int) -> None:
+        if self._wait == FAREWELL and ticks > self._since:  # whether or not the peer reads
+            self.close_with(1001)
+            return
         if self._wait >= FRAME and not self._reading:
             self._since = ticks  # the peer is not silent: it is not listened to
         super().sweep(ticks)
@@ -218,8 +226,6 @@ class WebSocketConnection(Connection):
         elif self._wait == PONG:
             self._ending = self._fault(ProtocolError(1011, "no sign of life after a ping"))
             self._answer_ending()
-        elif self._wait == FAREWELL:
-            self.close_with(1001)
         elif self._ending is not None:
             self._answer_ending()
         else:
