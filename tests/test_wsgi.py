@@ -539,6 +539,25 @@ def test_empty_pieces_end_when_the_client_leaves(serve: Any, method: bytes, firs
         assert pieces.closed.wait(PATIENCE)
 
 
+def test_empty_pieces_before_the_response_of_a_half_closed_client(serve: Any) -> None:
+    def stream() -> Iterator[bytes]:
+        while True:
+            yield b""
+
+    pieces = Pieces(stream())
+
+    def app(environ: Any, start_response: Any) -> Pieces:
+        start_response("200 OK", [])
+        return pieces
+
+    with serve(app) as server, Client(server) as http:
+        http.send(GET)
+        http.half_close()  # as much as can be seen of a close
+        assert http.response().status == 503
+        assert pieces.closed.wait(PATIENCE)
+    assert not [record for record in server.records if record.levelname == "ERROR"]
+
+
 @pytest.mark.parametrize("head", [upload(1 << 20), upload(5), EXPECT, CHUNKED + b"3\r\n"])
 def test_an_unfinished_body_does_not_reach_the_app(serve: Any, head: bytes) -> None:
     paths = []

@@ -203,8 +203,7 @@ class _Call:
 
     def refuse(self) -> bool:
         """There will be no thread for it: the client has left, or has at least closed its side."""
-        start = {"type": "http.response.start", "status": 503, "headers": []}
-        self._post(start, _body(b"", False), END)
+        self._post(*_unavailable(), END)
         return True
 
     # In the thread.
@@ -224,6 +223,9 @@ class _Call:
         except BaseException as error:
             self._error = error
         with suppress(RuntimeError):  # the loop is closed
+            if self._gone and not self._started and isinstance(self._error, ClientDisconnected):
+                self._error = None  # it is no fault of the app
+                self._post(*_unavailable())
             self._post(END)
 
     def _run(self, app: WSGIApp, values: Environ) -> None:
@@ -342,6 +344,12 @@ def _as_bytes(data: object) -> bytes:
 
 def _body(data: bytes, more_body: bool) -> Message:
     return {"type": "http.response.body", "body": data, "more_body": more_body}
+
+
+def _unavailable() -> tuple[Message, Message]:
+    """The response to a client that has left, or has at least closed its side."""
+    start = {"type": "http.response.start", "status": 503, "headers": []}
+    return start, _body(b"", False)
 
 
 async def _answer(send: Send, status: int, body: bytes) -> None:
