@@ -100,7 +100,7 @@ def test_several_values() -> None:
     config = Config(ssl_certfile=["a", "b"], ssl_keyfile="a\nb", bind=(":80",))
     assert config.ssl_certfile == config.ssl_keyfile == ("a", "b")
     assert hash(config.replace(header=[("a", "b")])) == hash(config.replace(header="a: b"))
-    with pytest.raises(OptionError, match=r"^bind: \('x',\) is not an address"):
+    with pytest.raises(OptionError, match=r"^bind: \['x'\] is not an address"):
         Config(bind=["x"])
 
 

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from .options import (
     ADDRESS,
     ADDRESSES,
+    DIRECTORY,
     FIELD_NAME,
     FIELDS,
     FLAG,
     FUNCTION,
     MODE,
+    NAME,
     PATH,
     PATHS,
     PATTERNS,
@@ -52,9 +54,11 @@ _LOOPS = choice("auto", "asyncio", "uvloop")
 _PARSERS = choice("auto", "httptools", "h11")
 _WEBSOCKETS = choice("auto", "none")
 _LOG_FORMATS = choice("text", "json")
-_LEVELS = choice("critical", "error", "warning", "info", "debug", trace="debug")
+_NUMBERS = {"10": "debug", "20": "info", "30": "warning", "40": "error", "50": "critical"}
+_LEVELS = choice(*reversed(_NUMBERS.values()), aliases={"trace": "debug"} | _NUMBERS)
 _FORWARDED = choice("x-forwarded", "forwarded")
-_CERT_REQS = choice("none", "optional", "required", _0="none", _1="optional", _2="required")
+_REQS = ("none", "optional", "required")  # by their numbers in the module ssl, too
+_CERT_REQS = choice(*_REQS, aliases={str(number): word for number, word in enumerate(_REQS)})
 _TLS_VERSIONS = choice("1.2", "1.3")
 
 
@@ -74,7 +78,7 @@ class Config:
         " manager",
         heading="Application",
     )
-    app_dir: str = option(".", PATH, "directory to import the app from")
+    app_dir: str = option(".", DIRECTORY, "directory to import the app from")
     interface: str = option("auto", _INTERFACES, "what the app speaks: a version of ASGI, or WSGI")
     wsgi_threads: int = option(
         10, number(1), "most threads that run a WSGI app, further requests wait for one"
@@ -111,7 +115,7 @@ class Config:
     port: int = option(8000, number(0, 65535), "TCP port; 0 takes a free one")
     uds: str | None = option(None, PATH, "unix socket to listen on instead")
     uds_mode: int = option(0o666, MODE, "permissions of the unix socket")
-    uds_group: str | None = option(None, TEXT, "group of the unix socket, by name or number")
+    uds_group: str | None = option(None, NAME, "group of the unix socket, by name or number")
     fd: int | None = option(None, _COUNT, "descriptor of a bound socket to listen on instead")
     bind: Several[str] = option(
         (),
@@ -271,7 +275,7 @@ class Config:
     access_log: bool = option(True, FLAG, "log each request when its response has ended")
     access_log_format: str | None = option(
         None,
-        TEXT,
+        NAME,
         "default, common, combined, json, or a format of gunicorn's atoms; by default json with"
         " `--log-format json`",
     )
@@ -300,7 +304,7 @@ class Config:
     ssl_keyfile_password: str | None = option(None, SECRET, "password of the private keys")
     ssl_ca_certs: str | None = option(None, PATH, "certificates that sign those of clients, PEM")
     ssl_cert_reqs: str = option("none", _CERT_REQS, "whether clients show a certificate")
-    ssl_ciphers: str | None = option(None, TEXT, "ciphers for TLS 1.2, in OpenSSL's notation")
+    ssl_ciphers: str | None = option(None, NAME, "ciphers for TLS 1.2, in OpenSSL's notation")
     ssl_min_version: str = option("1.2", _TLS_VERSIONS, "lowest version of TLS")
     ssl_context_factory: ContextFactory | str | None = option(
         None,
@@ -314,12 +318,12 @@ class Config:
     def __post_init__(self, names: Mapping[str, str] | None) -> None:
         object.__setattr__(self, "_names", names or {})
         for field in dataclasses.fields(self):
-            value, kind = getattr(self, field.name), field.metadata["kind"]
-            if kind.repeatable and (value is None or isinstance(value, str | list)):
-                value = tuple(value) if isinstance(value, list) else kind.parse(value or "")
-                object.__setattr__(self, field.name, value)
+            given, kind = getattr(self, field.name), field.metadata["kind"]
+            value = field.default if given is None and kind.repeatable else kind.convert(given)
             if not (value is None and field.default is None) and not kind.accepts(value):
-                raise self.wrong(field.name, value, kind.allowed)
+                raise self.wrong(field.name, given, kind.allowed)
+            if value is not given:
+                object.__setattr__(self, field.name, value)
         object.__setattr__(self, "root_path", as_root(self.root_path))
         if len(self.ssl_keyfile) > len(self.ssl_certfile):
             reason = f"possible without a certificate for each in {self.spelled('ssl_certfile')}"

@@ -9,25 +9,17 @@ from typing import Any, Protocol, TypeVar
 
 from .parsers import TOKEN
 
-__all__ = [
-    "ADDRESS",
-    "ADDRESSES",
-    "FIELDS",
-    "FIELD_NAME",
-    "FLAG",
-    "FUNCTION",
-    "MASK",
-    "MODE",
-    "PATH",
-    "PATHS",
-    "STREAM",
-]
-__all__ += ["PATTERNS", "PEERS", "SECONDS", "SECRET", "TEXT", "TEXTS", "URL_PATH", "Kind"]
+__all__ = ["ADDRESS", "ADDRESSES", "DIRECTORY", "FIELDS", "FIELD_NAME", "FLAG", "FUNCTION", "MASK"]
+__all__ += ["MODE", "NAME", "PATH", "PATHS", "PATTERNS", "PEERS", "SECONDS", "SECRET", "STREAM"]
+__all__ += ["TEXT", "TEXTS", "URL_PATH", "Kind"]
 __all__ += ["OptionError", "Several", "UnknownOption", "UnusableFile"]
 __all__ += ["as_root", "choice", "name_of", "number", "option"]
 
 
 T = TypeVar("T")
+
+#: Seconds, 31 years. Timers of some systems have no room for much more.
+FOREVER = 10**9
 
 
 class Several(Protocol[T]):
@@ -39,6 +31,8 @@ class Several(Protocol[T]):
 
 #: What is told instead of a secret.
 MASK = "***"
+#: Characters of a value in a message.
+LONGEST = 500
 
 
 class OptionError(ValueError):
@@ -48,7 +42,10 @@ class OptionError(ValueError):
     """
 
     def __init__(self, name: str, value: object, allowed: str) -> None:
-        super().__init__(f"{name}: {value!r} is not {allowed}")
+        text = repr(value)
+        if len(text) > LONGEST:
+            text = text[:LONGEST] + "…"
+        super().__init__(f"{name}: {text} is not {allowed}")
 
 
 class UnknownOption(OptionError):
@@ -79,6 +76,8 @@ class Kind:
     """Whether a value is allowed."""
     show: Callable[[Any], str] = str
     """The text that stands for a value."""
+    convert: Callable[[Any], Any] = lambda value: value
+    """The value that one of Python or TOML stands for, if it is of another type."""
     repeatable: bool = False
     """The option may be given more than once; in the environment, one text a line."""
     secret: bool = False
@@ -91,11 +90,39 @@ class Kind:
         return MASK if self.secret else value
 
 
-def choice(*words: str, **aliases: str) -> Kind:
-    """One of a few words. aliases: what else stands for them; a leading `_` is not part of it."""
-    known = {name.lstrip("_"): word for name, word in aliases.items()}
+def choice(*words: str, aliases: dict[str, str] | None = None) -> Kind:
+    """One of a few words, in any case. aliases: what else stands for them, numbers as text."""
+    known = dict(zip(words, words, strict=True)) | (aliases or {})
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return known.get(str(int(value)), value)
+        return known.get(value.lower(), value) if isinstance(value, str) else value
+
     allowed, metavar = "one of " + ", ".join(words), "{" + ",".join(words) + "}"
-    return Kind(allowed, metavar, lambda text: known.get(text, text), lambda value: value in words)
+    return Kind(allowed, metavar, convert, lambda value: value in words, convert=convert)
+
+
+def several(
+    allowed: str,
+    metavar: str,
+    parse: Callable[[str], tuple[Any, ...]],
+    accepts: Callable[[Any], bool],
+    item: Callable[[Any], Any] = lambda value: value,
+    *,
+    show: Callable[[Any], str] = "\n".join,
+    resolve: Callable[[Any], Any] = lambda value: value,
+) -> Kind:
+    """A tuple, in Python also a list or a text. item: converts what is in it."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, str):
+            return parse(value)
+        if isinstance(value, os.PathLike):
+            value = [value]
+        return tuple(map(item, value)) if isinstance(value, list | tuple) else value
+
+    return Kind(allowed, metavar, parse, accepts, show, convert, True, resolve=resolve)
 
 
 def number(low: int = 0, high: int | None = None) -> Kind:
@@ -113,7 +140,7 @@ def _flag(text: str) -> bool:
 
 
 def _fields(text: str) -> tuple[tuple[str, str], ...]:
-    pairs = [line.partition(":") for line in text.splitlines()]
+    pairs = [line.partition(":") for line in _lines(text)]
     return tuple((name.strip(), value.strip() if colon else "\0") for name, colon, value in pairs)
 
 
@@ -138,7 +165,7 @@ _FUNCTION = re.compile(r"[\w.]+:[\w.]+")
 
 
 def _lines(text: str) -> tuple[str, ...]:
-    return tuple(text.splitlines())
+    return tuple(text.splitlines() or [""])  # nothing is no value, and none of these kinds has it
 
 
 def _are_texts(value: Any) -> bool:
@@ -171,7 +198,7 @@ def _is_network(text: str) -> bool:
 def _is_field_name(value: Any) -> bool:
     return (
         isinstance(value, str)
-        and TOKEN.fullmatch(value.encode()) is not None
+        and TOKEN.fullmatch(value.encode("utf-8", "surrogatepass")) is not None
         and value.lower() not in _FRAMING
     )
 
@@ -187,6 +214,22 @@ def _is_address(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_path(value: Any) -> bool:
+    return _is_name(value) and "\0" not in value
+
+
+def _are_paths(value: Any) -> bool:
+    return isinstance(value, tuple) and all(map(_is_path, value))
+
+
+def _plain(path: Any) -> Any:
+    return os.fspath(path) if isinstance(path, os.PathLike) else path
 
 
 def _is_function(value: Any) -> bool:
@@ -206,18 +249,30 @@ def _is_mode(value: Any) -> bool:
 
 
 def _is_time(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value < float("inf")
+    return type(value) in (int, float) and 0 <= value <= FOREVER
 
 
 TEXT = Kind("a text", "TEXT", str, _is_text)
+#: A text that is not empty.
+NAME = Kind("a text that is not empty", "TEXT", str, _is_name)
 SECRET = Kind("a text", "TEXT", str, _is_text, secret=True)
-PATH = Kind("a path", "PATH", str, _is_text, resolve=os.path.abspath)
+PATH = Kind("a path", "PATH", str, _is_path, convert=_plain, resolve=os.path.abspath)
+#: A path; an empty one is the current directory.
+DIRECTORY = Kind(
+    "a path",
+    "PATH",
+    str,
+    lambda value: value == "" or _is_path(value),
+    convert=_plain,
+    resolve=os.path.abspath,
+)
 #: A path, or `-` for a standard stream.
 STREAM = Kind(
     "a path",
     "PATH",
     str,
-    _is_text,
+    _is_path,
+    convert=_plain,
     resolve=lambda path: path if path == "-" else os.path.abspath(path),
 )
 #: A path of requests, without what `root_path` puts before it.
@@ -226,36 +281,28 @@ URL_PATH = Kind("a path that begins with /", "PATH", str, _is_url_path)
 FUNCTION = Kind("a function, or MODULE:ATTRIBUTE", "MODULE:ATTRIBUTE", str, _is_function)
 FLAG = Kind("true or false", "", _flag, lambda value: isinstance(value, bool))
 MODE = Kind("an octal number from 0 to 777", "OCTAL", lambda t: int(t, 8), _is_mode, "{:o}".format)
-SECONDS = Kind("a number of seconds, 0 or more", "S", float, _is_time, "{:g}".format)
+SECONDS = Kind(f"a number of seconds from 0 to {FOREVER}", "S", float, _is_time, "{:g}".format)
 #: Response fields: `Name: value` in text, pairs of str in Python.
-FIELDS = Kind(
+FIELDS = several(
     f"a header as NAME:VALUE, {_NOT_FRAMING}",
     "NAME:VALUE",
     _fields,
     _are_fields,
-    lambda fields: "\n".join(map(": ".join, fields)),
-    repeatable=True,
+    lambda pair: tuple(pair) if isinstance(pair, list) else pair,
+    show=lambda fields: "\n".join(map(": ".join, fields)),
 )
 #: Any number of texts, each given by an option of its own.
-TEXTS = Kind("a text", "TEXT", _lines, _are_texts, "\n".join, repeatable=True)
-PATHS = Kind(
+TEXTS = several("a text that is not empty", "TEXT", _lines, _are_texts)
+PATHS = several(
     "a path",
     "PATH",
     _lines,
-    _are_texts,
-    "\n".join,
-    repeatable=True,
+    _are_paths,
+    _plain,
     resolve=lambda paths: tuple(map(os.path.abspath, paths)),
 )
 #: Paths of requests, in which `*` and `?` stand for others.
-PATTERNS = Kind(
-    "a path or a pattern that begins with / or *",
-    "PATH",
-    _lines,
-    _are_patterns,
-    "\n".join,
-    repeatable=True,
-)
+PATTERNS = several("a path or a pattern that begins with / or *", "PATH", _lines, _are_patterns)
 ADDRESS = Kind(
     "an address as HOST:PORT, [IPV6]:PORT or unix:PATH",
     "ADDRESS",
@@ -263,19 +310,15 @@ ADDRESS = Kind(
     _is_address,
     resolve=_absolute_address,
 )
-ADDRESSES = Kind(
+ADDRESSES = several(
     "an address as HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N",
     "ADDRESS",
     _lines,
     _are_addresses,
-    "\n".join,
-    repeatable=True,
     resolve=lambda addresses: tuple(map(_absolute_address, addresses)),
 )
 #: Peers, as one text or several.
-PEERS = Kind(
-    "an address, a network, unix or *", "PEERS", _items, _are_peers, "\n".join, repeatable=True
-)
+PEERS = several("an address, a network, unix or *", "PEERS", _items, _are_peers)
 FIELD_NAME = Kind(f"a header name, {_NOT_FRAMING}", "NAME", str, _is_field_name)
 
 

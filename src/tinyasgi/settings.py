@@ -102,14 +102,14 @@ def _read(name: str, setting: Setting) -> Setting:
     """The same with the value that the option takes. Raises OptionError."""
     kind, value = _KINDS[name], setting.value
     try:
-        if kind.repeatable and isinstance(value, list):
+        if kind.repeatable and value and isinstance(value, list):
             value = "\n".join(value)
         if isinstance(value, str):
             read = kind.parse(value)
         elif kind is MODE:  # 640 in TOML is hardly meant as a decimal number
             raise ValueError
         else:
-            read = value
+            read = kind.convert(value)
         if kind.accepts(read):
             return setting._replace(value=read)
     except (TypeError, ValueError):
