@@ -158,7 +158,8 @@ class Acceptor:
         loop = self._context.loop
         tls: dict[str, Any] = {}
         if self._tls is not None:
-            tls = {"ssl": self._tls.current(), "ssl_shutdown_timeout": LINGER}
+            # A connection ends by its own time limits: a slow reader needs time for the response.
+            tls = {"ssl": self._tls.current(), "ssl_shutdown_timeout": 3600}
             # For None the loops would take 60 seconds.
             tls["ssl_handshake_timeout"] = self._context.config.timeout_head or math.inf
         try:

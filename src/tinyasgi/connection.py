@@ -1,10 +1,12 @@
 """A transport under watch, whatever protocol is spoken on it: flow control, time limits, ends."""
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
 from .context import Context
-from .deadlines import CLOSE, FIRST, WRITE
+from .deadlines import CLOSE, FIRST, MAX_LINGER, WRITE
+from .delivery import delivery
 from .origin import Origin
 
 if TYPE_CHECKING:
@@ -25,8 +27,8 @@ class Connection(asyncio.Protocol):
 
     # fmt: off
     __slots__ = (
-        "_context", "_header", "_progress", "_reading", "_since", "_transport", "_unix", "_unsent",
-        "_wait", "burst", "eof", "origin", "paused", "peer", "trusted",
+        "_context", "_ended", "_header", "_progress", "_reading", "_since", "_taken", "_transport",
+        "_unix", "_wait", "burst", "eof", "origin", "paused", "peer", "trusted",
     )
     # fmt: on
 
@@ -54,8 +56,10 @@ class Connection(asyncio.Protocol):
         self.eof = False
         self._wait: int = FIRST
         self._since = context.ticks
-        self._unsent = 0  # bytes in the transport's buffer, as of the last sweep
-        self._progress = 0  # the tick at which that number last changed
+        self._ended = math.inf  # the tick from which on it only waits for the peer to leave
+        # While the peer has something to read: how much it has taken, and since which tick no more.
+        self._taken: int | None = None
+        self._progress = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a BaseTransport cannot write
@@ -87,7 +91,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.paused = False
-        self._unsent = 0
+        self._taken = None
 
     def _write(self, data: bytes, more: bool) -> None:
         """Writes: at once, or with what follows in this turn of the loop when there may be `more`.
@@ -136,17 +140,25 @@ class Connection(asyncio.Protocol):
         self._since = self._context.ticks
 
     def _end(self, linger: bool) -> None:
-        """Closes once all that was written is sent.
+        """Close once all that was written is sent.
 
-        linger: the peer may be sending; the close waits for it to have read that.
+        linger: the peer may be sending. A close would reset the connection, and the peer could
+        lose what it has not read yet. So the server reads on, and drops what it reads, until the
+        peer leaves or is silent (RFC 9112 §9.6).
         """
         self._wait_for(CLOSE)
         self._flush()
-        if linger and not self.eof and self._transport.can_write_eof():
-            self._transport.write_eof()
-            self._resume_reading()
-        else:
+        if not linger or self.eof:
             self._transport.close()
+            return
+        self._ended = self._context.ticks
+        if self._transport.can_write_eof():  # not with TLS
+            self._transport.write_eof()
+        self._resume_reading()
+
+    def _drop(self) -> None:
+        """Something has arrived after the end."""
+        self._since = self._context.ticks
 
     def hand_over(self, successor: "Connection") -> None:
         """Leaves the transport to a connection that speaks another protocol on it."""
@@ -190,17 +202,29 @@ class Connection(asyncio.Protocol):
     def sweep(self, ticks: int) -> None:
         """Gives up what has waited for too long."""
         limits = self._context.limits
-        unsent = self._transport.get_write_buffer_size()
-        if unsent != self._unsent:
-            self._unsent = unsent
+        if self._wait != CLOSE and not self._transport.get_write_buffer_size():
+            self._taken = None
+            if ticks - self._since > limits[self._wait]:
+                self._expire()
+            return
+        taken, left = delivery(self._transport)
+        if taken != self._taken:
+            self._taken = taken
             self._progress = ticks
-        elif unsent:
+        if left:
             if ticks - self._progress > limits[WRITE]:
                 self._context.note(self.peer.name, "does not read its response")
                 self.close()
-        elif ticks - self._since > limits[self._wait]:
+        elif (
+            ticks - max(self._since, self._progress) > limits[CLOSE]
+            or ticks - max(self._ended, self._progress) > MAX_LINGER
+        ):
             self._expire()
 
     def _expire(self) -> None:
         """The time limit of what it waits for has passed."""
-        self._transport.abort()
+        if self._transport.is_closing():
+            self._transport.abort()
+        else:
+            self._wait_for(CLOSE)
+            self._transport.close()

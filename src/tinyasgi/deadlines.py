@@ -6,11 +6,13 @@ from typing import Final
 from .config import Config
 
 __all__ = ["APP", "BODY", "CLOSE", "CLOSING", "FAREWELL", "FIRST", "FRAME", "HEAD", "LINGER"]
-__all__ += ["NEXT", "PONG", "WRITE", "limits"]
+__all__ += ["MAX_LINGER", "NEXT", "PONG", "WRITE", "limits"]
 
-#: Seconds in which a peer that may still be sending can read the last response, before unread
-#: data would reset the connection (RFC 9112 §9.6).
+#: Seconds from the last byte that went either way until a connection closes whose peer may still
+#: be sending: an earlier close would reset it (RFC 9112 §9.6).
 LINGER = 2
+#: Seconds in which the peer may go on sending after it has taken the last byte.
+MAX_LINGER = 30
 
 # Plain numbers, they index the time limits.
 FIRST: Final = 0  # the first byte of the first request

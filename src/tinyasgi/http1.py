@@ -104,7 +104,9 @@ class HTTP1Connection(Connection):
         """Data while no head is expected."""
         if self._decoder is not None:
             self._read_body(data)
-        elif self._wait != CLOSE:
+        elif self._wait == CLOSE:
+            self._drop()
+        else:
             self._unread += data
             self._pause_reading()
 

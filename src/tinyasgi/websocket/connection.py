@@ -59,6 +59,8 @@ class WebSocketConnection(Connection):
             self._wait = FRAME
             self._since = self._context.ticks
         elif self._wait == CLOSE:
+            if self._exchange is None:
+                self._drop()
             return
         self.read(data)
 
