@@ -12,12 +12,13 @@ from http import HTTPStatus
 from typing import Any
 
 import pytest
-from helpers import GET, PATIENCE, Client, hello, in_loop, reply
+from helpers import GET, HANDSHAKE, PATIENCE, Client, elapse, hello, in_loop, reply, upload
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tinyasgi import Config, Server, rules
-from tinyasgi.access import default_line, formatter, without
+from tinyasgi import Config, Server, parsers, refusal, rules
+from tinyasgi.access import default_line, formatter, records, without
+from tinyasgi.cache import Cache
 from tinyasgi.exchange import COMPLETE, Exchange
 from tinyasgi.formats import JSONFormatter
 from tinyasgi.options import OptionError
@@ -478,3 +479,81 @@ async def test_status_of_a_response_that_was_not_sent() -> None:
         await connection.feed(GET)
         await connection.reset()
     assert lines == [202]
+
+
+# Requests that are refused.
+
+
+REFUSED_REQUESTS = [
+    (b"rubbish\r\n\r\n", '"rubbish" 400'),
+    (b'\x16\x03\x01"\\ TLS\r\n\r\n', r'"\x16\x03\x01\"\\ TLS" 400'),
+    (b"GET /no-host HTTP/1.1\r\n\r\n", '"GET /no-host HTTP/1.1" 400'),
+    (b"GET / HTTP/1.1\r\nHo st: a\r\n\r\n", '"GET / HTTP/1.1" 400'),
+    (b"DELETE /a HTTP/9.9\r\n\r\n", '"DELETE /a HTTP/9.9" 505'),
+    (b"HEAD /" + b"x" * 900, '"HEAD /' + "x" * 194 + '" 414'),
+    (GET[:-2] + b"X: " + b"x" * 900 + b"\r\n\r\n", '"GET / HTTP/1.1" 431'),
+    (GET[:-2] + b"X: 1\r\n" * 9 + b"\r\n", '"GET / HTTP/1.1" 431'),
+    (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n", '"POST / HTTP/1.1" 413'),
+    (GET[:-2] + b"Expect: 7\r\n\r\n", '"GET / HTTP/1.1" 417'),
+    (HANDSHAKE.replace(b"13", b"12"), '"GET / HTTP/1.1" 426'),
+]
+
+
+@pytest.mark.parametrize(("request_", "expected"), REFUSED_REQUESTS)
+def test_refused_request(request_: bytes, expected: str, lines: Any) -> None:
+    limits = {"limit_head_size": 800, "limit_head_fields": 8, "limit_body_size": 10}
+    with serve(hello, **limits) as server, Client(server) as client:
+        client.send(request_)
+        answer = client.rest()
+        peer = "{}:{}".format(*client.sock.getsockname())
+    size = len(answer.partition(b"\r\n\r\n")[2])
+    assert lines() == [f"{peer} {expected} {size} B 0.0 ms"]
+
+
+@in_loop
+async def test_head_that_does_not_arrive(lines: Any) -> None:
+    async with connect(hello, timeout_head=1) as connection:
+        connection.context.access = records(connection.context.config)
+        await connection.feed(b"GET /slow HTTP/1.1\r\nHost: he")
+        await elapse(connection, 3)
+    (line,) = lines()
+    assert '"GET /slow HTTP/1.1" 408 ' in line
+    assert "aborted" not in line
+
+
+@in_loop
+async def test_refused_request_has_the_client_and_the_fields_that_are_known() -> None:
+    """Not the client of the request before it on the same connection of a proxy."""
+    config = Config(access_log_format="json")
+    found = []
+    head = b"X-Forwarded-For: 203.0.113.%d\r\nUser-Agent: curl\r\n\r\n"
+    async with connect(hello, limit_body_size=10) as connection:
+        connection.context.access = lambda each: found.append(json.loads(formatter(config)(each)))
+        await connection.feed(GET[:-2] + head % 8)
+        await connection.feed(upload(11)[:-2] + head % 9)
+    async with connect(hello) as connection:
+        connection.context.access = lambda each: found.append(json.loads(formatter(config)(each)))
+        await connection.feed(GET[:-2] + head % 8 + b"bad\r\n\r\n")
+    keys = ("client", "method", "path", "version", "status", "user_agent", "aborted")
+    assert [tuple(each[key] for key in keys) for each in found] == [
+        ("203.0.113.8", "GET", "/", "1.1", 200, "curl", False),
+        ("203.0.113.9", "POST", "/", "1.1", 413, "curl", False),
+        ("203.0.113.8", "GET", "/", "1.1", 200, "curl", False),
+        ("127.0.0.1", "bad", None, None, 400, None, False),
+    ]
+
+
+@settings(max_examples=300, deadline=None)
+@given(head=TEXT)
+@example(head=b'"\x1b[2J" 200\n" 200 5 B')
+def test_no_refused_request_forges_a_line(head: bytes) -> None:
+    parser = parsers.choose("h11")
+    lines = Cache(lambda line: rules.request_line(line, ""), 8, longest=64)
+    line, fields = refusal.read(head + b"\r\n\r\n", lines, parser)
+    exchange = refusal.Refusal(Carrier.origin, line, fields, 400, b"\r\n\r\nwrong")
+    quoted = r'"((?:[^"\\]|\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|["\\]))*)"'
+    assert re.fullmatch(rf"local {quoted} 400 5 B [\d.]+ ms", default_line(exchange))
+    combined = formatter(Config(access_log_format="combined"))(exchange)
+    assert combined.isascii()
+    assert combined.isprintable()
+    assert json.loads(formatter(Config(access_log_format="json"))(exchange))["status"] == 400

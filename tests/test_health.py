@@ -195,4 +195,4 @@ async def test_websocket_on_the_path_is_one_of_the_app() -> None:
 
         await asyncio.gather(asyncio.to_thread(talk), server.stopped())
         await until(lambda: not server._context.running)
-    assert lines == [("/healthz", 101)]
+    assert lines == [("/healthz", 503), ("/healthz", 101)]

@@ -615,4 +615,5 @@ def test_the_log(caplog: pytest.LogCaptureFixture) -> None:
     assert sum(line.startswith('203.0.113.9 "GET / HTTP/1.1" 200') for line in lines) == 3
     ignored = f"{peer}: a malformed X-Forwarded-Proto is ignored: 'gopher'"
     assert [line for line in lines if line.startswith(peer)][:1] == [ignored]
-    assert len([line for line in lines if line.startswith(peer)]) == 2
+    assert len([line for line in lines if line.startswith(f"{peer}:")]) == 2
+    assert lines[-1] == f'{peer} "rubbish" 400 54 B 0.0 ms'

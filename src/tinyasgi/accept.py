@@ -15,7 +15,7 @@ from .context import Context
 from .deadlines import LINGER
 from .encoder import encode_refusal
 from .http1 import HTTP1Connection
-from .origin import peer_address, peer_name
+from .origin import Origin, peer_address, peer_name
 from .server_log import logger
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Acceptor:
         try:
             if not self._context.config.proxy_protocol:
                 await self._shake_hands(accepted, name, partial(self.connect, unix))
-            elif header := await self._read_header(accepted, name, peer_address(peer, unix)):
+            elif header := await self._read_header(accepted, _proxy(peer, unix)):
                 if header.client is not None:
                     name = peer_name(header.client)
                 await self._shake_hands(accepted, name, partial(self.connect, unix, header))
@@ -127,26 +127,24 @@ class Acceptor:
         except (OSError, asyncio.CancelledError):
             accepted.close()
 
-    async def _read_header(
-        self, accepted: socket.socket, name: str, address: str | None
-    ) -> "Header | None":
+    async def _read_header(self, accepted: socket.socket, proxy: Origin) -> "Header | None":
         """What a proxy says of its client; None for who is not let in, or has left."""
         from . import proxy_protocol  # not before it is needed
 
         context = self._context
         try:
             async with asyncio.timeout(context.config.timeout_head or None):
-                if context.trust.of(address):
+                if context.trust.of(proxy.address):
                     return await proxy_protocol.read(accepted)
             fault = "PROXY headers are not taken from this address"
         except proxy_protocol.HeaderError as error:
             fault = str(error)
         except TimeoutError:
             fault = "no PROXY header in time"
-        context.note(name, fault)
+        context.note(proxy.name, fault)
         if self._tls is None:
-            context.on_refuse("", 400)
             answer = encode_refusal(400, fault, context.defaults, "GET")
+            context.refused(proxy, False, b"", 400, answer)
             async with asyncio.timeout(LINGER):
                 await proxy_protocol.refuse(accepted, answer)
         return None
@@ -197,6 +195,12 @@ class Acceptor:
             self._pause(sock)
             sock.close()
         self._readers.clear()
+
+
+def _proxy(peer: Any, unix: bool) -> Origin:
+    """A peer that is to send a PROXY header."""
+    client = tuple(peer[:2]) if isinstance(peer, tuple) else None
+    return Origin({"client": client}, peer_name(peer, unix), peer_address(peer, unix))
 
 
 async def let_loop_read() -> None:

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any, Final, TypeAlias
 
 from .config import Config
-from .exchange import COMPLETE, Exchange
+from .exchange import COMPLETE, LOST, REFUSED, Exchange
 from .formats import iso_time
 
 __all__ = ["Line", "default_line", "formatter", "records", "without"]
@@ -31,8 +31,11 @@ Getter: TypeAlias = Callable[[Exchange], str | int | float | None]
 def default_line(exchange: Exchange) -> str:
     """Client, request line, status, bytes of body, milliseconds, and whether it was cut off."""
     taken = (perf_counter() - exchange.started) * 1000
-    client, text = exchange.origin.name, exchange.line.text
-    mark = "" if exchange.phase == COMPLETE else " aborted"
+    client, text, mark = exchange.origin.name, exchange.line.text, ""
+    if exchange.phase == LOST:
+        mark = " aborted"
+    elif exchange.phase == REFUSED:
+        text = _quoted(text)
     return f'{client} "{text}" {exchange.status or LEFT} {exchange.sent} B {taken:.1f} ms{mark}'
 
 
@@ -49,8 +52,8 @@ def _query(exchange: Exchange) -> str:
     return exchange.line.scope["query_string"].decode("ascii")  # type: ignore[no-any-return]
 
 
-def _path(exchange: Exchange) -> str:
-    return exchange.line.scope["raw_path"].decode("ascii")  # type: ignore[no-any-return]
+def _path(exchange: Exchange) -> str | None:
+    return exchange.line.scope["raw_path"].decode("ascii") or None
 
 
 def _user(exchange: Exchange) -> str | None:
@@ -74,7 +77,7 @@ def _request_id(exchange: Exchange) -> str | None:
 
 
 def _standing(exchange: Exchange) -> str:
-    if exchange.phase != COMPLETE:
+    if exchange.phase == LOST:
         return "X"
     return "+" if exchange.persistent else "-"
 
@@ -113,10 +116,10 @@ ATOMS: dict[str, Getter] = {
     "u": _user,
     "t": lambda _: time.strftime("[%d/%b/%Y:%H:%M:%S %z]"),
     "r": lambda exchange: exchange.line.text,
-    "m": lambda exchange: exchange.line.method,
+    "m": lambda exchange: exchange.line.method or None,
     "U": _path,
     "q": _query,
-    "H": lambda exchange: f"HTTP/{exchange.line.version}",
+    "H": lambda exchange: f"HTTP/{exchange.line.version}" if exchange.line.version else None,
     "s": lambda exchange: exchange.status or LEFT,
     "b": lambda exchange: exchange.sent or None,
     "B": lambda exchange: exchange.sent,
@@ -136,14 +139,14 @@ KEYS: dict[str, Getter] = {
     "method": ATOMS["m"],
     "path": _path,
     "query": _query,
-    "version": lambda exchange: exchange.line.version,
+    "version": lambda exchange: exchange.line.version or None,
     "status": ATOMS["s"],
     "bytes": ATOMS["B"],
     "duration_ms": lambda exchange: int(_seconds(exchange) * 1e6) / 1e3,
     "referer": ATOMS["f"],
     "user_agent": ATOMS["a"],
     "request_id": _request_id,
-    "aborted": lambda exchange: exchange.phase != COMPLETE,
+    "aborted": lambda exchange: exchange.phase == LOST,
 }
 
 _COMMON = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s'

@@ -10,18 +10,19 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from . import __version__, deadlines, parsers, rules
+from . import __version__, deadlines, parsers, refusal, rules
 from .cache import Cache
 from .config import Config
 from .encoder import Defaults
 from .exchange import COMPLETE, Exchange
+from .origin import Origin
 from .rules import RequestLine
+from .server_log import logger
 from .trust import Trust
-from .typing import App
+from .typing import App, Fields
 
 if TYPE_CHECKING:
     from .proxy import Forwarded
-from .server_log import logger
 
 __all__ = ["Context", "Swept"]
 
@@ -103,7 +104,7 @@ class Context:
         if config.limit_max_requests:
             jitter = random.randint(0, config.limit_max_requests_jitter)
             self._left = config.limit_max_requests + jitter
-        #: Writes the access line of an exchange that is over; None when nobody reads it.
+        #: Writes the access line of an exchange that is over or refused; None if nobody reads it.
         self.access: Callable[[Exchange], None] | None = None
         #: Called when the server is to stop.
         self.on_stop: Callable[[], None] = lambda: None
@@ -113,8 +114,6 @@ class Context:
         self._failed: set[int] = set()
         #: The time for a stop is over: what still runs is being cancelled.
         self.overdue = False
-        #: Called with method and status when something was answered that is no exchange.
-        self.on_refuse: Callable[[str, int], None] = lambda method, status: None
         #: Called at each tick, with the seconds that it comes late.
         self.on_tick: Callable[[float], None] = lambda late: None
         #: Called when a connection or an exchange is gone.
@@ -184,6 +183,16 @@ class Context:
         if self.access is not None:
             self.observe(self.access, exchange)
 
+    def refused(self, peer: Origin, trusted: bool, head: bytes, status: int, answer: bytes) -> None:
+        """Write the access line of a request that did not become an exchange.
+
+        trusted: the fields of proxies name the client. head: as much as has arrived.
+        """
+        if self.access is not None:
+            line, fields = refusal.read(head, self.request_lines, self.parser)
+            origin = self.origin(fields, peer) if trusted else peer
+            self.observe(self.access, refusal.Refusal(origin, line, fields, status, answer))
+
     def observe(self, observer: Callable[..., None], *args: object) -> None:
         """Call an observer, which must not affect what it observes.
 
@@ -206,6 +215,12 @@ class Context:
         from .proxy import Forwarded  # not before it is needed: 2 ms at start
 
         return Forwarded(self.trust, self.note)
+
+    def origin(self, fields: Fields, peer: Origin) -> Origin:
+        """The client of a trusted peer, or the peer itself, if the fields do not name one."""
+        if self.trust.names.isdisjoint(dict(fields)):
+            return peer
+        return self.forwarded(peer, fields)
 
     def note(self, peer: str, fault: object) -> None:
         """Logs a peer's fault; a flood of them gives no more than NOTES lines a second."""

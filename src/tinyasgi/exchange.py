@@ -7,7 +7,7 @@ from .origin import Origin
 from .rules import RequestLine
 from .typing import Message, Pairs, Scope
 
-__all__ = ["COMPLETE", "LOST", "STARTED", "STREAMING", "WAITING", "ClientDisconnected"]
+__all__ = ["COMPLETE", "LOST", "REFUSED", "STARTED", "STREAMING", "WAITING", "ClientDisconnected"]
 __all__ += ["Carrier", "Exchange"]
 
 # Where an exchange stands: plain numbers, for they are compared at every message.
@@ -16,6 +16,7 @@ STARTED: Final = 1  # http.response.start is kept until the first body comes
 STREAMING: Final = 2  # the head has been written, more body is to come
 COMPLETE: Final = 3  # the response has been written to its end
 LOST: Final = 4  # the response can't be written any more
+REFUSED: Final = 5  # the server has answered, and never called the app
 
 # An app may send so many bytes without a wait before others get their turn, and a message alone
 # counts for some.

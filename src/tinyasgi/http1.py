@@ -142,11 +142,9 @@ class HTTP1Connection(Connection):
             if len(fields) > config.limit_head_fields:
                 raise BadRequest(431, f"more than {config.limit_head_fields} fields")
             judged = rules.judge(line.version, fields)
-            self.origin = self.peer
-            if self.trusted and not context.trust.names.isdisjoint(dict(fields)):
-                self.origin = context.forwarded(self.peer, fields)
-                if self.origin.host is not None:
-                    fields = rules.with_host(fields, self.origin.host)
+            self.origin = context.origin(fields, self.peer) if self.trusted else self.peer
+            if self.origin.host is not None:
+                fields = rules.with_host(fields, self.origin.host)
             root = self.origin.root_path
             lines = context.request_lines if root is None else context.lines_below[root]
             if lines is not self._lines:
@@ -356,11 +354,12 @@ class HTTP1Connection(Connection):
         else:
             head = head if self._head is None else bytes(self._head.data)
             method = head.partition(b" ")[0].decode("latin-1")
-            self._context.on_refuse(method, refused.status)
-        defaults = self._context.defaults
-        refusal = encoder.encode_refusal(refused.status, refused.reason, defaults, method)
-        self._write(refusal, False)
+        context = self._context
+        answer = encoder.encode_refusal(refused.status, refused.reason, context.defaults, method)
+        self._write(answer, False)
         self._end(linger=True)
+        if exchange is None:
+            context.refused(self.peer, self.trusted, head, refused.status, answer)
 
     def _end(self, linger: bool = False) -> None:
         """No further exchange."""

@@ -15,7 +15,7 @@ from . import __version__
 from .accept import Acceptor
 from .context import Context
 from .encoder import PLAIN_TEXT
-from .exchange import COMPLETE, Exchange
+from .exchange import LOST, REFUSED, Exchange
 from .tally import (
     ABORTED,
     ACCEPTED,
@@ -60,7 +60,6 @@ class Metrics:
         self._timer: asyncio.TimerHandle | None = None
         context.access = self._counting(context.access)
         context.app = self._watching(context.app)
-        context.on_refuse = self._on_refuse
         context.on_tick = self._on_tick
         acceptor.connect = self._accepting(acceptor.connect)
 
@@ -77,13 +76,13 @@ class Metrics:
         def count(exchange: Exchange) -> None:
             taken = clock() - exchange.started
             status = exchange.status
-            if exchange.phase != COMPLETE:
+            if exchange.phase == LOST:
                 cells[ABORTED] += 1.0
                 if not 0 <= status < STATUSES:
                     status = 0  # it was never sent
             cells[_FIRST.get(exchange.line.method, _FIRST_OF_OTHERS) + status] += 1.0
             cells[SENT] += exchange.sent
-            if status != SWITCHING:
+            if status != SWITCHING and exchange.phase != REFUSED:
                 cells[DURATION + bisect_left(DURATIONS, taken)] += 1.0
                 cells[DURATION + len(DURATIONS) + 1] += taken
 
@@ -95,10 +94,6 @@ class Metrics:
             access(exchange)
 
         return count_and_log
-
-    def _on_refuse(self, method: str, status: int) -> None:
-        """Something was answered before it became an exchange."""
-        self._cells[_FIRST.get(method, _FIRST_OF_OTHERS) + status] += 1.0
 
     def _watching(self, app: App) -> App:
         """An app around the app."""
