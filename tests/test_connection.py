@@ -429,8 +429,18 @@ async def test_who_does_not_see_the_end_is_given_up() -> None:
 
 
 @in_loop
+async def test_zero_switches_keep_alive_off() -> None:
+    async with connect(hello, timeout_keep_alive=0) as connection:
+        sent = await connection.feed(GET + GET)
+        assert sent.count(b"HTTP/1.1 200 ") == 1
+        assert b"\r\nconnection: close\r\n" in sent
+        await elapse(connection, 10)
+        assert connection.closed
+
+
+@in_loop
 async def test_zero_switches_deadlines_off() -> None:
-    async with connect(read_it_all, **options(head=0, keep_alive=0, body=0)) as connection:
+    async with connect(read_it_all, **options(head=0, keep_alive=20000, body=0)) as connection:
         await elapse(connection, 5000)
         await connection.feed(GET[:5])
         await elapse(connection, 5000)

@@ -67,8 +67,9 @@ class Config:
     """All options of a server; `docs/options.md` lists them.
 
     Times are in seconds, and sizes in bytes unless the help says otherwise. 0 switches a limit
-    off, but for the graceful shutdown it means at once; None is "not given". Raises OptionError
-    for a value that is not allowed. names: what messages call the options, if not as here.
+    off, but as `timeout_keep_alive` it switches keep-alive off, and as `timeout_graceful_shutdown`
+    it cancels requests at once; None is "not given". Raises OptionError for a value that is not
+    allowed. names: what messages call the options, if not as here.
     """
 
     factory: bool = option(
@@ -213,7 +214,7 @@ class Config:
     )
     timeout_body: float = option(30.0, SECONDS, "seconds without a byte of an awaited body; 0: any")
     timeout_keep_alive: float = option(
-        75.0, SECONDS, "seconds that a connection may be idle between requests; 0: any"
+        75.0, SECONDS, "seconds that a connection may be idle between requests; 0: no keep-alive"
     )
     timeout_write: float = option(
         30.0, SECONDS, "seconds in which a peer reads nothing of a response; 0: any"
@@ -222,7 +223,9 @@ class Config:
         0.0, SECONDS, "seconds in which a server that is told to stop still accepts connections"
     )
     timeout_graceful_shutdown: float = option(
-        25.0, SECONDS, "seconds for running requests to end when the server stops"
+        25.0,
+        SECONDS,
+        "seconds for running requests to end when the server stops; 0: cancel them at once",
     )
 
     proxy_headers: bool = option(

@@ -90,7 +90,7 @@ class Context:
         #: How many of them have no complete response yet: this is what `limit_concurrency` limits.
         self.unanswered = 0
         #: No connection persists any more; those that are there get their next response.
-        self.leaving = False
+        self.leaving = config.timeout_keep_alive == 0
         #: And whoever streams is told to end.
         self.stopping = False
         #: Which peers are believed what they say of their own clients.
