@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from helpers import GET, LOOPS, Client, in_loop, reply, upload
+from helpers import GET, LOOPS, Client, in_loop, reply, until, upload
 
 from tinyasgi import Server
 from tinyasgi.exchange import ClientDisconnected
@@ -333,6 +333,63 @@ async def test_send_after_the_client_left(fail: Any, caplog: pytest.LogCaptureFi
         await connection.reset()
     assert [type(error) for error in raised] == [ClientDisconnected]
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("piece", [b"", b"x", bytes(100_000)])
+@in_loop
+async def test_send_after_another_task_was_told(piece: bytes) -> None:
+    """It raises, but not before that task can have cancelled it."""
+    sent = []
+
+    async def app(scope, receive, send):
+        async def stream():
+            await send(START)
+            while True:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                sent.append(told.is_set())
+                if len(sent) == 1:
+                    await left.wait()
+
+        told, streaming = asyncio.Event(), asyncio.create_task(stream())
+        await receive()
+        assert (await receive())["type"] == "http.disconnect"
+        told.set()
+        with pytest.raises(ClientDisconnected):
+            await streaming
+        with pytest.raises(ClientDisconnected):
+            await send(MORE)
+
+    left = asyncio.Event()
+    async with connect(app) as connection:
+        await connection.feed(GET)
+        await connection.reset()
+        left.set()
+        await until(lambda: not connection.context.running)
+    assert 5 < sent.count(True) < 5000
+
+
+@in_loop
+async def test_send_after_a_task_has_ceased_to_listen() -> None:
+    """As with `request.is_disconnected()`, which looks and waits for nothing."""
+
+    async def app(scope, receive, send):
+        async def stream():
+            await left.wait()
+            await send(START)
+
+        await receive()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await receive()
+        with pytest.raises(ClientDisconnected):
+            await asyncio.create_task(stream())
+
+    left = asyncio.Event()
+    async with connect(app) as connection:
+        await connection.feed(GET)
+        await connection.reset()
+        left.set()
+        await until(lambda: not connection.context.running)
 
 
 @in_loop

@@ -118,9 +118,11 @@ def test_starlette_sees_clients_leave() -> None:
         async def ticks():
             yield "tick"
             polled.set()
-            while not await request.is_disconnected():
-                await asyncio.sleep(0.001)
-            stopped.set()
+            try:
+                while not await request.is_disconnected():
+                    await asyncio.sleep(0.001)
+            finally:  # Starlette looks, too, and may be the first to see it
+                stopped.set()
 
         return StreamingResponse(ticks())
 

@@ -1,7 +1,7 @@
-"""One request and its response, as the app sees them (ASGI HTTP specification 2.5)."""
+"""One request and its response, as the app sees them (ASGI HTTP specification)."""
 
 import asyncio
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from .origin import Origin
 from .rules import RequestLine
@@ -22,6 +22,8 @@ REFUSED: Final = 5  # the server has answered, and never called the app
 # counts for some.
 TURN: Final = 1 << 20
 MESSAGE: Final = 256
+# Turns of the event loop in which a listener can cancel a task that sends without a wait.
+TURNS: Final = 10
 
 #: Bytes of request body that may wait for the app before reading pauses.
 HIGH_WATER: Final = 64 * 1024
@@ -77,8 +79,8 @@ class Exchange:
 
     # fmt: off
     __slots__ = (
-        "_body", "_credit", "_input", "_waiters", "connection", "fields", "framing", "line",
-        "origin", "persistent", "phase", "scope", "sent", "started", "status", "task",
+        "_body", "_credit", "_input", "_listeners", "_waiters", "connection", "fields", "framing",
+        "line", "origin", "persistent", "phase", "scope", "sent", "started", "status", "task",
     )
     # fmt: on
 
@@ -107,6 +109,8 @@ class Exchange:
         self._body: bytes | bytearray = b""
         self._input: int = ARRIVED
         self._waiters: tuple[asyncio.Future[None], ...] = ()
+        #: Tasks that wait in `receive`, or that it has given `http.disconnect`.
+        self._listeners: tuple[asyncio.Task[Any] | None, ...] = ()
 
     async def receive(self) -> Message:
         """ASGI's `receive`: any number of tasks may call it, at any time."""
@@ -123,14 +127,25 @@ class Exchange:
                 self.connection.want_body(self)
             elif self.connection.eof:
                 break
-            await self._wait()
+            await self._listen()
+        self._listeners = (*self._listeners, asyncio.current_task())
         return {"type": "http.disconnect"}
+
+    async def _listen(self) -> None:
+        """Wait until `wake`; a task that is cancelled here does not listen any more."""
+        task = asyncio.current_task()
+        self._listeners = (*self._listeners, task)
+        try:
+            await self._wait()
+        finally:
+            self._listeners = tuple(each for each in self._listeners if each is not task)
 
     async def send(self, message: Message) -> None:
         """ASGI's `send`. It waits while the client reads more slowly than the app writes.
 
-        Raises ClientDisconnected; RuntimeError for a message out of order; TypeError, ValueError
-        or KeyError for one with a wrong value.
+        Raises ClientDisconnected once the client has left, unless another task listens for that
+        (`_drop`); RuntimeError for a message out of order; TypeError, ValueError or KeyError for
+        one with a wrong value.
         """
         kind = message["type"]
         phase = self.phase
@@ -149,11 +164,13 @@ class Exchange:
             else:
                 self.connection.write_body(self, body, more_body)
             if self.phase == LOST:
-                raise ClientDisconnected("the client has left")
-            if more_body:
+                await self._drop(body)
+            elif more_body:
                 self._credit -= len(body) + MESSAGE
                 if self._credit < 0 or self.connection.paused:
                     await self._take_turns()
+        elif phase == LOST and kind == "http.response.body":
+            await self._drop(message.get("body", b""))
         elif phase == LOST:
             raise ClientDisconnected("the client has left")
         else:
@@ -167,7 +184,24 @@ class Exchange:
             self._credit = TURN
             await asyncio.sleep(0)
         if self.phase == LOST:
-            raise ClientDisconnected("the client has left")
+            await self._drop(b"")
+
+    async def _drop(self, body: bytes) -> None:
+        """Drop a piece of a body whose client has left. Raises ClientDisconnected.
+
+        If another task listens for `http.disconnect`, that one decides how the response ends. It
+        cancels the sender, which expects that where it waits for more to send, not in `send`. So
+        the sender goes on, as with servers whose `send` never raises, for as much as it may send
+        without a wait.
+        """
+        listeners = self._listeners
+        if listeners and asyncio.current_task() not in listeners:
+            self._credit -= len(body) + MESSAGE
+            if self._credit >= 0:
+                return
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+        raise ClientDisconnected("the client has left")
 
     def _wait(self) -> asyncio.Future[None]:
         """What to await until `wake`; a future exists only while a task waits."""
@@ -218,6 +252,7 @@ class Exchange:
     def leave(self, phase: int) -> None:
         """COMPLETE or LOST: from here on the exchange does without its connection."""
         self.phase = phase
+        self._credit = TURN
         del self.connection
         if self._waiters:
             self.wake()

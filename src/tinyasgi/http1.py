@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTP1Connection"]
 
-ASGI = {"version": "3.0", "spec_version": "2.5"}
+#: From 2.4 on Starlette does not listen for `http.disconnect` while it streams: a stream that waits
+#: for its next event would outlive its client. `send` raises as 2.4 has it, all the same.
+ASGI = {"version": "3.0", "spec_version": "2.3"}
 #: Most bytes of a request body that are read and dropped so that the connection persists.
 MAX_DROPPED = 256 * 1024
 #: Most bytes of a head that a connection keeps, to know them again; and how it knows none.

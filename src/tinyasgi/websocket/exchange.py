@@ -47,6 +47,7 @@ class WebSocketExchange(Exchange):
         self._handshake = judge(scope["headers"], config.ws_per_message_deflate)
         del scope["method"]
         scope["type"] = "websocket"
+        scope["asgi"]["spec_version"] = "2.5"
         scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
         scope["subprotocols"] = self._handshake.subprotocols.copy()
         scope["extensions"] = {**scope.get("extensions", {}), "websocket.http.response": {}}
