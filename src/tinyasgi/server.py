@@ -27,9 +27,10 @@ __all__ = ["Server", "serve"]
 
 #: Seconds for what is cut short to come to its end.
 LAST = 1.0
-#: Seconds without a change after which a stop waits no longer for peers to read or to close. It
-#: takes up to twice as long until that is seen.
-SETTLE = 0.15
+#: Seconds in which peers may close when all is done, and in which they may stop reading.
+SETTLE, STALL = 0.15, 0.3
+#: Seconds between two looks at that.
+LOOK = 0.05
 #: Seconds in which idle clients of a server that is replaced may send one more request.
 LEAVE = 5.0
 
@@ -292,13 +293,16 @@ class Server:
 
         Such a peer has sent half a head, does not answer a Close frame, or goes on sending.
         """
-        context, left = self._context, self._left()
+        context, loop = self._context, asyncio.get_running_loop()
+        since, left = loop.time(), self._left()
         while context.connections or context.running:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SETTLE):
+                async with asyncio.timeout(LOOK):
                     await self._until_gone()
             before, left = left, self._left()
-            if left is not None and left == before:
+            if left is None or left != before:
+                since = loop.time()
+            elif loop.time() - since > (STALL if left else SETTLE):
                 break
 
     def _left(self) -> int | None:
