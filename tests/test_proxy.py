@@ -446,6 +446,8 @@ def test_what_proxies_say_is_read_whatever_stands_before(
         ({}, "/q?", "/x", ("/x", "")),
         ({}, "http://a/", "/x", ("/x", "")),
         ({}, "/\xe4", "/x", ("/x", "")),
+        ({}, "/" + "p" * 255, "/x", ("/" + "p" * 255 + "/x", "/" + "p" * 255)),
+        ({}, "/" + "p" * 256, "/x", ("/x", "")),
     ],
 )
 def test_root_path(options: Any, prefix: str, path: str, seen: tuple[str, str]) -> None:
@@ -617,3 +619,14 @@ def test_the_log(caplog: pytest.LogCaptureFixture) -> None:
     assert [line for line in lines if line.startswith(peer)][:1] == [ignored]
     assert len([line for line in lines if line.startswith(f"{peer}:")]) == 2
     assert lines[-1] == f'{peer} "rubbish" 400 54 B 0.0 ms'
+
+
+def test_reported_faults_are_forgotten() -> None:
+    """Each peer's first fault is logged, and the set of those peers is bounded."""
+    told: list[str] = []
+    forwarded = Forwarded(Trust(Config()), lambda name, fault: told.append(name))
+    for number in range(10_000):
+        peer = Origin({"client": (f"10.0.{number >> 8}.{number & 255}", 1)}, f"peer {number}")
+        forwarded(peer, [(b"x-forwarded-proto", b"gopher")])
+    assert len(told) == 10_000
+    assert len(forwarded._noted) <= 256

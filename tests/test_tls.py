@@ -188,6 +188,13 @@ def test_tls_handshake_does_not_hold_up_others(tls: Certificates) -> None:
         assert client.response(GET).status == 200
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "auto"])
+def test_handshakes_have_a_time_limit(loop: str, tls: Certificates) -> None:
+    options: dict[str, Any] = {"ssl_certfile": tls.certfile, "timeout_head": 0.1, "loop": loop}
+    with serve(hello, lifespan="off", **options) as server, Client(server) as client:
+        assert client.rest() == b""
+
+
 @pytest.mark.parametrize("base", LOOPS)
 def test_no_time_limit_for_heads_is_none_for_handshakes(base: Any, tls: Certificates) -> None:
     """The default of the event loops, 60 seconds, does not apply either."""

@@ -1,0 +1,34 @@
+"""docs/security.md names tests, conformance cases and options that exist."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+from conformance.table import ROWS
+
+from tinyasgi import Config
+from tinyasgi.settings import option_name
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+
+
+def test_tests() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    tests = set(re.findall(r"def (test_\w+)\(", "\n".join(sources)))
+    named = set(re.findall(r"`(test_\w+)`", PAGE))
+    assert named
+    assert named <= tests
+
+
+def test_cases() -> None:
+    cells = re.findall(r"`table\.py`: ([^|]*)", PAGE)
+    named = {name.strip(" `") for cell in cells for name in cell.split(",")}
+    assert named
+    assert named <= {row.name for row in ROWS}
+
+
+def test_options() -> None:
+    options = {option_name(field.name) for field in dataclasses.fields(Config)}
+    options |= {name.replace("--", "--no-", 1) for name in options}
+    assert set(re.findall(r"`(--[a-z-]+)", PAGE)) <= options
