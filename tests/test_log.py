@@ -406,6 +406,28 @@ def test_level_of_the_app_stays() -> None:
     assert logger.level == logging.ERROR
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no FIFOs")
+@pytest.mark.parametrize("option", ["access_log_file", "error_log_file"])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_fifo(option: str, workers: str, tmp_path: Path) -> None:
+    """Without a reader it is an error, and not waited for."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "app.py").write_text("async def app(scope, receive, send): ...")
+    name = f"--{option.replace('_', '-')}"
+    words = ["--port=0", "--workers", workers, f"{name}=fifo", "app:app"]
+    with Command(*words, cwd=tmp_path) as command:
+        assert command.wait() == 2
+    assert f"{name}: '{tmp_path}/fifo' is not a file to append to: no process reads" in command.log
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    with Command(*words, cwd=tmp_path) as command, os.fdopen(reader, "rb") as file:
+        found = b""
+        while option == "error_log_file" and b"Ctrl-C" not in found:
+            found += file.read() or b""
+        if option == "access_log_file":
+            assert command.port
+        assert command.stop() == 0
+
+
 @fresh()
 def test_error_log_file_is_obeyed(tmp_path: Path) -> None:
     ours, theirs = logging.getLogger("tinyasgi.server"), io.StringIO()

@@ -133,6 +133,24 @@ def test_object_in_the_place_of_stdout(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out == "line\n"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no FIFOs")
+def test_fifo(tmp_path: Path) -> None:
+    """One that no process reads is an error; to wait for a reader would look like a hang."""
+    path = str(tmp_path / "fifo")
+    os.mkfifo(path)
+    with pytest.raises(OptionError, match=r"access_log_file: .* no process reads it"):
+        Output(Config(access_log_file=path))
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    output = Output(Config(access_log_file=path))
+    output.write(bytearray(b"line\n"))
+    assert os.read(reader, 100) == b"line\n"
+    output.reopen()
+    os.close(reader)
+    with pytest.raises(OptionError):
+        output.reopen()
+    output.close()
+
+
 def test_file_that_can_not_be_opened(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"access_log_file: .* is not a file to append to: Is a"):
         Output(Config(access_log_file=str(tmp_path)))

@@ -4,8 +4,10 @@
 for each response that has ended (`access`). The root logger is never touched.
 """
 
+import errno
 import logging
 import os
+import stat
 import sys
 import threading
 import warnings
@@ -17,7 +19,7 @@ from .config import Config
 from .formats import JSONFormatter, TextFormatter
 from .server_log import logger
 
-__all__ = ["ERROR", "appending", "begin", "reopen", "set_up", "tell"]
+__all__ = ["ERROR", "appending", "begin", "opener", "reopen", "set_up", "tell"]
 
 _package_logger = logging.getLogger("tinyasgi")
 _server_logger = logging.getLogger("tinyasgi.server")
@@ -51,8 +53,9 @@ def begin(config: Config) -> None:
     if config.log_format == "json":
         _catch_all()
     with appending(config, "access_log_file") as path:
-        if path is not None:
-            open(path, "ab").close()  # workers will open it, each for itself
+        # Workers will open it, each for itself. The reader of a FIFO would see its end.
+        if path is not None and not stat.S_ISFIFO(_mode(path)):
+            open(path, "ab").close()
     set_up(config)
 
 
@@ -63,11 +66,10 @@ def set_up(config: Config) -> bool:
     `tinyasgi.access` has handlers of the user, who then is to get records. Raises OptionError.
     """
     global _handler, _level
-    if _handler is not None:
-        _server_logger.removeHandler(_handler)
+    before, _handler = _handler, None
+    if before is not None:
+        _server_logger.removeHandler(before)
         _server_logger.propagate = True
-        _handler.close()
-        _handler = None
     for each in (_package_logger, _server_logger, _access_logger):
         # An app's `dictConfig` disables by default what it does not name.
         each.disabled = False
@@ -84,6 +86,8 @@ def set_up(config: Config) -> bool:
             _handler.setFormatter(_formatter(config, colours=path is None))
             _server_logger.addHandler(_handler)
             _server_logger.propagate = False
+    if before is not None:  # not earlier: the reader of a FIFO would see its end
+        before.close()
     return bool(_access_logger.handlers or _package_logger.handlers)
 
 
@@ -94,6 +98,14 @@ def _formatter(config: Config, colours: bool) -> logging.Formatter:
         return TextFormatter(colours and config.use_colors)
     terminal = sys.stderr is not None and sys.stderr.isatty()
     return TextFormatter(colours and terminal and not os.environ.get("NO_COLOR"))
+
+
+def _mode(path: str) -> int:
+    """The type of a file; 0 if there is none yet."""
+    try:
+        return os.stat(path).st_mode
+    except OSError:
+        return 0
 
 
 @contextmanager
@@ -114,7 +126,22 @@ class _Stream(logging.StreamHandler[Any]):
 
 
 class _File(logging.FileHandler, _Stream):
-    pass
+    def _open(self) -> Any:
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=opener)
+
+
+def opener(path: str, flags: int) -> int:
+    """Open a file for `open`; a FIFO that no process reads raises OSError and is not waited for."""
+    if os.name != "posix":
+        return os.open(path, flags)
+    try:
+        number = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(error.errno, "no process reads it", path) from None
+        raise
+    os.set_blocking(number, True)
+    return number
 
 
 def _configure(config: Config, path: str) -> None:
@@ -160,7 +187,11 @@ def reopen() -> None:
         if isinstance(handler, logging.FileHandler) and handler.stream is not None:
             try:
                 file = open(  # noqa: SIM115  # the handler closes it
-                    handler.baseFilename, "a", encoding=handler.encoding, errors=handler.errors
+                    handler.baseFilename,
+                    "a",
+                    encoding=handler.encoding,
+                    errors=handler.errors,
+                    opener=opener,
                 )
             except OSError as error:
                 path, reason = handler.baseFilename, error.strerror

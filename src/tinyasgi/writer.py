@@ -12,7 +12,7 @@ from .access import Line, default_line
 from .config import Config
 from .exchange import Exchange
 from .formats import TIME_FORMAT
-from .log import appending
+from .log import appending, opener
 from .options import OptionError
 from .server_log import logger
 
@@ -118,7 +118,7 @@ class Output:
 
     def _open(self) -> None:
         with appending(self._config, "access_log_file") as path:
-            self._file: Any = sys.stdout if path is None else io.FileIO(path, "a")
+            self._file: Any = sys.stdout if path is None else io.FileIO(path, "a", opener=opener)
         self._number = _number(self._file)
         self._room = None if self._number is None else _room(self._number)
 
