@@ -18,9 +18,10 @@ def test_defaults() -> None:
     config = Config()
     assert (config.host, config.port) == ("127.0.0.1", 8000)
     assert config.timeout_head == 10
-    assert config.timeout_body == 30
+    assert config.timeout_body == 60
     assert config.timeout_keep_alive >= 75
-    assert config.timeout_write == 30
+    assert config.timeout_write == 60
+    assert config.min_rate_body == config.min_rate_write == 240
     assert config.timeout_graceful_shutdown == 25
     assert config.limit_head_size == 64 * 1024
     assert config.limit_head_fields == 100

@@ -18,6 +18,7 @@ from helpers import (
     hello,
     in_loop,
     reply,
+    until,
     upload,
 )
 
@@ -247,7 +248,8 @@ class Crowded(MemoryConnection):
 
 def options(**given: float) -> dict[str, Any]:
     times = dict.fromkeys(("head", "keep_alive", "body", "write"), 1000.0)
-    return {f"timeout_{name}": value for name, value in {**times, **given}.items()}
+    limits = {f"timeout_{name}": value for name, value in {**times, **given}.items()}
+    return limits | {"min_rate_body": 0, "min_rate_write": 0}
 
 
 @in_loop
@@ -449,3 +451,136 @@ async def test_zero_switches_deadlines_off() -> None:
         await connection.feed(upload(1))
         await elapse(connection, 5000)
         assert (await connection.feed(b"x")).count(b"HTTP/1.1 200 ") == 2
+
+
+# Slow peers.
+
+
+@pytest.mark.parametrize("app", [read_it_all, hello], ids=["awaited", "dropped"])
+@in_loop
+async def test_body_that_trickles_is_cut_off(app: Any) -> None:
+    async with connect(app) as connection:
+        await connection.feed(upload(1000))
+        for _ in range(50):
+            await elapse(connection, 1)
+            await connection.feed(b"x")
+        assert not connection.closed
+        for _ in range(20):
+            await elapse(connection, 1)
+            await connection.feed(b"x")
+        assert connection.closed
+        assert connection.sent.startswith(
+            b"HTTP/1.1 408 " if app is read_it_all else b"HTTP/1.1 200"
+        )
+
+
+@in_loop
+async def test_an_upload_may_pause() -> None:
+    """For most of `--timeout-body`, again and again, if it is not slow on the whole."""
+    async with connect(read_it_all) as connection:
+        await connection.feed(upload(100_000))
+        for _ in range(5):
+            await elapse(connection, 40)
+            await connection.feed(bytes(20_000))
+        assert connection.sent.startswith(b"HTTP/1.1 200 ")
+
+
+@in_loop
+async def test_many_small_bodies_are_not_one_slow_one() -> None:
+    async with connect(read_it_all) as connection:
+        for n in range(1, 20):
+            await connection.feed(upload(2), b"x")
+            await elapse(connection, 10)
+            assert (await connection.feed(b"y")).count(b"HTTP/1.1 200 ") == n
+
+
+@pytest.mark.parametrize("awaits", [False, True], ids=["other work", "gave up waiting"])
+@in_loop
+async def test_time_in_which_the_app_does_not_read_does_not_count(awaits: bool) -> None:
+    release = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await receive()
+        if awaits:
+            waiting = asyncio.create_task(receive())
+            await asyncio.sleep(0)
+            waiting.cancel()
+        await release.wait()
+        await read_it_all(scope, receive, send)
+
+    async with connect(app, timeout_body=1000) as connection:
+        await connection.feed(upload(100), b"x")
+        for _ in range(90):
+            await elapse(connection, 10)
+            await connection.feed(b"x")
+        release.set()
+        await elapse(connection, 100)
+        assert not connection.closed
+        assert (await connection.feed(bytes(9))).startswith(b"HTTP/1.1 200 ")
+
+
+@in_loop
+async def test_rates_and_timeouts_of_zero() -> None:
+    for options in {"min_rate_body": 0}, {"timeout_body": 0}:
+        async with connect(read_it_all, **options) as connection:
+            await connection.feed(upload(300))
+            for _ in range(299):
+                await elapse(connection, 2)
+                await connection.feed(b"x")
+            assert (await connection.feed(b"x")).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    ("step", "seconds", "survives"),
+    [(1, 1, False), (200, 1, False), (300, 1, True), (20_000, 40, True), (20_000, 55, True)],
+)
+@in_loop
+async def test_reading_has_a_slowest_pace(
+    step: int,
+    seconds: int,
+    survives: bool,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tinyasgi.memory.MemoryConnection", Crowded)
+    async with connect(hello) as connection:
+        assert isinstance(connection, Crowded)
+        connection.unread = 500_000
+        await connection.feed(GET)
+        for _ in range(500 // seconds):
+            await elapse(connection, seconds)
+            connection.unread -= step
+        assert connection.aborted != survives
+    assert ("reads its response too slowly" in caplog.text) != survives
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_what_the_kernel_knows_counts(loop: Any) -> None:
+    """A reader is not slow because the server's own buffer stays as full as it was."""
+    app_done = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await send(START)
+        for _ in range(200):
+            await send({"type": "http.response.body", "body": bytes(100_000), "more_body": True})
+        await send({"type": "http.response.body"})
+        app_done.set()
+
+    def read(client: Client) -> None:
+        client.sock.recv(500_000)
+
+    async with Server(app, port=0, lifespan="off") as server:
+        with Client(server) as client:
+            client.send(GET)
+            context = server._context
+            await until(lambda: context.connections)
+            [connection] = context.connections
+            while not app_done.is_set():
+                for _ in range(10):
+                    context.ticks += 1
+                    if connection in context.connections:
+                        connection.sweep(context.ticks)
+                await asyncio.to_thread(read, client)
+                await asyncio.sleep(0.001)
+            assert connection in context.connections

@@ -212,12 +212,23 @@ class Config:
     timeout_head: float = option(
         10.0, SECONDS, "seconds for a whole head to arrive, else 408; 0: any", heading="Time limits"
     )
-    timeout_body: float = option(30.0, SECONDS, "seconds without a byte of an awaited body; 0: any")
+    timeout_body: float = option(60.0, SECONDS, "seconds without a byte of an awaited body; 0: any")
+    min_rate_body: int = option(
+        240,
+        _COUNT,
+        "bytes per second that an awaited body has to bring, averaged over --timeout-body; 0: any",
+    )
     timeout_keep_alive: float = option(
         75.0, SECONDS, "seconds that a connection may be idle between requests; 0: no keep-alive"
     )
     timeout_write: float = option(
-        30.0, SECONDS, "seconds in which a peer reads nothing of a response; 0: any"
+        60.0, SECONDS, "seconds in which a peer reads nothing of a response; 0: any"
+    )
+    min_rate_write: int = option(
+        240,
+        _COUNT,
+        "bytes per second that a peer has to read of a response, averaged over --timeout-write;"
+        " 0: any",
     )
     shutdown_delay: float = option(
         0.0, SECONDS, "seconds in which a server that is told to stop still accepts connections"

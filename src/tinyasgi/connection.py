@@ -5,7 +5,7 @@ import math
 from typing import TYPE_CHECKING
 
 from .context import Context
-from .deadlines import CLOSE, FIRST, MAX_LINGER, WRITE
+from .deadlines import BODY, CLOSE, FIRST, MAX_LINGER, WRITE
 from .delivery import delivery
 from .origin import Origin
 
@@ -27,8 +27,8 @@ class Connection(asyncio.Protocol):
 
     # fmt: off
     __slots__ = (
-        "_context", "_ended", "_header", "_progress", "_reading", "_since", "_taken", "_transport",
-        "_unix", "_wait", "burst", "eof", "origin", "paused", "peer", "trusted",
+        "_behind", "_context", "_ended", "_header", "_progress", "_reading", "_since", "_taken",
+        "_transport", "_unix", "_wait", "burst", "eof", "origin", "paused", "peer", "trusted",
     )
     # fmt: on
 
@@ -60,6 +60,7 @@ class Connection(asyncio.Protocol):
         # While the peer has something to read: how much it has taken, and since which tick no more.
         self._taken: int | None = None
         self._progress = 0
+        self._behind = 0  # bytes by which it is behind the slowest pace, in reading or in sending
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a BaseTransport cannot write
@@ -203,23 +204,47 @@ class Connection(asyncio.Protocol):
         """Gives up what has waited for too long."""
         limits = self._context.limits
         if self._wait != CLOSE and not self._transport.get_write_buffer_size():
-            self._taken = None
+            if self._taken is not None:  # the peer has read all
+                self._taken = None
+                self._behind = 0
             if ticks - self._since > limits[self._wait]:
                 self._expire()
+            elif self._wait == BODY:
+                self._charge_for_body()
             return
-        taken, left = delivery(self._transport)
-        if taken != self._taken:
-            self._taken = taken
-            self._progress = ticks
-        if left:
-            if ticks - self._progress > limits[WRITE]:
-                self._context.note(self.peer.name, "does not read its response")
-                self.close()
-        elif (
+        left = self._charge_for_reading(ticks)
+        if left and ticks - self._progress > limits[WRITE]:
+            self._give_up("does not read its response")
+        elif left and self._behind > self._context.write_pace.slack:
+            self._give_up("reads its response too slowly")
+        elif not left and (
             ticks - max(self._since, self._progress) > limits[CLOSE]
             or ticks - max(self._ended, self._progress) > MAX_LINGER
         ):
             self._expire()
+
+    def _charge_for_reading(self, ticks: int) -> int:
+        """Count a second in which the peer was to read; return how much it has still to read."""
+        taken, left = delivery(self._transport)
+        if self._taken is None:
+            self._progress = ticks
+            self._behind = 0
+        elif taken != self._taken:  # smaller: of a buffer alone, to which more was written
+            self._progress = ticks
+            self._behind = max(self._behind - abs(taken - self._taken), 0)
+        self._taken = taken
+        self._behind += self._context.write_pace.rate
+        return left
+
+    def _charge_for_body(self) -> None:
+        """Count a second in which the peer was to send its body."""
+        self._behind += self._context.body_pace.rate
+        if self._behind > self._context.body_pace.slack:
+            self._expire()
+
+    def _give_up(self, fault: str) -> None:
+        self._context.note(self.peer.name, fault)
+        self.close()
 
     def _expire(self) -> None:
         """The time limit of what it waits for has passed."""

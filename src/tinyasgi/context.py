@@ -121,6 +121,8 @@ class Context:
         self.ticks = 0
         #: How many ticks a connection may wait for what (`deadlines`).
         self.limits = deadlines.limits(config)
+        self.body_pace = deadlines.pace(config.min_rate_body, config.timeout_body)
+        self.write_pace = deadlines.pace(config.min_rate_write, config.timeout_write)
         self._timer: asyncio.TimerHandle | None = None
         self._notes = 0
         self.defaults = self._make_defaults()

@@ -1,12 +1,12 @@
 """What a connection waits for, and for how long."""
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 from .config import Config
 
 __all__ = ["APP", "BODY", "CLOSE", "CLOSING", "FAREWELL", "FIRST", "FRAME", "HEAD", "LINGER"]
-__all__ += ["MAX_LINGER", "NEXT", "PONG", "WRITE", "limits"]
+__all__ += ["MAX_LINGER", "NEXT", "PONG", "WRITE", "Pace", "limits", "pace"]
 
 #: Seconds from the last byte that went either way until a connection closes whose peer may still
 #: be sending: an earlier close would reset it (RFC 9112 §9.6).
@@ -26,6 +26,20 @@ CLOSING: Final = 7  # the Close frame that answers ours
 FRAME: Final = 8  # a frame
 PONG: Final = 9  # a sign of life, after a ping
 WRITE: Final = 10  # the peer to read what is written: judged besides the others
+
+
+class Pace(NamedTuple):
+    """The slowest pace at which a peer may send or read."""
+
+    rate: int
+    """Bytes per second."""
+    slack: float
+    """Bytes that the peer may be behind."""
+
+
+def pace(rate: int, timeout: float) -> Pace:
+    """A rate as an average over `timeout` seconds, so a peer may pause for nearly so long."""
+    return Pace(rate, rate * math.ceil(timeout) or math.inf)
 
 
 def limits(config: Config) -> tuple[float, ...]:

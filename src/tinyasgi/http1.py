@@ -34,12 +34,8 @@ class HTTP1Connection(Connection):
     than one read, and beyond that in the kernel.
     """
 
-    # fmt: off
-    __slots__ = (
-        "_continue", "_decoder", "_dropped", "_exchange", "_head", "_known", "_lines", "_tail",
-        "_unread",
-    )
-    # fmt: on
+    __slots__ = ("_continue", "_decoder", "_dropped", "_exchange", "_head", "_known", "_lines",
+                 "_tail", "_unread")  # fmt: skip
 
     def __init__(
         self, context: Context, unix: bool = False, header: "Header | None" = None
@@ -78,9 +74,7 @@ class HTTP1Connection(Connection):
         exchange = self._exchange
         if exchange is None or self._decoder is not None or not self._transport.can_write_eof():
             return False
-        if type(exchange) is not Exchange:  # a handshake, and nothing to come after it
-            return False
-        if self._context.config.cancel_on_disconnect:
+        if type(exchange) is not Exchange or self._context.config.cancel_on_disconnect:
             return False
         exchange.persistent = False
         exchange.wake()
@@ -177,6 +171,7 @@ class HTTP1Connection(Connection):
             self._decoder = decoder.choose(length, config.limit_body_size, context.parser)
             self._continue = wants_continue
             exchange.expect_body()
+            self._behind = 0
             if rest:
                 rest = self._take_body(exchange, rest)
         self._exchange = exchange
@@ -193,6 +188,7 @@ class HTTP1Connection(Connection):
         assert self._decoder is not None
         body, rest = self._decoder.decode(data)
         self._since = self._context.ticks
+        self._behind = max(self._behind - len(body), 0)
         if rest is not None:
             self._decoder = None
         if exchange is None:
@@ -387,6 +383,10 @@ class HTTP1Connection(Connection):
         if self._exchange is not None:
             self._client_left(self._exchange)
         super().close()
+
+    def _charge_for_body(self) -> None:
+        if self._exchange is None or self._exchange.awaited:
+            super()._charge_for_body()
 
     def _expire(self) -> None:
         if self._wait == HEAD:
