@@ -557,3 +557,21 @@ def test_no_refused_request_forges_a_line(head: bytes) -> None:
     assert combined.isascii()
     assert combined.isprintable()
     assert json.loads(formatter(Config(access_log_format="json"))(exchange))["status"] == 400
+
+
+@pytest.mark.parametrize("kind", [list, tuple, iter])
+@in_loop
+async def test_response_fields_of_any_kind(kind: Any) -> None:
+    """Also those of an iterator, which can be read only once."""
+
+    async def app(scope, receive, send):
+        fields = kind([(b"X-Kind", b"any")])
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        await send({"type": "http.response.body"})
+
+    line = formatter(Config(access_log_format="%({x-kind}o)s"))
+    found: list[str] = []
+    async with connect(app) as connection:
+        connection.context.access = lambda exchange: found.append(line(exchange))
+        assert b"x-kind: any" in await connection.feed(GET)
+    assert found == ["any"]

@@ -89,20 +89,15 @@ def _request_field(name: str) -> Getter:
 
 def _response_field(name: str) -> Getter:
     wanted = name.lower().encode()
-
-    def get(exchange: Exchange) -> str | None:
-        fields = getattr(exchange, "fields", ())  # an app may not have said any
-        return _value([(name.lower(), value) for name, value in fields], wanted)
-
-    return get
+    return lambda exchange: _value(getattr(exchange, "fields", ()), wanted)
 
 
 def _value(fields: Any, wanted: bytes) -> str | None:
     try:
         for name, value in fields:
-            if name == wanted:
+            if name.lower() == wanted:
                 return value.decode("latin-1")  # type: ignore[no-any-return]
-    except Exception:  # fields of a request are what an app has made of them
+    except Exception:  # an app may have made anything of them
         pass
     return None
 

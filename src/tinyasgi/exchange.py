@@ -152,7 +152,7 @@ class Exchange:
         if phase == WAITING and kind == "http.response.start":
             status = message["status"]
             self.status = status if type(status) is int else _as_status(status)
-            self.fields = message.get("headers", ())
+            self.fields = tuple(message.get("headers", ()))  # an iterator can be read only once
             self.phase = STARTED
         elif kind == "http.response.body" and WAITING < phase < COMPLETE:
             body = message.get("body", b"")
