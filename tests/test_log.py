@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 
 from tinyasgi import Config, Server
 from tinyasgi.formats import TextFormatter
-from tinyasgi.log import begin, set_up
+from tinyasgi.log import _File, begin, set_up
 from tinyasgi.options import OptionError
 from tinyasgi.testing import connect, serve
 
@@ -589,3 +589,21 @@ def test_colours(
     (line,) = stream.getvalue().splitlines()
     assert line.endswith("\x1b[31mERROR\x1b[0m ERROR" if coloured else " ERROR ERROR")
     assert ("\x1b" in line) == coloured
+
+
+def test_message_that_is_cut_by_a_full_disk(tmp_path: Path) -> None:
+    """Its rest is written once there is room, and the next one begins a line of its own."""
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "error.log"
+    handler = _File(path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50, limits[1]))
+    try:
+        for text in ("first " + "x" * 100_000, "second"):
+            handler.handle(logging.makeLogRecord({"msg": text}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    handler.handle(logging.makeLogRecord({"msg": "third"}))
+    handler.close()
+    words = [line.split()[0] for line in path.read_text().splitlines()]
+    assert words == ["first", "second", "third"]

@@ -223,6 +223,33 @@ def test_reader_that_has_left(pipe: Pipe, caplog: pytest.LogCaptureFixture) -> N
     assert caplog.messages == ["access lines are lost: Broken pipe", lost]
 
 
+@contextlib.contextmanager
+def room(path: Path, size: int) -> Iterator[None]:
+    """No file can grow by more than `size` bytes beyond the size of this one."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_line_that_is_cut_by_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The next one begins a line of its own."""
+    path = tmp_path / "access.log"
+    output = Output(Config(access_log_file=str(path)))
+    output.write(bytearray(b"first\n"))
+    for _ in range(2):
+        with room(path, 3), pytest.raises(OSError, match="large"):
+            output.write(bytearray(b"second\nthird\n"))
+        with room(path, 0), pytest.raises(OSError, match="large"):
+            output.write(bytearray(b"fourth\n"))
+        output.write(bytearray(b"fifth\nsixth\n"))
+    output.close()
+    assert path.read_text() == "first\n" + "sec\nfifth\nsixth\n" * 2
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no disk that is full")
 def test_disk_that_is_full(caplog: pytest.LogCaptureFixture) -> None:
     loop = Loop()

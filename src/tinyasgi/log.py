@@ -28,6 +28,9 @@ _access_logger = logging.getLogger("tinyasgi.access")
 #: What the last line of a process that could not go on begins with.
 ERROR = "tinyasgi: error: "
 
+#: Bytes of the server's log file that can wait for room on the disk.
+BUFFER = 1 << 20
+
 #: What `set_up` has set: our handler and our level.
 _handler: logging.Handler | None = None
 _level = logging.NOTSET
@@ -127,7 +130,12 @@ class _Stream(logging.StreamHandler[Any]):
 
 class _File(logging.FileHandler, _Stream):
     def _open(self) -> Any:
-        return open(self.baseFilename, "a", encoding=self.encoding, opener=opener)
+        """Open it with a buffer that has room for any message.
+
+        On a full disk the rest of a message stays there. It would be lost with a smaller buffer,
+        and the next message would follow within the same line.
+        """
+        return open(self.baseFilename, "a", BUFFER, self.encoding, opener=opener)
 
 
 def opener(path: str, flags: int) -> int:
@@ -186,9 +194,11 @@ def reopen() -> None:
     for handler in {handler for each in loggers for handler in each.handlers}:
         if isinstance(handler, logging.FileHandler) and handler.stream is not None:
             try:
+                buffer = BUFFER if isinstance(handler, _File) else -1
                 file = open(  # noqa: SIM115  # the handler closes it
                     handler.baseFilename,
                     "a",
+                    buffer,
                     encoding=handler.encoding,
                     errors=handler.errors,
                     opener=opener,

@@ -24,6 +24,7 @@ FLUSH = 0.1
 WHOLE = 4096
 #: Bytes of lines that wait for a slow reader; what comes when there are more is lost.
 HELD = 8 << 20
+NEWLINE = ord("\n")
 #: Seconds for a slow reader at the end.
 LAST = 1.0
 
@@ -121,6 +122,8 @@ class Output:
             self._file: Any = sys.stdout if path is None else io.FileIO(path, "a", opener=opener)
         self._number = _number(self._file)
         self._room = None if self._number is None else _room(self._number)
+        self._in_line = False  # the last write ended within a line
+        self._cut = False  # and the rest of that line is lost
 
     def write(self, lines: bytearray, patience: float = 0.0) -> None:
         """Takes lines and writes them, each whole; leaves what would have to wait for a reader.
@@ -142,7 +145,16 @@ class Output:
                 if not self._room.select(deadline - time.monotonic()):
                     break
                 end = lines.rfind(b"\n", 0, WHOLE) + 1 or lines.find(b"\n") + 1
-            del lines[: os.write(self._number, lines[:end])]
+            try:
+                if self._cut:
+                    os.write(self._number, b"\n")
+                    self._cut = self._in_line = False
+                written = os.write(self._number, lines[:end])
+            except OSError:
+                self._cut = self._in_line
+                raise
+            self._in_line = lines[written - 1] != NEWLINE
+            del lines[:written]
 
     def fileno(self) -> int:
         """Can be read, strange as it is, when there is room for what `write` has left.
