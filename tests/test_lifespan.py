@@ -138,6 +138,22 @@ def test_error_in_startup(mode: str) -> None:
     assert isinstance(raised.value.__cause__, ValueError)
 
 
+def test_error_in_startup_that_can_not_be_shown() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise LookupError
+
+    async def lifespan(scope, receive, send):
+        await receive()
+        raise Mute
+
+    with (
+        pytest.raises(LifespanFailed, match=r"Mute: <Mute, whose str\(\) failed>"),
+        serve(lifespan_app(lifespan)),
+    ):
+        pytest.fail("the app is served")
+
+
 async def awaits_a_cancelled_task() -> None:
     task = asyncio.create_task(asyncio.Event().wait())
     task.cancel()

@@ -30,7 +30,7 @@ from helpers import (
 from hypothesis import strategies as st
 
 from tinyasgi import Config, Server
-from tinyasgi.formats import TextFormatter
+from tinyasgi.formats import JSONFormatter, TextFormatter
 from tinyasgi.log import _File, begin, set_up
 from tinyasgi.options import OptionError
 from tinyasgi.testing import connect, serve
@@ -607,3 +607,26 @@ def test_message_that_is_cut_by_a_full_disk(tmp_path: Path) -> None:
     handler.close()
     words = [line.split()[0] for line in path.read_text().splitlines()]
     assert words == ["first", "second", "third"]
+
+
+class Mute(Exception):
+    """It has nothing to show."""
+
+    def __str__(self) -> str:
+        raise LookupError
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "shown"),
+    [
+        ({"exc_info": (Mute, Mute(), None)}, "exception", "Mute: <Mute, whose str() failed>"),
+        ({"msg": "%s", "args": (Mute(),)}, "message", "%s <tuple, whose repr() failed>"),
+        ({"msg": Mute()}, "message", "<Mute, whose str() failed> ()"),
+        ({"extra": Mute()}, "extra", "<Mute, whose repr() failed>"),
+    ],
+)
+def test_json_of_values_that_can_not_be_shown(values: Any, key: str, shown: str) -> None:
+    record = logging.makeLogRecord({"msg": "text", **values})
+    assert json.loads(JSONFormatter().format(record))[key] == shown

@@ -5,9 +5,10 @@ import logging
 import os
 import re
 import time
+from collections.abc import Callable
 from typing import Any, ClassVar
 
-__all__ = ["TIME_FORMAT", "JSONFormatter", "TextFormatter", "iso_time"]
+__all__ = ["TIME_FORMAT", "JSONFormatter", "TextFormatter", "exception_text", "iso_time"]
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 _UNPRINTABLE = re.compile(r"[^\n\t -~]")
@@ -63,8 +64,7 @@ class JSONFormatter(logging.Formatter):
         if self._worker is not None:
             values["worker"] = int(self._worker)
         if record.exc_info and record.exc_info[0] is not None:
-            kind, error, _ = record.exc_info
-            values["exception"] = f"{kind.__name__}: {error}"
+            values["exception"] = exception_text(record.exc_info[1])
             values["traceback"] = self.formatException(record.exc_info)
         elif record.exc_text:
             values["traceback"] = record.exc_text
@@ -82,7 +82,7 @@ class JSONFormatter(logging.Formatter):
         try:
             self._dumps(value)
         except (TypeError, ValueError, RecursionError):
-            return repr(value)
+            return _safely(repr, value)
         return value
 
 
@@ -90,7 +90,20 @@ def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except Exception:  # arguments that do not fit
-        return f"{record.msg} {record.args}"
+        return f"{_safely(str, record.msg)} {_safely(repr, record.args)}"
+
+
+def exception_text(error: BaseException | None) -> str:
+    """The kind of an exception and what it says."""
+    return f"{type(error).__name__}: {_safely(str, error)}"
+
+
+def _safely(show: Callable[[object], str], value: object) -> str:
+    """Apply `str` or `repr`, whatever class of an app the value has."""
+    try:
+        return show(value)
+    except Exception:
+        return f"<{type(value).__name__}, whose {show.__name__}() failed>"
 
 
 def iso_time(seconds: float) -> str:

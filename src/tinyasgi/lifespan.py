@@ -5,6 +5,7 @@ import contextvars
 from collections.abc import Callable
 from typing import Any
 
+from .formats import exception_text
 from .server_log import logger
 from .typing import App, Message
 
@@ -132,4 +133,4 @@ def _is_final(error: BaseException | None) -> bool:
 def _summary(error: BaseException | None) -> str:
     if error is None:
         return "it returned at once"
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+    return exception_text(error).removesuffix(": ")
