@@ -469,6 +469,16 @@ def test_worker_that_has_had_its_time(words: tuple[str, ...], why: str, start: S
         assert command.stop() == 0
 
 
+@pytest.mark.parametrize("seconds", ["2592000", "1000000000"])
+def test_times_that_no_wait_can_have(seconds: str, start: Start) -> None:
+    """A month, and the most that an option takes: epoll waits for at most 24 days."""
+    words = ["--worker-lifetime", seconds, "--worker-timeout", seconds]
+    with start(*words, "--timeout-graceful-shutdown", seconds) as command:
+        assert who(command.port, 1)
+        assert command.stop() == 0
+    assert "Traceback" not in command.log
+
+
 # Under load.
 
 

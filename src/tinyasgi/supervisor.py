@@ -31,6 +31,8 @@ __all__ = ["Supervisor"]
 #: Seconds for what is running when a changed file ends a worker, and until that is killed.
 RELOAD_GRACE = 1.0
 RELOAD_KILL = 2.0
+#: Seconds of one wait: a day, as in asyncio. epoll has no room for more than 24 days.
+LONGEST = 24 * 3600.0
 #: Seconds for workers to end that are told to hurry.
 HURRY = 5.0
 
@@ -129,7 +131,7 @@ class Supervisor:
         if wait:
             deadline = min(self._beat_at, *self.crew.deadlines())
             timeout = max(0.0, deadline - time.monotonic())
-        for key, _ in self._selector.select(None if timeout == math.inf else timeout):
+        for key, _ in self._selector.select(min(timeout, LONGEST)):
             if key.fileobj in self._selector.get_map():  # and not unregistered by another
                 key.data()
         self._act()
