@@ -201,6 +201,16 @@ def test_wrong_option_is_not_waited_for(start: Start) -> None:
 
 
 @linux
+@pytest.mark.parametrize("directory", ["missing", "app.py"])
+def test_directory_that_is_none(directory: str, start: Start, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    with start("--reload", "--reload-dir=src", "--reload-dir", directory) as command:
+        assert command.wait() == 2
+    expected = f"tinyasgi: error: --reload-dir: '{tmp_path}/{directory}' is not a directory\n"
+    assert command.log == expected
+
+
+@linux
 @pytest.mark.parametrize("how", ["request", "change"])
 def test_killed_child(how: str, start: Start, tmp_path: Path) -> None:
     with start("--reload") as command:

@@ -11,7 +11,7 @@ from pathlib import Path
 from .config import Config
 from .server_log import logger
 
-__all__ = ["Changes"]
+__all__ = ["Changes", "check"]
 
 #: Directories whose files are never watched, wherever they are.
 IGNORED = frozenset((
@@ -20,6 +20,13 @@ IGNORED = frozenset((
 ))  # fmt: skip
 #: Seconds between two looks at the files that an app has imported, where watchfiles can't be used.
 INTERVAL = 0.5
+
+
+def check(config: Config) -> None:
+    """Raises OptionError for a directory to watch that is not there."""
+    for name in config.reload_dir:
+        if not os.path.isdir(name):
+            raise config.wrong("reload_dir", name, "a directory")
 
 
 class Changes:

@@ -29,6 +29,10 @@ def supervise(app: str, config: Config, notifier: Notifier) -> int:
     """
     brief = Brief.of(app, config)
     brief.check()
+    if config.reload:
+        from . import reload  # not before it is needed
+
+        reload.check(config)
     log.begin(config)
     access.formatter(config)  # raises what there is to say of it
     tally = None
