@@ -65,17 +65,23 @@ class Body:
 
         Raises Refused.
         """
+        message = await receive()
+        if not message.get("more_body", True):  # all of it at once, as a rule
+            self.length = len(message["body"])
+            return io.BytesIO(message["body"])
         buffer = io.BytesIO()
-        more_body = True
-        while more_body:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            more_body = message["more_body"]
+        while message["type"] != "http.disconnect":
             self.length += buffer.write(message["body"])
-            if more_body and buffer.tell() > MEMORY:
+            if not message["more_body"]:
+                return await self._whole(buffer)
+            if buffer.tell() > MEMORY:
                 await self._store(buffer.getvalue())
                 buffer = io.BytesIO()
+            message = await receive()
+        return None
+
+    async def _whole(self, buffer: io.BytesIO) -> IO[bytes]:
+        """The body, which ends with the content of the buffer."""
         if self._file is not None:
             await self._store(buffer.getvalue())
         file = self._file or buffer
@@ -97,7 +103,8 @@ class Body:
 
     def close(self) -> None:
         """Delete the file. The body can't be read any more."""
-        self._spool.release(self._stored)
+        if self._stored:
+            self._spool.release(self._stored)
         if self._file is not None:
             with suppress(OSError):  # what was never written
                 self._file.close()

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -36,11 +35,10 @@ END: Final = "end"  # the call is over
 #: What PEP 3333 leaves to the server (RFC 9110 §7.6.1).
 # fmt: off
 _HOP_BY_HOP = frozenset({
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer",
-    "trailers", "transfer-encoding", "upgrade",
+    b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
+    b"trailers", b"transfer-encoding", b"upgrade",
 })
 # fmt: on
-_CODE = re.compile("[0-9]{3}")
 #: Iterators that know how much is left: a body of one piece is whole with it.
 _COUNTED: frozenset[type] = frozenset({type(iter([])), type(iter(()))})
 
@@ -76,7 +74,8 @@ class WSGI:
         body = Body(self._spool)
         try:
             # A client that still has to send something holds no thread.
-            self._spool.check(int(values.get("CONTENT_LENGTH", 0)))
+            if "CONTENT_LENGTH" in values:
+                self._spool.check(int(values["CONTENT_LENGTH"]))
             source = await body.collect(receive)
             if source is not None:
                 if values.pop("HTTP_TRANSFER_ENCODING", None) is not None:
@@ -251,19 +250,19 @@ class _Call:
         if not isinstance(status, str):
             raise TypeError(f"the status must be str, not {type(status).__name__}")
         code, _, _ = status.partition(" ")
-        if not _CODE.fullmatch(code):
+        if not (len(code) == 3 and code.isascii() and code.isdecimal()):
             raise ValueError(f"the status must be like '200 OK', not {status!r}")
+        try:  # once: it may be an iterator
+            headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+        except AttributeError:
+            raise TypeError(f"response headers must be pairs of str, not {fields!r}") from None
         self._length = -1
-        headers = []
-        for name, value in fields:  # once: it may be an iterator
-            if not (isinstance(name, str) and isinstance(value, str)):
-                raise TypeError(f"a response header must be two str, not {(name, value)!r}")
+        for name, value in headers:
             lower = name.lower()
             if lower in _HOP_BY_HOP:
-                raise ValueError(f"the response field {name!r} is for the server to set")
-            if lower == "content-length" and value.isdecimal():
+                raise ValueError(f"the response field {name.decode()!r} is for the server to set")
+            if lower == b"content-length" and value.isdigit():
                 self._length = int(value)
-            headers.append((name.encode("latin-1"), value.encode("latin-1")))
         self._head = {"type": "http.response.start", "status": int(code), "headers": headers}
         return self._write
 
