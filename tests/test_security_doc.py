@@ -1,4 +1,4 @@
-"""docs/security.md names tests, conformance cases and options that exist."""
+"""docs/security.md names tests, conformance cases, options and their defaults."""
 
 import dataclasses
 import re
@@ -32,3 +32,19 @@ def test_options() -> None:
     options = {option_name(field.name) for field in dataclasses.fields(Config)}
     options |= {name.replace("--", "--no-", 1) for name in options}
     assert set(re.findall(r"`(--[a-z-]+)", PAGE)) <= options
+
+
+def test_defaults() -> None:
+    units = {
+        "": 1,
+        " s": 1,
+        " bytes a second": 1,
+        " KiB": 1 << 10,
+        " MiB": 1 << 20,
+        " GiB": 1 << 30,
+    }
+    config = {option_name(field.name): field.default for field in dataclasses.fields(Config)}
+    found = re.findall(r"`(--[a-z-]+)` \((none|[0-9]+)([^)]*)\)", PAGE)
+    assert found
+    for name, number, unit in found:
+        assert config[name] == (0 if number == "none" else int(number) * units[unit]), name
