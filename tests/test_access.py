@@ -575,3 +575,80 @@ async def test_response_fields_of_any_kind(kind: Any) -> None:
         connection.context.access = lambda exchange: found.append(line(exchange))
         assert b"x-kind: any" in await connection.feed(GET)
     assert found == ["any"]
+
+
+@in_loop
+async def test_logger_is_obeyed_at_any_time() -> None:
+    """Its level, `disabled`, filters and handlers; the lines go to the writer all the same."""
+
+    class Lines(Output):
+        text = ""
+
+        def write(self, lines: bytearray, patience: float = 0.0) -> None:
+            self.text += lines.decode()
+            lines.clear()
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            kept.append(record.getMessage())
+
+    def hide(record: logging.LogRecord) -> bool:
+        record.args = (record.getMessage().replace("secret", "*"),)
+        return record.__dict__["path"] != "/never"
+
+    async def ask(path: bytes) -> str:
+        await connection.feed(GET.replace(b" / ", b" " + path + b" "))
+        lines.flush()
+        text, output.text = output.text, ""
+        return text
+
+    kept: list[str] = []
+    logger, keep = logging.getLogger("tinyasgi.access"), Keep()
+    config = Config(access_log_format="%(U)s")
+    output = Lines(config)
+    lines = AccessLines(formatter(config), output, asyncio.get_running_loop(), records(config))
+    async with connect(hello) as connection:
+        connection.context.access = lines
+        try:
+            assert await ask(b"/1") == "/1\n"
+            logger.setLevel(logging.WARNING)
+            assert await ask(b"/2") == ""
+            logger.setLevel(logging.INFO)
+            logger.disabled = True
+            assert await ask(b"/3") == ""
+            logger.disabled = False
+            logger.addFilter(hide)
+            assert await ask(b"/secret") == "/*\n"
+            assert await ask(b"/never") == ""
+            logger.removeFilter(hide)
+            logger.addHandler(keep)
+            assert await ask(b"/4") == ""
+            assert kept == ["/4"]
+            logger.removeHandler(keep)
+            assert await ask(b"/5") == "/5\n"
+        finally:
+            logger.setLevel(logging.NOTSET)
+            logger.disabled = False
+            logger.removeFilter(hide)
+            logger.removeHandler(keep)
+
+
+@in_loop
+async def test_logger_that_is_set_up_in_startup(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await receive()
+            caplog.set_level(logging.INFO, "tinyasgi.access")
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+        else:
+            await reply(send)
+
+    def ask() -> None:
+        with Client(server) as client:
+            client.response(GET)
+
+    async with Server(app, port=0) as server:
+        await asyncio.to_thread(ask)
+    assert [record.name for record in caplog.records].count("tinyasgi.access") == 1

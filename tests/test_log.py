@@ -261,6 +261,17 @@ def test_process_with_access_handler(run: Any, tmp_path: Path) -> None:
     assert '"GET / ' not in log
 
 
+@pytest.mark.parametrize(
+    "setting", ["setLevel('WARNING')", "addFilter(lambda record: record.status != 200)"]
+)
+def test_process_with_an_access_logger_that_passes_nothing(setting: str, run: Any) -> None:
+    assert run(f"logging.getLogger('tinyasgi.access').{setting}")[1] == ""
+
+
+def test_process_with_an_access_logger_that_is_disabled(run: Any) -> None:
+    assert run("logging.getLogger('tinyasgi.access').disabled = True")[1] == ""
+
+
 def test_process_with_root_configured(run: Any) -> None:
     """The server's lines go where the user's go, in the user's format, and only there."""
     log, output = run("logging.basicConfig(level='INFO', format='OWN %(name)s %(message)s')")

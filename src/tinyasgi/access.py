@@ -12,9 +12,11 @@ from .config import Config
 from .exchange import COMPLETE, LOST, REFUSED, Exchange
 from .formats import iso_time
 
-__all__ = ["Line", "default_line", "formatter", "records", "without"]
+__all__ = ["Line", "default_line", "filtered", "formatter", "has_handlers", "is_enabled"]
+__all__ += ["records", "without"]
 
 logger = logging.getLogger("tinyasgi.access")
+_package_logger = logging.getLogger("tinyasgi")
 
 #: The status of an exchange whose client has left before there was one, as nginx has it.
 LEFT: Final = 499
@@ -255,20 +257,46 @@ def _json_line() -> Line:
 # What becomes of it.
 
 
-def records(config: Config) -> Callable[[Exchange], None] | None:
-    """What makes ordinary log records of exchanges; None when nobody would see them.
+def is_enabled() -> bool:
+    """Tell whether `tinyasgi.access` itself lets access lines through.
+
+    A level that it inherits is not for them: `--log-level` sets one.
+    """
+    return logger.level <= logging.INFO > logger.manager.disable and not logger.disabled
+
+
+def has_handlers() -> bool:
+    """Tell whether the user has given a handler to `tinyasgi.access` or `tinyasgi`."""
+    return bool(logger.handlers or _package_logger.handlers)
+
+
+def filtered(exchange: Exchange, line: str) -> str | None:
+    """Apply the filters of `tinyasgi.access` to a line; None if one of them drops it."""
+    if not logger.filters:
+        return line
+    values = {key: get(exchange) for key, get in KEYS.items()}
+    record = logger.makeRecord(
+        logger.name, logging.INFO, __file__, 0, "%s", (line,), None, extra=values
+    )
+    passed: bool | logging.LogRecord = logger.filter(record)
+    if isinstance(passed, logging.LogRecord):  # a filter has replaced it, from Python 3.12 on
+        record = passed
+    return record.getMessage() if passed else None
+
+
+def records(config: Config) -> Callable[[Exchange], None]:
+    """What makes ordinary log records of exchanges.
 
     The values of KEYS are in the records, too, for formatters that show them. Raises OptionError.
     """
     make = formatter(config)
-    if not config.access_log or not logger.isEnabledFor(logging.INFO):
-        return None
     if config.log_format == "json" and config.access_log_format in (None, "json"):
         make = default_line  # its formatter does the rest
 
     def record(exchange: Exchange) -> None:
-        values = {key: get(exchange) for key, get in KEYS.items()}
-        logger.info("%s", make(exchange), extra=values)
+        if logger.isEnabledFor(logging.INFO):
+            values = {key: get(exchange) for key, get in KEYS.items()}
+            logger.info("%s", make(exchange), extra=values)
 
     return record
 

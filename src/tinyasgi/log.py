@@ -62,20 +62,19 @@ def begin(config: Config) -> None:
     set_up(config)
 
 
-def set_up(config: Config) -> bool:
+def set_up(config: Config) -> None:
     """Sets up the loggers of this process, as far as its user has not; docs/logs.md has the rule.
 
-    To be called again when the app may have configured logging in the meantime. Returns whether
-    `tinyasgi.access` has handlers of the user, who then is to get records. Raises OptionError.
+    To be called again when the app may have configured logging in the meantime. Raises OptionError.
     """
     global _handler, _level
     before, _handler = _handler, None
     if before is not None:
         _server_logger.removeHandler(before)
         _server_logger.propagate = True
-    for each in (_package_logger, _server_logger, _access_logger):
-        # An app's `dictConfig` disables by default what it does not name.
-        each.disabled = False
+    if _package_logger.disabled:  # by `dictConfig`, with all others that it did not name
+        for each in (_package_logger, _server_logger, _access_logger):
+            each.disabled = False
     if _package_logger.level in (logging.NOTSET, _level):
         _level = getattr(logging, config.log_level.upper())
         _package_logger.setLevel(_level)
@@ -91,7 +90,6 @@ def set_up(config: Config) -> bool:
             _server_logger.propagate = False
     if before is not None:  # not earlier: the reader of a FIFO would see its end
         before.close()
-    return bool(_access_logger.handlers or _package_logger.handlers)
 
 
 def _formatter(config: Config, colours: bool) -> logging.Formatter:

@@ -58,7 +58,6 @@ class Metrics:
         self._tally = tally
         self._cells = tally.cells(tally.row)
         self._timer: asyncio.TimerHandle | None = None
-        context.access = self._counting(context.access)
         context.app = self._watching(context.app)
         context.on_tick = self._on_tick
         acceptor.connect = self._accepting(acceptor.connect)
@@ -69,8 +68,8 @@ class Metrics:
 
     # What happens.
 
-    def _counting(self, access: Callable[[Exchange], None] | None) -> Callable[[Exchange], None]:
-        """The hook for exchanges that are over."""
+    def counting(self, access: Callable[[Exchange], None] | None) -> Callable[[Exchange], None]:
+        """The hook for exchanges that are over, around the one for access lines."""
         cells, clock = self._cells, time.perf_counter
 
         def count(exchange: Exchange) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import __version__, env_file, load, log
-from .access import formatter
+from .access import formatter, records
 from .blocking import Watch
 from .config import Config
 from .lifespan import LifespanFailed
@@ -116,9 +116,10 @@ class Process:
             if config.factory:
                 target = await stack.enter_async_context(load.created(target))
             # From here on it is known how the app has configured logging, but for its startup.
-            uses_records = log.set_up(config) and config.access_log_file == "-"
-            if config.access_log and not uses_records:
-                self._access = AccessLines(formatter(config), Output(config), loop)
+            log.set_up(config)
+            if config.access_log:
+                to_handlers = records(config) if config.access_log_file == "-" else None
+                self._access = AccessLines(formatter(config), Output(config), loop, to_handlers)
                 stack.callback(self._access.close)
             server = Server(
                 target, config, sockets=self._sockets, access=self._access, tally=self.tally

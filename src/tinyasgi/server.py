@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import re
 import socket
 from collections.abc import Callable, Coroutine, Sequence
@@ -10,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from . import listen, load
 from .accept import Acceptor, let_loop_read
+from .access import logger as access_logger
 from .access import records, without
 from .config import Config
 from .context import Context
 from .exchange import Exchange
 from .health import Health
 from .lifespan import Lifespan
+from .server_log import logger
 from .typing import App
 
 if TYPE_CHECKING:
     from .metrics import Metrics
     from .tally import Tally
-from .server_log import logger
 
 __all__ = ["Server", "serve"]
 
@@ -45,9 +47,9 @@ class Server:
     version 3 or 2, or a WSGI application. options: fields of `Config`. sockets: bound sockets to
     listen on instead of the configured address; they are closed at the end. access: called with
     each exchange that is over; by default it becomes a log record if `tinyasgi.access` is enabled
-    for INFO. on_error: called with a request line, or the name of a lifespan event, and the
-    exception with which the app has ended it; a CancelledError is that of a request that did not
-    end in time for a stop.
+    for INFO when startup is complete. on_error: called with a request line, or the name of a
+    lifespan event, and the exception with which the app has ended it; a CancelledError is that of a
+    request that did not end in time for a stop.
     tally: of a server of several processes; without it, one with `metrics_bind` makes its own.
 
     It touches nothing but its loop: no signals, no logging set-up, no exit. Raises OptionError
@@ -81,13 +83,11 @@ class Server:
             self._app = tls_extension.told(self._app)
         self._sockets = list(sockets)
         self._files: list[str] = []
-        access = access or records(self.config)
-        if access is not None and self.config.access_log_exclude:
-            access = without(self.config, access)
         self._health: Health | None = None
         if self.config.health_path is not None:
             self._app = self._health = Health(self._app, self.config)
         self._access = access
+        self._records = records(self.config)
         self._on_error = on_error
         self.tally = tally
         """What is counted, once the server is ready; None without `metrics_bind`."""
@@ -145,11 +145,8 @@ class Server:
             from . import request_id  # not before it is needed
 
             request_id.install(context, self._acceptor)
-        context.access = self._access
         try:
             metrics = self._count() if self.config.metrics_bind is not None else None
-            if self._health is not None and context.access is not None:
-                context.access = _without_health_checks(context, context.access)
             if not self._sockets:
                 self._sockets = listen.bind(self.config)
                 self._files = listen.files(self._sockets)
@@ -159,6 +156,7 @@ class Server:
             await self._lifespan.startup()
             context.variables = self._lifespan.variables
             context.state = self._lifespan.state
+            context.access = self._find_access(metrics)
             for sock in self._sockets:
                 await self._acceptor.listen(sock)
             if metrics is not None:
@@ -178,6 +176,19 @@ class Server:
             await self._drain()
         finally:
             await self._end_app()
+
+    def _find_access(self, metrics: "Metrics | None") -> Callable[[Exchange], None] | None:
+        """What observes exchanges that are over; the app may have set up logging by now."""
+        access = self._access
+        if access is None and self.config.access_log and access_logger.isEnabledFor(logging.INFO):
+            access = self._records
+        if access is not None and self.config.access_log_exclude:
+            access = without(self.config, access)
+        if metrics is not None:
+            access = metrics.counting(access)
+        if access is not None and self._health is not None:
+            access = _without_health_checks(self._context, access)
+        return access
 
     def _count(self) -> "Metrics":
         """Lets what happens be counted. Raises ListenError."""

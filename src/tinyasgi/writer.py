@@ -6,9 +6,10 @@ import os
 import selectors
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
-from .access import Line, default_line
+from .access import Line, default_line, filtered, has_handlers, is_enabled
 from .config import Config
 from .exchange import Exchange
 from .formats import TIME_FORMAT
@@ -32,19 +33,34 @@ LAST = 1.0
 class AccessLines:
     """Collects the lines of exchanges for 100 ms: 0.6 µs each, a log record costs 10."""
 
-    def __init__(self, line: Line, output: "Output", loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        line: Line,
+        output: "Output",
+        loop: asyncio.AbstractEventLoop,
+        records: Callable[[Exchange], None] | None = None,
+    ) -> None:
+        """records: called instead, while `tinyasgi.access` has handlers of the user."""
         self._line = line
         self._output = output
         self._loop = loop
+        self._records = records
         self._lines: list[str] = []
         self._held = bytearray()  # what the output did not take yet
         self._waiting = False
         self._lost = 0
 
     def __call__(self, exchange: Exchange) -> None:
-        if not self._lines:
-            self._loop.call_later(FLUSH, self.flush)
-        self._lines.append(self._line(exchange))
+        if not is_enabled():
+            return
+        if self._records is not None and has_handlers():
+            self._records(exchange)
+            return
+        line = filtered(exchange, self._line(exchange))
+        if line is not None:
+            if not self._lines:
+                self._loop.call_later(FLUSH, self.flush)
+            self._lines.append(line)
 
     def flush(self, patience: float = 0.0) -> None:
         """Writes what has been collected. patience: seconds that a slow reader is waited for."""
