@@ -220,15 +220,15 @@ BROKEN = [
         ["--access-log-file", "no/x"],
         {},
         APP,
-        "'no/x' is not a file to append to: No such",
+        "/no/x' is not a file to append to: No such",
     ),
-    (["--error-log-file", "no/x"], {}, APP, "'no/x' is not a file to append to: No such"),
+    (["--error-log-file", "no/x"], {}, APP, "/no/x' is not a file to append to: No such"),
     (["--access-log-file", "no/x", "--workers", "2"], {}, APP, "is not a file to append to"),
     (
         ["--log-config", "missing.json"],
         {},
         APP,
-        "'missing.json' is not a logging configuration",
+        "/missing.json' is not a logging configuration",
     ),
 ]
 
