@@ -1,5 +1,6 @@
 """Where options come from: which source is heard, and what is said of wrong ones."""
 
+import json
 import os
 import re
 import sys
@@ -362,7 +363,6 @@ sys.exit(tinyasgi.run(app.app, {option}=int(value) if value.isdecimal() else val
     ("text", "said"),
     [
         ("TINYASGI_PORT=a", "TINYASGI_PORT in vars: 'a' is not a whole number"),
-        ("TINYASGI_PROT=1", "no option TINYASGI_PROT in vars, did you mean TINYASGI_PORT?"),
         ("TINYASGI_CONFIG=a", "TINYASGI_CONFIG in vars: 'a' is not possible there"),
         ("TINYASGI_ENV_FILE=a", "TINYASGI_ENV_FILE in vars: 'a' is not possible there"),
         ("A=1\nB C=1", "--env-file: 'vars' is not usable: line 2 is not of the form NAME=VALUE"),
@@ -436,9 +436,27 @@ def test_env_file_without_python_dotenv(capsys: Any, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", ["PROT", "PORTS", "TIMEOUT_KEEPALIVE", "ACCES_LOG", "SSL_CERT"])
-def test_slip_in_the_environment(name: str, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(f"TINYASGI_{name}", "1")
-    assert f"no option TINYASGI_{name}, did you mean TINYASGI_" in refuse(capsys, "m:a")
+@pytest.mark.parametrize("where", ["environment", "env_file"])
+def test_slip_in_the_environment(where: str, name: str, command: Any, capsys: Any) -> None:
+    """It may be a variable of somebody else, so it is a warning."""
+    if where == "environment":
+        _, config = command("m:a", **{f"TINYASGI_{name}": "1"})
+        place = ""
+    else:
+        write(vars=f"TINYASGI_{name}=1\n")
+        _, config = command("m:a", "--env-file=vars")
+        place = " in vars"
+    assert config.replace(env_file=None) == Config()
+    line = capsys.readouterr().err
+    assert line.startswith(f"tinyasgi: warning: there is no option TINYASGI_{name}{place}, did you")
+    assert line.count("\n") == 1
+
+
+def test_slip_in_json(command: Any, capsys: Any) -> None:
+    command("m:a", "--log-format=json", TINYASGI_PROT="1")
+    record = json.loads(capsys.readouterr().err)
+    assert record["level"] == "warning"
+    assert record["message"].startswith("there is no option TINYASGI_PROT, did you mean")
 
 
 def test_variables_for_others(command: Any) -> None:

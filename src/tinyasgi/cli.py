@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = vars(parser.parse_args(arguments))
     show = given.pop("print_config")
     try:
-        found = settings.settle(given, os.environ)
+        found = settings.settle(given, os.environ, parser.warn)
         values = {name: setting.value for name, setting in found.items()}
         app = values.pop("app", None)
         config = Config(**values, names=settings.names(found))
@@ -49,6 +49,9 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         log.tell(log.ERROR + message, self._log_format)
         sys.exit(BAD_OPTION)
+
+    def warn(self, message: str) -> None:
+        log.warn(message, self._log_format)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         self._log_format = _log_format(sys.argv[1:] if args is None else args)

@@ -20,6 +20,7 @@ from .formats import JSONFormatter, TextFormatter
 from .server_log import logger
 
 __all__ = ["ERROR", "appending", "begin", "opener", "reopen", "set_up", "tell"]
+__all__ += ["warn"]
 
 _package_logger = logging.getLogger("tinyasgi")
 _server_logger = logging.getLogger("tinyasgi.server")
@@ -215,15 +216,26 @@ def tell(text: str, log_format: str) -> None:
     It goes to the error log file, too, if there is one by now.
     """
     traceback, _, message = text.rpartition(ERROR)
-    told = {"msg": message.strip(), "exc_text": traceback.rstrip() or None}
-    level = {"levelno": logging.ERROR, "levelname": "ERROR"}
-    record = logging.makeLogRecord({"name": _server_logger.name, **level, **told})
-    if log_format == "json":
-        text = JSONFormatter().format(record)
-    if sys.stderr is not None:
-        sys.stderr.write(text + "\n")
+    record = _record(logging.ERROR, message.strip())
+    record.exc_text = traceback.rstrip() or None
+    _write(text, record, log_format)
     if isinstance(_handler, _File):
         _handler.handle(record)
+
+
+def warn(text: str, log_format: str) -> None:
+    """Write a warning to stderr, before logging is set up."""
+    _write(f"tinyasgi: warning: {text}", _record(logging.WARNING, text), log_format)
+
+
+def _record(level: int, text: str) -> logging.LogRecord:
+    values = {"name": _server_logger.name, "levelno": level, "msg": text}
+    return logging.makeLogRecord({**values, "levelname": logging.getLevelName(level)})
+
+
+def _write(text: str, record: logging.LogRecord, log_format: str) -> None:
+    if sys.stderr is not None:
+        sys.stderr.write((JSONFormatter().format(record) if log_format == "json" else text) + "\n")
 
 
 # What Python would write to stderr by itself.

@@ -5,7 +5,7 @@ import difflib
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -51,12 +51,16 @@ _VARIABLES = {
 _VARIABLES |= {environment_name(name): name for name in [*_KINDS, "config"]}
 
 
-def settle(given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Setting]:
+def settle(
+    given: Mapping[str, Any],
+    environment: Mapping[str, str],
+    warn: Callable[[str], object] = lambda text: None,
+) -> dict[str, Setting]:
     """The value of each option that is given somewhere, by field; `app` is among them.
 
     given: what the command line says, by field; `config` names a file. The command line is heard
     first, then the environment, then the lines of `env_file`, last a file of settings. Raises
-    OptionError.
+    OptionError. warn: called with each warning.
     """
     words = {
         name: Setting(option_name(name) if name != "app" else "command line", value)
@@ -64,6 +68,7 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str
         if value is not None
     }
     above = _from_environment(environment) | words
+    warnings = slips(environment)
     file = _from_file(above.pop("config", None))
     found = file | above
     if "env_file" in found:
@@ -71,12 +76,16 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str
         if os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode):
             raise OptionError(name, path, "a file that can be read again, as each worker does")
         try:
-            inner = _from_environment(env_file.read(path), f" in {path}")
+            lines = env_file.read(path)
         except ValueError as error:
             raise OptionError(name, path, f"usable: {error}") from None
+        inner = _from_environment(lines, f" in {path}")
+        warnings += slips(lines, f" in {path}")
         for name in inner.keys() & {"config", "env_file"}:
             raise OptionError(*inner[name], "possible there: it says which files are read")
         found = file | inner | above
+    for text in warnings:
+        warn(text)
     return {name: _read(name, setting) for name, setting in found.items()}
 
 
@@ -128,16 +137,23 @@ def _from_environment(environment: Mapping[str, str], where: str = "") -> dict[s
         value = environment.get(variable)
         if value and not value.startswith(_SERVICE):
             found[name] = Setting(variable + where, value)
-    # A name that is only like one of ours is a slip; others, as TINYASGI_VERSION, are not for us.
+    return found
+
+
+def slips(environment: Mapping[str, str], where: str = "") -> list[str]:
+    """Warnings about variables that no option has, but one that is nearly the same.
+
+    Others, as TINYASGI_VERSION, are for somebody else.
+    """
+    known = [name.removeprefix(_PREFIX) for name in _VARIABLES]
+    found: list[UnknownOption] = []
     for variable, value in environment.items():
         word = variable.removeprefix(_PREFIX)
-        if word == variable or variable in _VARIABLES or value.startswith(_SERVICE):
-            continue
-        if variable != "TINYASGI_WORKER":
-            known = [name.removeprefix(_PREFIX) for name in _VARIABLES]
-            if near := difflib.get_close_matches(word, known, 1, 0.7):
-                raise UnknownOption(variable + where, _PREFIX + near[0])
-    return found
+        ours = word == variable or variable in _VARIABLES or variable == "TINYASGI_WORKER"
+        if not ours and not value.startswith(_SERVICE):
+            near = difflib.get_close_matches(word, known, 1, 0.7)
+            found += [UnknownOption(variable + where, _PREFIX + name) for name in near]
+    return [str(slip) for slip in found]
 
 
 def _from_file(named: Setting | None) -> dict[str, Setting]:
