@@ -63,6 +63,7 @@ def test_every_source_by_itself(command: Any) -> None:
         ("environment env_file file", 2),
         ("environment file", 2),
         ("env_file file", 3),
+        ("env_file_in_file", 4),
         ("env_file", 3),
         ("file pyproject", 4),
         ("file", 4),
@@ -78,7 +79,10 @@ def test_precedence(sources: str, port: int, command: Any) -> None:
         environment["TINYASGI_PORT"] = "2"
     if "env_file" in sources:
         write(vars="APP=x\nTINYASGI_PORT=3\n")
-        words += ["--env-file", "vars"]
+        if sources == "env_file_in_file":
+            sources, text = "file", text + "env-file = 'vars'\n"
+        else:
+            words += ["--env-file", "vars"]
     if re.search(r"\bfile\b", sources):
         write(tinyasgi__toml=text + "port = 4\n")
     if "pyproject" in sources:
@@ -103,9 +107,11 @@ def test_other_name_in_the_environment(command: Any) -> None:
 
 
 def test_env_file_named_in_a_file(command: Any) -> None:
-    write(tinyasgi__toml="env-file = 'vars'\nport = 1\nhost = 'a'", vars="TINYASGI_PORT=2")
+    """Its lines come after the file that names it, which is what --print-config relies on."""
+    pytest.importorskip("dotenv")
+    write(tinyasgi__toml="env-file = 'vars'\nport = 1", vars="TINYASGI_PORT=2\nTINYASGI_HOST=a")
     config = command("m:a")[1]
-    assert (config.port, config.host, config.env_file) == (2, "a", "vars")
+    assert (config.port, config.host, config.env_file) == (1, "a", "vars")
 
 
 def test_named_file_instead_of_those_that_are_there(command: Any) -> None:
@@ -530,6 +536,17 @@ def test_what_is_printed_says_the_same_in_a_file(option: Any, command: Any, caps
     if name == "ssl_keyfile_password":
         config = config.replace(ssl_keyfile_password=None)
     assert command() == (app, config)
+
+
+@pytest.mark.parametrize("words", [[], ["--port=1"], ["--log-level=debug"]])
+def test_what_is_printed_with_an_env_file(words: list[str], command: Any, capsys: Any) -> None:
+    """As a file it says the same, also of what an option has overridden."""
+    pytest.importorskip("dotenv")
+    write(vars="TINYASGI_PORT=2\nTINYASGI_HOST=::1\nTINYASGI_LOG_LEVEL=error")
+    words += ["--env-file=vars"]
+    expected = command("m:a", *words)
+    write(tinyasgi__toml=show(capsys, "m:a", *words))
+    assert command() == expected
 
 
 @pytest.mark.parametrize("text", ['"', "\\", "a\tb", "\x7f", "é€😀", "#", "a # b", "'''"])

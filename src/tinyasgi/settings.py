@@ -59,8 +59,9 @@ def settle(
     """The value of each option that is given somewhere, by field; `app` is among them.
 
     given: what the command line says, by field; `config` names a file. The command line is heard
-    first, then the environment, then the lines of `env_file`, last a file of settings. Raises
-    OptionError. warn: called with each warning.
+    first, then the environment, then the lines of `env_file`, last a file of settings; the last two
+    the other way round when that file names the `env_file`. Raises OptionError. warn: called with
+    each warning.
     """
     words = {
         name: Setting(option_name(name) if name != "app" else "command line", value)
@@ -83,7 +84,8 @@ def settle(
         warnings += slips(lines, f" in {path}")
         for name in inner.keys() & {"config", "env_file"}:
             raise OptionError(*inner[name], "possible there: it says which files are read")
-        found = file | inner | above
+        # Whoever names the file of the lines comes before them.
+        found = file | inner | above if "env_file" in above else inner | file | above
     for text in warnings:
         warn(text)
     return {name: _read(name, setting) for name, setting in found.items()}
