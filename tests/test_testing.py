@@ -90,7 +90,7 @@ def test_app_state() -> None:
 def test_config_and_options() -> None:
     config = Config(port=0, root_path="/x", server_header=False)
     with serve(hello, config, server_header=True) as server:
-        assert server.server.config == config.replace(server_header=True)
+        assert server.server.config == config.replace(server_header=True).resolved()
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "auto"])
