@@ -314,7 +314,79 @@ def fail_in_group(error: Exception) -> None:
     raise ExceptionGroup("tasks", [error])
 
 
-@pytest.mark.parametrize("fail", [fail_plainly, fail_from, fail_within, fail_in_group])
+def fail_in_groups(error: Exception) -> None:
+    try:
+        raise ExceptionGroup("tasks", [error, ExceptionGroup("more", [ClientDisconnected()])])
+    except ExceptionGroup as group:
+        raise RuntimeError("can't go on") from group
+
+
+def fail_in_clean_up(error: Exception) -> None:
+    try:
+        raise error
+    finally:
+        undefined  # type: ignore[name-defined]  # noqa: B018, F821
+
+
+def fail_with_another(error: Exception) -> None:
+    raise ExceptionGroup("tasks", [error, ValueError("a real fault")])
+
+
+def fail_in_a_cycle(error: Exception) -> None:
+    fault = ValueError("a real fault")
+    fault.__cause__ = ExceptionGroup("tasks", [fault, error])
+    raise fault
+
+
+@pytest.mark.parametrize(
+    "fail", [fail_within, fail_in_clean_up, fail_with_another, fail_in_a_cycle]
+)
+@in_loop
+async def test_faults_besides_a_disconnect_are_reported(
+    fail: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope, receive, send):
+        await receive()
+        await receive()
+        try:
+            await reply(send)
+        except ClientDisconnected as error:
+            fail(error)
+
+    async with connect(app) as connection:
+        await connection.feed(GET)
+        await connection.reset()
+    assert traceback_count(caplog) == 1
+
+
+@pytest.mark.parametrize("piece", [b"", b"x"], ids=["nothing", "a piece"])
+@in_loop
+async def test_error_response_after_the_client_left(
+    piece: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As frameworks send it when a stream fails: the app learns that nobody waits for it."""
+    raised = []
+
+    async def app(scope, receive, send):
+        await send(START)
+        if piece:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        try:
+            await reply(send, b"it failed", 500)
+        except Exception as error:
+            raised.append(type(error))
+            raise
+
+    async with connect(app) as connection:
+        await connection.feed(GET)
+        await connection.eof()
+    assert raised == [ClientDisconnected]
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("fail", [fail_plainly, fail_from, fail_in_group, fail_in_groups])
 @in_loop
 async def test_send_after_the_client_left(fail: Any, caplog: pytest.LogCaptureFixture) -> None:
     raised = []

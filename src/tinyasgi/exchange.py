@@ -171,7 +171,10 @@ class Exchange:
                     await self._take_turns()
         elif phase == LOST and kind == "http.response.body":
             await self._drop(message.get("body", b""))
-        elif phase == LOST:
+        elif phase == LOST or (
+            # An error response, by an app that has found out by `receive`.
+            kind == "http.response.start" and phase < COMPLETE and self.connection.eof
+        ):
             raise ClientDisconnected("the client has left")
         else:
             raise RuntimeError(f"{kind!r} can't be sent {_PHASES[phase]} of a response")
@@ -274,11 +277,9 @@ class Exchange:
             self.connection.abort(self)
             if error is None and not told:
                 return RuntimeError(f"the app returned {_PHASES[phase]} of its response")
-            return error
-        quiet = isinstance(error, asyncio.CancelledError)
-        # Not so a CancelledError further down: every TimeoutError has one for its cause.
-        quiet = quiet or any(isinstance(e, ClientDisconnected) for e in _chain(error))
-        return None if quiet else error
+        elif isinstance(error, asyncio.CancelledError):
+            return None
+        return None if _is_disconnect(error, set()) else error
 
 
 def _as_status(status: object) -> int:
@@ -294,14 +295,18 @@ def _as_bytes(body: object) -> bytes:
     raise TypeError(f"the body of 'http.response.body' must be bytes, not {type(body).__name__}")
 
 
-def _chain(error: BaseException | None) -> list[BaseException]:
-    """An exception, those it was raised from or within, and those it groups: maybe a cycle."""
-    found: dict[int, BaseException] = {}
-    waiting = [error]
-    for each in waiting:
-        if each is not None and id(each) not in found:
-            found[id(each)] = each
-            waiting.append(each.__cause__ or each.__context__)
-            if isinstance(each, BaseExceptionGroup):
-                waiting += each.exceptions
-    return [*found.values()]
+def _is_disconnect(error: BaseException | None, seen: set[int]) -> bool:
+    """Tell whether an error is nothing but a disconnect.
+
+    It is a ClientDisconnected, was raised from one, or is a group of such errors. An error that
+    was raised while a ClientDisconnected was handled is an error of its own. seen: the ids of
+    errors that are being looked at, as causes and groups may form a cycle.
+    """
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, ClientDisconnected):
+            return True
+        if isinstance(error, BaseExceptionGroup):
+            return all(_is_disconnect(each, seen) for each in error.exceptions)
+        error = error.__cause__
+    return False
