@@ -6,6 +6,7 @@ What it reads and writes is the matter of `tests/conformance`.
 import asyncio
 import gc
 import logging
+import threading
 from collections import Counter
 from contextlib import ExitStack
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from helpers import (
     GET,
     LOOPS,
+    PATIENCE,
     Client,
     hello,
     in_loop,
@@ -24,7 +26,7 @@ from helpers import (
 )
 
 from tinyasgi import Server
-from tinyasgi.exchange import Exchange
+from tinyasgi.exchange import ClientDisconnected, Exchange
 from tinyasgi.http1 import HTTP1Connection
 from tinyasgi.testing import MemoryConnection, connect, serve
 
@@ -387,6 +389,76 @@ async def test_half_closed_client_is_answered(loop: Any) -> None:
 
     async with Server(app, port=0, lifespan="off") as server:
         await asyncio.to_thread(talk, server.port)
+
+
+NOTHING_TO_WRITE = [
+    pytest.param(b"HEAD", 200, b"x", id="head"),
+    pytest.param(b"GET", 304, b"x", id="304"),
+    pytest.param(b"GET", 200, b"", id="empty pieces"),
+]
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["within", "before"])
+@pytest.mark.parametrize(("method", "status", "piece"), NOTHING_TO_WRITE)
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_response_with_nothing_to_write_ends_with_its_client(
+    loop: Any, method: bytes, status: int, piece: bytes, early: bool
+) -> None:
+    """No write fails, and the app does not listen. early: the client leaves before the head."""
+    began, left = threading.Event(), asyncio.Event()
+    outcome: asyncio.Future[OSError] = asyncio.get_running_loop().create_future()
+
+    async def app(scope, receive, send):
+        if early:
+            began.set()
+            await left.wait()
+        await send(START | {"status": status})
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        try:
+            while True:
+                await asyncio.sleep(0)
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except OSError as error:
+            outcome.set_result(error)
+            raise
+
+    def talk(port: int) -> None:
+        with Client(port) as client:
+            client.send(GET.replace(b"GET", method))
+            assert began.wait(PATIENCE) if early else client.head()[0] == status
+
+    async with Server(app, port=0, lifespan="off") as server:
+        await asyncio.to_thread(talk, server.port)
+        left.set()
+        assert isinstance(await outcome, ClientDisconnected)
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["within", "before"])
+@pytest.mark.parametrize(("method", "status"), [(b"HEAD", 200), (b"GET", 304)])
+@in_loop
+async def test_bodiless_response_is_lost_with_its_client(
+    method: bytes, status: int, early: bool
+) -> None:
+    """Also if the app sends nothing more: the connection does not wait for it."""
+    turn = asyncio.Event()
+
+    async def app(scope, receive, send):
+        if early:
+            await turn.wait()
+        await send(START | {"status": status})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await asyncio.Event().wait()
+
+    async with connect(app) as connection:
+        await connection.feed(GET.replace(b"GET", method))
+        await connection.eof()
+        assert connection.closed is not early
+        turn.set()
+        await connection.settle()
+        assert connection.closed
+        assert b"\r\n\r\n" in connection.sent
+        assert not connection.context.connections
 
 
 def test_answer_to_a_client_that_has_gone(caplog: pytest.LogCaptureFixture) -> None:

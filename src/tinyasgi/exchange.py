@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any, Final, Protocol
 
+from .encoder import NONE
 from .origin import Origin
 from .rules import RequestLine
 from .typing import Message, Pairs, Scope
@@ -246,6 +247,11 @@ class Exchange:
     def full(self) -> bool:
         """More body is to come than the app has room for; it asks for that by `want_body`."""
         return self._input == ARRIVING and len(self._body) > HIGH_WATER
+
+    @property
+    def unwritten(self) -> bool:
+        """More of the response is to be written; writing shows whether the client still reads."""
+        return self.phase != STREAMING or self.framing != NONE
 
     @property
     def awaited(self) -> bool:

@@ -69,16 +69,15 @@ class HTTP1Connection(Connection):
             self._refuse(refused, data)
 
     def eof_received(self) -> bool:
-        """A half-close and a close look alike: who has asked for all gets its answer."""
+        """Keep the connection for a response to be written: a half-close may look like a close."""
         super().eof_received()
         exchange = self._exchange
-        if exchange is None or self._decoder is not None or not self._transport.can_write_eof():
-            return False
-        if type(exchange) is not Exchange or self._context.config.cancel_on_disconnect:
+        cancel = self._context.config.cancel_on_disconnect
+        if cancel or exchange is None or self._decoder is not None or not exchange.unwritten:
             return False
         exchange.persistent = False
         exchange.wake()
-        return True
+        return self._transport.can_write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -145,9 +144,8 @@ class HTTP1Connection(Connection):
             lines = context.request_lines if root is None else context.lines_below[root]
             if lines is not self._lines:
                 self._lines, line = lines, lines[data[: start - 2]]
-            self._tail, self._known = (
-                (tail, (fields, judged)) if len(tail) <= MAX_KNOWN else NOTHING
-            )
+            known = tail, (fields, judged)
+            self._tail, self._known = known if len(tail) <= MAX_KNOWN else NOTHING
         length, persistent, wants_continue, websocket = judged
         fields = fields.copy()  # the app may write to it
         if line.host is not None:
@@ -259,7 +257,9 @@ class HTTP1Connection(Connection):
             self._finish(exchange)
             return
         exchange.phase = STREAMING
-        if context.stopping:
+        if self.eof and not exchange.unwritten:
+            self._end()
+        elif context.stopping:
             exchange.wake()
 
     def write_body(self, exchange: Exchange, body: bytes, more_body: bool) -> None:
@@ -272,6 +272,9 @@ class HTTP1Connection(Connection):
             exchange.sent += len(body)
         if not more_body:
             self._finish(exchange)
+        elif self.eof and not data:  # there may never be a write that fails
+            self._client_left(exchange)
+            self._end()
 
     def want_body(self, exchange: Exchange) -> None:
         if self._continue and exchange.phase < STREAMING:

@@ -134,6 +134,11 @@ class WebSocketExchange(Exchange):
     # What the connection and the context call.
 
     @property
+    def unwritten(self) -> bool:
+        """A client that sends nothing more has no use for a WebSocket."""
+        return False
+
+    @property
     def deflate(self) -> Deflate | None:
         """How messages are compressed, if they can be."""
         return self._handshake.deflate
