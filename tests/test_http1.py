@@ -346,6 +346,22 @@ async def test_pieces_before_a_failure_are_sent() -> None:
         assert connection.aborted
 
 
+@pytest.mark.parametrize("cut", [1, 10, len(GET) - 1])
+@in_loop
+async def test_head_that_ends_while_the_peer_does_not_read(cut: int) -> None:
+    async with connect(hello, timeout_head=10) as connection:
+        await connection.feed(GET, GET[:cut])
+        connection.protocol.pause_writing()
+        await connection.feed(GET[cut:] + GET)
+        assert connection.sent.count(b" 200 OK") == 1
+        connection.context.ticks += 20  # the time of a peer that reads slowly
+        connection.protocol.resume_writing()
+        connection.protocol.sweep(connection.context.ticks)
+        await connection.settle()
+        assert connection.sent.count(b" 200 OK") == 3
+        assert b" 408 " not in connection.sent
+
+
 # Bodies that the app does not read.
 
 

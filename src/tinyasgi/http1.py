@@ -91,6 +91,7 @@ class HTTP1Connection(Connection):
         if self._exchange is not None:
             self._exchange.wake()
         else:
+            self._since = self._context.ticks  # what has arrived meanwhile was not read
             self._proceed()
 
     # Reading.
@@ -220,12 +221,12 @@ class HTTP1Connection(Connection):
 
     def _proceed(self) -> None:
         """Ready for the next request, which may have been read already."""
-        if self._wait != NEXT or self.paused:  # who reads no response gets no further one
+        if self._wait > HEAD or self.paused:  # who reads no response gets no further one
             return
         if self._unread:
             unread, self._unread = self._unread, b""
             self.data_received(unread)
-        if self._wait == HEAD or (self._wait == NEXT and not self._unread):
+        if self._wait <= HEAD and not self._unread:
             self._flush()
             self._resume_reading()
 
