@@ -8,8 +8,12 @@ from .origin import Origin
 from .rules import RequestLine
 from .typing import Message, Pairs, Scope
 
-__all__ = ["COMPLETE", "LOST", "REFUSED", "STARTED", "STREAMING", "WAITING", "ClientDisconnected"]
-__all__ += ["Carrier", "Exchange"]
+__all__ = ["ASGI", "COMPLETE", "LOST", "REFUSED", "STARTED", "STREAMING", "WAITING"]
+__all__ += ["Carrier", "ClientDisconnected", "Exchange"]
+
+#: From 2.4 on Starlette does not listen for `http.disconnect` while it streams: a stream that waits
+#: for its next event would outlive its client. `send` raises as 2.4 has it, all the same.
+ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 # Where an exchange stands: plain numbers, for they are compared at every message.
 WAITING: Final = 0  # the app has sent nothing yet

@@ -6,7 +6,7 @@ from . import decoder, encoder, rules
 from .connection import Connection
 from .context import Context
 from .deadlines import APP, BODY, CLOSE, HEAD, NEXT
-from .exchange import COMPLETE, LOST, STREAMING, Exchange
+from .exchange import ASGI, COMPLETE, LOST, STREAMING, Exchange
 from .head import Head
 from .parsers import BadRequest
 from .typing import Fields, Pairs
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTP1Connection"]
 
-#: From 2.4 on Starlette does not listen for `http.disconnect` while it streams: a stream that waits
-#: for its next event would outlive its client. `send` raises as 2.4 has it, all the same.
-ASGI = {"version": "3.0", "spec_version": "2.3"}
 #: Most bytes of a request body that are read and dropped so that the connection persists.
 MAX_DROPPED = 256 * 1024
 #: Most bytes of a head that a connection keeps, to know them again; and how it knows none.
