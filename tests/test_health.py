@@ -116,7 +116,7 @@ async def test_who_comes_last_is_answered(loop: Any, monkeypatch: pytest.MonkeyP
     clients[0][1].write(GET[:20])
     server.stop()
     end = asyncio.create_task(server.__aexit__(None, None, None))
-    await until(lambda: not server._acceptor._listeners)
+    await until(lambda: not server._acceptor._readers)
     for (reader, writer), rest in zip(clients, (GET[20:], GET), strict=True):
         writer.write(rest)
         assert b"connection: close" in (await reader.read()).lower()

@@ -2,10 +2,8 @@
 
 import asyncio
 import math
-import selectors
 import socket
 import ssl
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,23 +25,25 @@ __all__ = ["Acceptor", "let_loop_read"]
 _UNIX = getattr(socket, "AF_UNIX", None)  # Windows has none
 #: Bytes that the kernel takes of what a peer's window has no room for.
 MAX_UNSENT = 64 * 1024
+#: Connections that are accepted in one turn of the loop.
+TURN = 32
 
 
 class Acceptor:
     """Accepts connections for a context.
 
-    As a rule the event loop does it, that is the fastest. It is done here, one by one, in three
-    cases: with TLS, to see handshakes that fail; with the PROXY protocol, whose header comes before
-    that; with a limit, which has to hold before a connection is accepted.
+    The event loops' own servers are not used: without a free descriptor asyncio's writes thousands
+    of log lines, and uvloop's closes connections without a word. Here clients wait until there is
+    room, as they do with `limit_connections`.
     """
 
     def __init__(self, context: Context, tls: "Contexts | None") -> None:
         self._context = context
         self._tls = tls
         self._sockets: list[socket.socket] = []
-        self._listeners: list[asyncio.AbstractServer] = []
-        #: Sockets that are accepted from here, and whether they are at the moment.
+        #: Listening sockets, and whether connections are accepted from them at the moment.
         self._readers: dict[socket.socket, bool] = {}
+        self._failing = False  # in this second a connection could not be accepted
         self.handshakes: set[asyncio.Task[None]] = set()
         #: Makes the protocol of a connection that is accepted. It is called with whether the
         #: listening socket is a unix socket, and perhaps with a PROXY header.
@@ -60,17 +60,13 @@ class Acceptor:
             # client: memory, time until a stop or a disconnect is seen, and cold caches.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT)
         listen.listen(sock, config)  # uvloop would not raise the error
-        if self._tls is not None or config.proxy_protocol or config.limit_connections:
-            loop.add_reader(sock, self._accept, sock)
-            self._readers[sock] = True
-            return
-        unix = sock.family == _UNIX
-        create: Any = loop.create_unix_server if unix else loop.create_server
-        # From Python 3.13 on a loop would remove the file, which may be another process's by then.
-        more = {"cleanup_socket": False} if unix and sys.version_info >= (3, 13) else {}
-        self._listeners.append(
-            await create(partial(self.connect, unix), sock=sock, backlog=config.backlog, **more)
-        )
+        loop.add_reader(sock, self._accept_some, sock)
+        self._readers[sock] = True
+
+    def _accept_some(self, sock: socket.socket) -> None:
+        for _ in range(TURN):
+            if not self._accept(sock):
+                break
 
     def _accept(self, sock: socket.socket) -> bool:
         """Accepts a connection, if one waits and there is room for it; whether it has."""
@@ -82,16 +78,25 @@ class Acceptor:
             accepted, peer = sock.accept()
         except BlockingIOError:
             return False
+        except ConnectionAbortedError:  # the client has left
+            return True
         except OSError as error:  # out of file descriptors, for one
-            logger.error("can't accept a connection: %s", error)
             self._pause(sock)
-            loop.call_later(1.0, self.resume)
+            if not self._failing:
+                self._failing = True
+                logger.error("can't accept connections, they have to wait: %s", error)
+                loop.call_later(1.0, self._retry)
             return False
         accepted.setblocking(False)
         task = loop.create_task(self._begin(accepted, peer))
         self.handshakes.add(task)
         task.add_done_callback(self._on_shaken)
         return True
+
+    @property
+    def _is_plain(self) -> bool:
+        """Connections begin with a request."""
+        return self._tls is None and not self._context.config.proxy_protocol
 
     def _is_full(self) -> bool:
         limit = self._context.config.limit_connections
@@ -105,6 +110,10 @@ class Acceptor:
         self.handshakes.discard(task)
         self._context.on_gone()
 
+    def _retry(self) -> None:
+        self._failing = False
+        self.resume()
+
     def resume(self) -> None:
         """Accepts again, if that was paused and there is room now."""
         for sock, reading in self._readers.items():
@@ -114,8 +123,12 @@ class Acceptor:
 
     async def _begin(self, accepted: socket.socket, peer: Any) -> None:
         unix = accepted.family == _UNIX
-        name = peer_name(peer, unix)
         try:
+            if self._is_plain:
+                connect = partial(self.connect, unix)
+                await self._context.loop.connect_accepted_socket(connect, accepted)
+                return
+            name = peer_name(peer, unix)
             if not self._context.config.proxy_protocol:
                 await self._shake_hands(accepted, name, partial(self.connect, unix))
             elif header := await self._read_header(accepted, _proxy(peer, unix)):
@@ -169,28 +182,18 @@ class Acceptor:
             accepted.close()
 
     async def finish(self) -> None:
-        """Accepts until no connection waits, as a loop may take one in each turn; then no more."""
-        if not self._listeners and not self._readers:
-            return
-        with selectors.DefaultSelector() as selector:
-            for sock in self._sockets:
-                selector.register(sock, selectors.EVENT_READ)
+        """Accepts until no connection waits, which would be reset; then no more."""
+        for sock in self._readers:
             for _ in range(self._context.config.backlog):
-                if not selector.select(0):
+                if not self._accept(sock):
                     break
-                await asyncio.sleep(0)
-        await let_loop_read()  # asyncio takes a turn to make a connection of what it has accepted
-        for sock in self._sockets:
-            while self._accept(sock):  # what has come meanwhile would be reset
-                pass
         self.stop()
+        while self._is_plain and self.handshakes:  # a few turns of the loop
+            await asyncio.sleep(0)
         await let_loop_read()
 
     def stop(self) -> None:
         """Accepts no more, and closes the sockets: who comes later is to go elsewhere."""
-        for listener in self._listeners:
-            listener.close()
-        self._listeners.clear()
         for sock in self._readers:
             self._pause(sock)
             sock.close()

@@ -1,0 +1,71 @@
+"""A server that has no free descriptor: clients wait, the log says so once a second."""
+
+import asyncio
+import errno
+import os
+import socket
+from typing import Any
+
+import pytest
+from helpers import GET, LOOPS, Client, hello, in_loop, quick_loop, until
+
+from tinyasgi import Server
+
+TOO_MANY = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+class Exhausted:
+    """Makes `accept` fail as long as there are no descriptors."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.on = True
+        self.failed = 0
+        accept = socket.socket.accept
+
+        def fail(sock: socket.socket) -> Any:
+            if not self.on:
+                return accept(sock)
+            self.failed += 1
+            raise TOO_MANY
+
+        monkeypatch.setattr(socket.socket, "accept", fail)
+
+
+@pytest.mark.parametrize("limit", [0, 100])
+@pytest.mark.parametrize("loop", [quick_loop(each.values[0], speed=20) for each in LOOPS])
+@in_loop
+async def test_out_of_descriptors(
+    loop: Any, limit: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    exhausted = Exhausted(monkeypatch)
+    options = {"limit_connections": limit, "timeout_head": 0}
+    async with Server(hello, port=0, lifespan="off", **options) as server:
+        clients = [Client(server) for _ in range(5)]
+        for client in clients:
+            client.send(GET)
+        await until(lambda: exhausted.failed == 3)
+        assert len(caplog.records) == 3
+        server._on_gone()  # something is closed: it is tried again, and not logged again
+        exhausted.on = False
+        for client in clients:
+            assert (await asyncio.to_thread(client.response)).body == b"hello"
+            client.close()
+        lines = [record.getMessage() for record in caplog.records]
+        assert set(lines) == {f"can't accept connections, they have to wait: {TOO_MANY}"}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_connections_that_wait_are_served_at_a_stop(
+    loop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exhausted = Exhausted(monkeypatch)
+    async with Server(hello, port=0, lifespan="off") as server:
+        clients = [Client(server) for _ in range(50)]
+        for client in clients:
+            client.send(GET)
+        await until(lambda: exhausted.failed)
+        exhausted.on = False
+    for client in clients:
+        assert (await asyncio.to_thread(client.response)).body == b"hello"
+        client.close()
