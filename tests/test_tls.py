@@ -6,6 +6,7 @@ import logging
 import pickle
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import weakref
@@ -24,6 +25,7 @@ from helpers import (
     in_loop,
     quick_loop,
     reply,
+    until,
     upload,
 )
 from processes import Start, nothing_left, start
@@ -686,3 +688,23 @@ def test_own_context_that_workers_do_not_find(
     options = {"workers": 2, "port": 0, "ssl_certfile": tls.certfile, "ssl_context_factory": make}
     assert run("app:app", **options) == 2
     assert "a function of a module" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_a_handshake_takes_memory_from_its_first_byte_on(
+    loop: Any, tls: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio has a buffer of 256 KiB for each."""
+    begun = []
+    current = Contexts.current
+    monkeypatch.setattr(Contexts, "current", lambda self: begun.append(self) or current(self))
+    async with Server(hello, port=0, lifespan="off", ssl_certfile=tls.certfile) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as sock:
+            await until(lambda: server._acceptor.handshakes)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert not begun
+            sock.send(b"\x16")
+            await until(lambda: begun)
+        await until(lambda: not server._acceptor.handshakes)

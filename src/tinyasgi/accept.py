@@ -14,6 +14,7 @@ from .deadlines import LINGER
 from .encoder import encode_refusal
 from .http1 import HTTP1Connection
 from .origin import Origin, peer_address, peer_name
+from .peek import peek
 from .server_log import logger
 
 if TYPE_CHECKING:
@@ -169,10 +170,15 @@ class Acceptor:
         loop = self._context.loop
         tls: dict[str, Any] = {}
         if self._tls is not None:
-            # A connection ends by its own time limits: a slow reader needs time for the response.
-            tls = {"ssl": self._tls.current(), "ssl_shutdown_timeout": 3600}
             # For None the loops would take 60 seconds.
-            tls["ssl_handshake_timeout"] = self._context.config.timeout_head or math.inf
+            limit = self._context.config.timeout_head or math.inf
+            begin = loop.time()
+            async with asyncio.timeout(self._context.config.timeout_head or None):
+                await peek(accepted, 1)  # asyncio has a buffer of 256 KiB for each handshake
+            tls["ssl"] = self._tls.current()
+            tls["ssl_handshake_timeout"] = max(begin + limit - loop.time(), 0.001)
+            # A connection ends by its own time limits: a slow reader needs time for the response.
+            tls["ssl_shutdown_timeout"] = 3600
         try:
             await loop.connect_accepted_socket(connect, accepted, **tls)
         except ssl.SSLError as error:

@@ -9,12 +9,12 @@ import re
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from . import x509
 from .origin import Origin, peer_address, peer_name
+from .peek import peek
 from .tls_extension import TLSExtension, cipher_suite, version
 from .typing import Address
 
@@ -80,7 +80,7 @@ async def read(sock: socket.socket) -> Header | None:
     """
     data = bytearray()
     while True:
-        peeked = await _peek(sock, MAX_SIZE - len(data))
+        peeked = await peek(sock, MAX_SIZE - len(data))
         if not peeked:
             if data:
                 raise HeaderError("the PROXY header is cut off")
@@ -91,20 +91,6 @@ async def read(sock: socket.socket) -> Header | None:
         sock.recv(len(peeked) if end is None else end - taken)
         if end is not None:
             return parse(bytes(data[:end]))
-
-
-async def _peek(sock: socket.socket, size: int) -> bytes:
-    """What has arrived, which stays there; waits for it."""
-    loop = asyncio.get_running_loop()
-    while True:
-        with suppress(BlockingIOError):
-            return sock.recv(size, socket.MSG_PEEK)
-        readable = asyncio.Event()
-        loop.add_reader(sock, readable.set)
-        try:
-            await readable.wait()
-        finally:
-            loop.remove_reader(sock)
 
 
 async def refuse(sock: socket.socket, answer: bytes) -> None:
