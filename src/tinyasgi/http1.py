@@ -106,18 +106,17 @@ class HTTP1Connection(Connection):
     def _keep_head(self, data: bytes) -> None:
         """Keep the beginning of a head until the rest of it arrives."""
         if self._head is None:
-            context = self._context
-            self._head = Head(context.request_lines, context.config.limit_head_size)
+            self._head = Head(self._context.request_lines, self._context.config.limit_head_size)
         whole = self._head.add_read(data)
         if whole is None:
             if self._wait == NEXT:
                 self._since = self._context.ticks
             self._wait = HEAD
-            return
-        self._head = None
-        self._wait = min(self._wait, NEXT)
-        if whole:
-            self.data_received(whole)
+        else:
+            self._head = None
+            self._wait = min(self._wait, NEXT)
+            if whole:
+                self.data_received(whole)
 
     def _begin(self, data: bytes, end: int) -> None:
         """Starts the exchange whose head is `data[:end]`."""
