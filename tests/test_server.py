@@ -67,7 +67,7 @@ async def test_nothing_else_is_touched(loop: Any) -> None:
 async def test_server_takes_config_and_options() -> None:
     config = Config(port=1, access_log=False)
     async with Server(hello, config, port=0, root_path="/x") as server:
-        assert server.config == config.replace(port=0, root_path="/x")
+        assert server.config == config.replace(port=0, root_path="/x").resolved()
         assert server.port > 1
         assert server.url == f"http://127.0.0.1:{server.port}"
         assert server.addresses == [server.url]
