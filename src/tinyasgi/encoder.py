@@ -140,7 +140,7 @@ def encode_head(
         framing = NONE
         if status == 204:  # RFC 9110 §8.6 forbids a content-length
             ending = b"\r\n\r\n"
-        elif announced is None and length:
+        elif announced is None and length and status != 304:  # which has no body to measure (§8.6)
             ending = _length_line(length)
     elif length is not None:
         framing = length

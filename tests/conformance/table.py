@@ -1518,7 +1518,7 @@ RESPONSE = [
             "304-body-dropped",
             GET * 2,
             (Seen(),) * 2,
-            (reply(b"content-length: 2", status=b"304 Not Modified"),) * 2,
+            (NOT_MODIFIED,) * 2,
             app=says(b"ok", status=304),
         ),
     ),
