@@ -524,6 +524,28 @@ async def test_each_request_has_its_own_client() -> None:
 
 
 @in_loop
+async def test_the_host_of_an_absolute_target() -> None:
+    """It replaces Host before what proxies say is added, also if the rest of the head is known."""
+    seen = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(b",".join(value for name, value in scope["headers"] if name == b"host"))
+        await reply(send)
+
+    def request(target: bytes, *lines: bytes) -> bytes:
+        return b"\r\n".join([b"GET " + target + b" HTTP/1.1", b"Host: received", *lines, b"", b""])
+
+    port, host = b"X-Forwarded-Port: 8443", b"X-Forwarded-Host: forwarded"
+    async with connect(app) as connection:
+        await connection.feed(request(b"/"), request(b"http://one/"), request(b"http://two/"))
+        await connection.feed(request(b"http://one/", port), request(b"http://two/", port))
+        await connection.feed(request(b"/", port), request(b"http://three:1/", port))
+        await connection.feed(request(b"http://one/", port, host), request(b"/", host))
+    expected = [b"received", b"one", b"two", b"one:8443", b"two:8443", b"received:8443"]
+    assert seen == [*expected, b"three:1", b"forwarded:8443", b"forwarded"]
+
+
+@in_loop
 async def test_prefixes_change_on_a_connection() -> None:
     seen = []
 

@@ -68,8 +68,7 @@ class HTTP1Connection(Connection):
     def eof_received(self) -> bool:
         """Keep the connection for a response to be written: a half-close may look like a close."""
         super().eof_received()
-        exchange = self._exchange
-        cancel = self._context.config.cancel_on_disconnect
+        exchange, cancel = self._exchange, self._context.config.cancel_on_disconnect
         if cancel or exchange is None or self._decoder is not None or not exchange.unwritten:
             return False
         exchange.persistent = False
@@ -127,13 +126,15 @@ class HTTP1Connection(Connection):
         start = data.find(b"\r\n") + 2
         line = self._lines[data[: start - 2]]
         tail = data[start - 5 : end]
-        if tail == self._tail:
+        if tail == self._tail and line.host is None:
             fields, judged = self._known
         else:
             fields = context.parser.fields(data[:end], start)
             if len(fields) > config.limit_head_fields:
                 raise BadRequest(431, f"more than {config.limit_head_fields} fields")
             judged = rules.judge(line.version, fields)
+            if line.host is not None:
+                fields = rules.with_host(fields, line.host)
             self.origin = context.origin(fields, self.peer) if self.trusted else self.peer
             if self.origin.host is not None:
                 fields = rules.with_host(fields, self.origin.host)
@@ -141,12 +142,10 @@ class HTTP1Connection(Connection):
             lines = context.request_lines if root is None else context.lines_below[root]
             if lines is not self._lines:
                 self._lines, line = lines, lines[data[: start - 2]]
-            known = tail, (fields, judged)
-            self._tail, self._known = known if len(tail) <= MAX_KNOWN else NOTHING
+            keep = len(tail) <= MAX_KNOWN and line.host is None
+            self._tail, self._known = (tail, (fields, judged)) if keep else NOTHING
         length, persistent, wants_continue, websocket = judged
         fields = fields.copy()  # the app may write to it
-        if line.host is not None:
-            fields = rules.with_host(fields, self.origin.host or line.host)
         websocket = websocket and line.method == "GET" and config.ws != "none"
         full = context.unanswered >= context.concurrency
         if full and (websocket or line.route != context.health_path):
