@@ -3,14 +3,14 @@
 import dataclasses
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tinyasgi
-from tinyasgi import Config
+from tinyasgi import Config, signals
 from tinyasgi.cli import main
 
 #: Option, text, value; flags have no text.
@@ -105,6 +105,13 @@ def dashed(name: str) -> str:
 
 def needed(name: str) -> list[str]:
     return [f"{dashed(other)}=some.pem" for other in NEEDED.get(name, [])]
+
+
+@pytest.fixture(autouse=True)
+def give_signals_back() -> Iterator[None]:
+    """The command takes them for good."""
+    yield
+    signals.give_back()
 
 
 @pytest.fixture(autouse=True)

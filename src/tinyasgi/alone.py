@@ -1,15 +1,14 @@
 """A process that serves alone, until it is asked for what takes a supervisor."""
 
-import asyncio
 import os
 import signal
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import spawn
+from . import signals
 from .channel import Brief
 from .config import Config
+from .ending import Ending
 from .options import OptionError
 from .process import Process
 from .server_log import logger
@@ -28,8 +27,10 @@ class Alone(Process):
     order. What is left is `supervisor`, for this process to become.
     """
 
-    def __init__(self, app: Any, config: Config, notifier: Notifier) -> None:
-        super().__init__(app, config)
+    others = signals.OTHERS
+
+    def __init__(self, app: Any, config: Config, ending: Ending, notifier: Notifier) -> None:
+        super().__init__(app, config, ending)
         self._notifier = notifier
         self._brief = Brief.of(app, config)
         self._has_terminal = os.isatty(0)
@@ -52,29 +53,23 @@ class Alone(Process):
             self.supervisor.stop()
         super().stop()
 
-    async def finish(self) -> None:
-        if self.supervisor is not None:
-            spawn.block_signals()  # the next ones are for the supervisor
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+    @property
+    def exits(self) -> bool:
+        return self.supervisor is None
 
     # Signals.
 
-    def take_signals(self) -> None:
-        super().take_signals()
-        for name in ("SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1"):
-            if hasattr(signal, name):
-                self.take_signal(getattr(signal, name), partial(self._on_signal, name))
-
-    def _on_signal(self, name: str) -> None:
+    def on_signal(self, number: int) -> None:
+        name = signal.Signals(number).name
         if name == "SIGUSR1":
             self.reopen()
         elif name == "SIGHUP" and self._has_terminal and not os.isatty(0):
+            self._stops += 1
             self.on_stop()  # the terminal is gone
         elif self.supervisor is not None:
             self.supervisor.on_signal(name)
             self._turn()
-        elif not self._ready or name == "SIGTTOU" or self._signals:
+        elif name == "SIGTTOU" or self._stops:
             pass
         elif not isinstance(self.app, str):
             logger.warning("%s: an app that is not given as module:attribute stays as it is", name)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from . import __version__, log, settings
+from . import __version__, log, settings, signals
 from .config import Config
 from .options import FLAG, Kind, OptionError, UnknownOption
 from .process import BAD_OPTION
@@ -22,6 +22,13 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The command `tinyasgi`; exits as `run` says, and with 2 for a wrong option."""
+    with signals.take().exiting():
+        app, config = _settle(arguments)
+    sys.exit(run(app, config))
+
+
+def _settle(arguments: Sequence[str] | None) -> tuple[str, Config]:
+    """The app and its options; exits for a wrong option."""
     parser = _parser()
     given = vars(parser.parse_args(arguments))
     show = given.pop("print_config")
@@ -39,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit()
     if not app:
         parser.error("which app? say tinyasgi module:attribute")
-    sys.exit(run(app, config))
+    return app, config
 
 
 class _Parser(argparse.ArgumentParser):

@@ -172,6 +172,11 @@ class Connection(asyncio.Protocol):
         self._context.opened(successor)
         self.connection_lost(None)
 
+    def fileno(self) -> int:
+        """The descriptor of its socket, negative without one."""
+        sock = self._transport.get_extra_info("socket")
+        return -1 if sock is None else sock.fileno()
+
     @property
     def fresh(self) -> bool:
         """Nothing has arrived on it yet."""

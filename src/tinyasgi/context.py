@@ -55,6 +55,9 @@ class Swept(Protocol):
     def unsent(self) -> int:
         """Bytes that its transport has still to send."""
 
+    def fileno(self) -> int:
+        """The descriptor of its socket, negative without one."""
+
     def sweep(self, ticks: int) -> None:
         """Gives up what has waited for too long."""
 
@@ -208,6 +211,14 @@ class Context:
                 logger.error(
                     "%r raised an exception, further ones are not logged", observer, exc_info=error
                 )
+
+    def describe(self) -> list[str]:
+        """What runs, a text for each; another thread may ask."""
+        running = list(self.running)
+        others = len(self.connections) - len(running)
+        return [exchange.line.text for exchange in running] + (
+            [f"{others} connection{'s' * (others > 1)} to close"] if others > 0 else []
+        )
 
     # Connections and the clock.
 

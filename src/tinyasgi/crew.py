@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import selectors
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -375,7 +374,6 @@ class Crew:
         """In a forked process: leaves behind what is the supervisor's."""
         self.selector.close()
         ours.close()
-        signal.set_wakeup_fd(-1)
         for child in self.children:
             child.channel.close()
             child.process.close()

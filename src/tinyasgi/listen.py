@@ -13,7 +13,7 @@ from typing import Any
 from .config import Config
 
 __all__ = ["Inherited", "ListenError", "address", "another", "bind", "close", "files"]
-__all__ += ["has_queue", "listen", "release"]
+__all__ += ["abandon", "has_queue", "listen", "release"]
 
 _TCP = (socket.AF_INET, socket.AF_INET6)
 _UNIX = getattr(socket, "AF_UNIX", None)  # Windows has none
@@ -262,6 +262,15 @@ def close(sockets: Iterable[socket.socket]) -> None:
     paths = files(sockets)
     for sock in sockets:
         sock.close()
+    release(paths)
+
+
+def abandon(sockets: Iterable[socket.socket]) -> None:
+    """Closes listeners of an event loop that does not run any more."""
+    sockets = list(sockets)
+    paths = files(sockets)
+    for sock in sockets:
+        os.close(sock.fileno())  # a loop may keep the object open
     release(paths)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from .config import Config
 from .formats import JSONFormatter, TextFormatter
 from .server_log import logger
+from .signals import Stop
 
 __all__ = ["ERROR", "appending", "begin", "opener", "reopen", "set_up", "tell"]
 __all__ += ["warn"]
@@ -282,6 +283,8 @@ def _on_thread_exception(args: threading.ExceptHookArgs) -> None:
 def _on_unraisable(args: Any) -> None:
     if isinstance(args.exc_value, UnicodeDecodeError) and isinstance(args.object, bytes):
         return  # a server name of TLS, sent by a client; the handshake fails, and that is told
+    if isinstance(args.exc_value, Stop):
+        return  # in `__del__`; the process stops all the same
     error = (args.exc_type, args.exc_value, args.exc_traceback)
     what = args.err_msg or "exception ignored in"
     logger.error("%s %r", what, args.object, exc_info=error)

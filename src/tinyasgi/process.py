@@ -5,17 +5,16 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import socket
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import __version__, env_file, load, log
+from . import __version__, env_file, forks, listen, load, log, signals
 from .access import formatter, records
 from .blocking import Watch
 from .config import Config
+from .ending import BLOCKED, LAST, THREADS, Ending, describe_tasks, describe_threads
 from .lifespan import LifespanFailed
 from .listen import ListenError
 from .loop import loop_factory
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from .tally import Tally
 
 __all__ = ["APP_FAILED", "BAD_OPTION", "CANNOT_LISTEN", "Process", "explain"]
-__all__ += ["leaving_on"]
 
 #: New objects that may be there before the garbage collector looks at them. Requests under way are
 #: more than its usual 700, and with ten thousand connections each full collection takes 14 ms.
@@ -59,44 +57,51 @@ class Process:
 
     level = logging.INFO
     """The level of what is told of its course."""
-    stops: Sequence[int] = (signal.SIGINT, signal.SIGTERM)
+    stops: Sequence[int] = signals.STOPS
     """The signals that end it."""
+    others: Sequence[int] = ()
+    """Signals that mean something else to it."""
     server: Server
     loop: asyncio.AbstractEventLoop
     tally: "Tally | None" = None
     """Where it counts, if that is shared with other processes."""
 
-    def __init__(self, app: Any, config: Config, sockets: Sequence[socket.socket] = ()) -> None:
+    def __init__(
+        self, app: Any, config: Config, ending: Ending, sockets: Sequence[socket.socket] = ()
+    ) -> None:
         self.app = app
         self.config = config
         self._sockets = sockets
         self._access: AccessLines | None = None
         self._ready = False
-        self._signals = 0
+        self._stops = 0
+        self._early: list[int] = []  # signals that wait until it is ready
+        self.ending = ending
 
     def run(self) -> int:
         """Serves until it is to end; returns the exit code. What goes wrong is told."""
         config = self.config
         if 0 < gc.get_threshold()[0] < YOUNG:  # an app may set another as it is imported
             gc.set_threshold(YOUNG)
+        self._signals = signals.take(self.stops, self.others)
+        self._signals.on_stop = self._on_stop_signal
         try:
             log.begin(config)
-            with leaving_on(self.stops):
+            with self._signals.exiting():
                 env_file.load(config)
                 app = self.app
                 target = load.load(app, config.app_dir) if isinstance(app, str) else app
-                with asyncio.Runner(loop_factory=loop_factory(config)) as runner:
-                    runner.run(self._main(target))
+            self._serve(target)
         except (OptionError, ListenError, load.LoadError, LifespanFailed) as error:
             self.tell(explain(error))
             return next(code for kind, code in _CODES.items() if isinstance(error, kind))
         except SystemExit as leaving:
             if leaving.code is None or isinstance(leaving.code, int):
-                raise
+                return leaving.code or 0
             self.tell(f"{log.ERROR}{leaving.code}")
             return 1  # as Python does with a text
         except asyncio.CancelledError as error:
-            if not self._signals:  # no signal during startup
+            if not self._signals.count:  # no signal during startup
                 failure = load.LoadError("the app cancelled the task of the server")
                 failure.__cause__ = error
                 self.tell(explain(failure))
@@ -106,6 +111,26 @@ class Process:
     def tell(self, text: str) -> None:
         """Says why it ends."""
         log.tell(text, self.config.log_format)
+
+    def _serve(self, target: Any) -> None:
+        with asyncio.Runner(loop_factory=loop_factory(self.config)) as runner:
+            try:
+                runner.run(self._main(target))
+            finally:
+                if self.exits:
+                    self.ending.begin(LAST)
+                    runner.run(self._end_tasks())
+                    self.ending.last_step(describe_threads, THREADS)
+        logger.log(self.level, "stopped")
+
+    async def _end_tasks(self) -> None:
+        """Cancels the tasks that the app has left running."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        self.ending.last_step(lambda: describe_tasks(tasks), LAST)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def _main(self, target: Any) -> None:
         config = self.config
@@ -122,8 +147,15 @@ class Process:
                 self._access = AccessLines(formatter(config), Output(config), loop, to_handlers)
                 stack.callback(self._access.close)
             server = Server(
-                target, config, sockets=self._sockets, access=self._access, tally=self.tally
+                target,
+                config,
+                sockets=self._sockets,
+                access=self._access,
+                on_wait=lambda what, seconds: self.ending.step(what, seconds, BLOCKED),
+                tally=self.tally,
             )
+            stack.enter_context(forks.withheld(server.descriptors))
+            self.ending.on_exit = lambda: listen.abandon(server.sockets)
             self.server = await stack.enter_async_context(server)
             log.set_up(config)
             gc.freeze()  # what startup has made stays: no collection need look at it again
@@ -131,10 +163,11 @@ class Process:
             if (watch := self.watch()) is not None:
                 stack.callback(watch.close)
             self.announce()
+            for number in self._early:
+                self.on_signal(number)
             await self.until_told()
+            self.begin_end()
             logger.log(self.level, "stopping")
-        await self.finish()
-        logger.log(self.level, "stopped")
 
     def announce(self) -> None:
         """Says that it serves."""
@@ -163,9 +196,6 @@ class Process:
         """Returns when it is to end."""
         await self.server.stopped()
 
-    async def finish(self) -> None:
-        """What is left to do when the server has stopped."""
-
     def reopen(self) -> None:
         """Opens all log files again, for whoever has moved them away."""
         log.reopen()
@@ -175,52 +205,62 @@ class Process:
     # Signals.
 
     def take_signals(self) -> None:
-        """Of `stops` the first stops it in order, the second at once, the third as it may."""
-        for number in self.stops:
-            self.take_signal(number, self.on_stop)
-
-    def take_signal(self, number: int, act: Callable[[], object]) -> None:
-        """Calls `act` in the event loop when a signal comes."""
-        if not _takes_signals():
-            return
+        """Of `stops` the first stops it in order, the second at once, the third is the kernel's."""
+        self._signals.install()  # the app may have set others in its import
         try:
-            self.loop.add_signal_handler(number, act)
+            self.loop.add_reader(self._signals.fileno(), self._on_signals)
         except NotImplementedError:  # Windows
-            signal.signal(number, lambda *_: self.loop.call_soon_threadsafe(act))
+            self._signals.wake = lambda: self.loop.call_soon_threadsafe(self._on_signals)
+
+    def _on_signals(self) -> None:
+        for number in self._signals.received():
+            if number in self.stops:
+                self._stops += 1
+                self.on_stop()
+            elif self._ready:
+                self.on_signal(number)
+            else:
+                self._early.append(number)
 
     def on_stop(self) -> None:
-        self._signals += 1
+        """A signal to stop has come."""
         if not self._ready:
             assert self._task is not None
             self._task.cancel()
-        elif self._signals == 1:
+        elif self._stops == 1:
             self.stop()
         else:
             self.server.quit()
-        if self._signals > 1:
-            for number in self.stops:
-                signal.signal(number, signal.SIG_DFL)
 
     def stop(self) -> None:
         self.server.stop()
 
+    def on_signal(self, number: int) -> None:
+        """A signal of `others` has come."""
 
-def _takes_signals() -> bool:
-    """They are for the main thread only."""
-    return threading.current_thread() is threading.main_thread()
+    # The end.
 
+    @property
+    def exits(self) -> bool:
+        """Whether the process is to exit when it has served."""
+        return True
 
-@contextlib.contextmanager
-def leaving_on(signals: Sequence[int]) -> Iterator[None]:
-    """Until the loop takes them, signals end the process quietly."""
+    @property
+    def stops_by_signal(self) -> bool:
+        """Whether a signal has made it end: then another one ends it at once."""
+        return self._signals.count > 0
 
-    def leave(*_: object) -> None:
-        raise SystemExit(0)
+    def begin_end(self) -> None:
+        """From now on time is limited."""
+        if not self.exits:
+            return
+        seconds = self.config.shutdown_delay + self.config.timeout_graceful_shutdown
+        self.ending.begin(seconds, by_signal=self.stops_by_signal)
 
-    numbers = signals if _takes_signals() else ()
-    previous = {number: signal.signal(number, leave) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    def _on_stop_signal(self, count: int) -> None:
+        """Within the signal handler: the event loop may be blocked."""
+        if count == 1:
+            self.begin_end()
+        else:
+            self.ending.hurry()
+            self._signals.let_next_one_kill()

@@ -3,9 +3,10 @@
 import os
 from typing import Any
 
-from . import log, systemd
+from . import log, signals, systemd
 from .alone import Alone
 from .config import Config
+from .ending import Ending
 from .options import OptionError
 from .process import BAD_OPTION, explain
 
@@ -25,6 +26,23 @@ def run(app: Any, config: Config | None = None, **options: Any) -> int:
     """
     _fill_standard_streams()
     config = config or Config()
+    exits = signals.are_taken()  # by the command; else the caller may go on
+    taken, ending = signals.take(), Ending()
+    try:
+        code = _run(app, config, options, ending)
+    except SystemExit as leaving:  # a signal during the import, or the app in its import
+        code = leaving.code if isinstance(leaving.code, int) else bool(leaving.code)
+    finally:
+        if not exits:
+            signals.give_back()
+    if exits or taken.count:
+        ending.leave(code)
+    else:
+        ending.cancel()
+    return code
+
+
+def _run(app: Any, config: Config, options: dict[str, Any], ending: Ending) -> int:
     log_format = options.get("log_format", config.log_format)
     try:
         config = config.replace(**options).resolved()
@@ -35,14 +53,14 @@ def run(app: Any, config: Config | None = None, **options: Any) -> int:
         if isinstance(app, str) and (needs or config.limit_max_requests):
             from . import supervise  # not before it is needed: 20 ms at start, and 3 MiB
 
-            return supervise.supervise(app, config, notifier)
+            return supervise.supervise(app, config, ending, notifier)
         if needs:
             value = getattr(config, needs)
             raise config.wrong(needs, value, "possible but for an app given as module:attribute")
     except OptionError as error:
         log.tell(explain(error), log_format)
         return BAD_OPTION
-    alone = Alone(app, config, notifier)
+    alone = Alone(app, config, ending, notifier)
     code = alone.run()
     if alone.supervisor is None:
         return code

@@ -7,7 +7,7 @@ import re
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import listen, load
 from .accept import Acceptor, let_loop_read
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from .tally import Tally
 
 __all__ = ["Server", "serve"]
+
+#: Called with a function that returns what is waited for, a text for each, and the seconds for it.
+OnWait: TypeAlias = Callable[[Callable[[], list[str]], float], None]
 
 #: Seconds for what is cut short to come to its end.
 LAST = 1.0
@@ -50,6 +53,7 @@ class Server:
     for INFO when startup is complete. on_error: called with a request line, or the name of a
     lifespan event, and the exception with which the app has ended it; a CancelledError is that of a
     request that did not end in time for a stop.
+    on_wait: called when a stop begins to wait, with a function that lists what for, and seconds.
     tally: of a server of several processes; without it, one with `metrics_bind` makes its own.
 
     It touches nothing but its loop: no signals, no logging set-up, no exit. Raises OptionError
@@ -65,6 +69,7 @@ class Server:
         sockets: Sequence[socket.socket] = (),
         access: Callable[[Exchange], None] | None = None,
         on_error: Callable[[str, BaseException], None] = lambda what, error: None,
+        on_wait: OnWait = lambda what, seconds: None,
         tally: "Tally | None" = None,
         **options: Any,
     ) -> None:
@@ -89,6 +94,7 @@ class Server:
         self._access = access
         self._records = records(self.config)
         self._on_error = on_error
+        self._on_wait = on_wait
         self.tally = tally
         """What is counted, once the server is ready; None without `metrics_bind`."""
         self._lifespan = Lifespan(self._app, self.config.lifespan, self._on_lifespan_error)
@@ -113,6 +119,11 @@ class Server:
     def sockets(self) -> Sequence[socket.socket]:
         """The sockets that it listens on."""
         return self._sockets
+
+    def descriptors(self) -> list[int]:
+        """Of listening sockets and connections, for `forks`."""
+        sockets = [*self._sockets, *(self.tally.listeners if self.tally is not None else ())]
+        return [each.fileno() for each in (*sockets, *self._context.connections)]
 
     @property
     def url(self) -> str:
@@ -260,11 +271,11 @@ class Server:
             self._health.stopping = not self._replaced
         if self._replaced:
             await self._acceptor.finish()
-            await self._within(LEAVE, self._until_left())
-        elif self.config.shutdown_delay and not self._hurry:
-            await self._within(self.config.shutdown_delay, asyncio.Event().wait())
+            await self._within(LEAVE, self._until_left(), context.describe)
+        elif (delay := self.config.shutdown_delay) and not self._hurry:
+            await self._within(delay, asyncio.Event().wait(), lambda: ["the shutdown delay"])
             await self._acceptor.finish()
-            await self._within(LAST, self._until_asked())
+            await self._within(LAST, self._until_asked(), context.describe)
         await self._acceptor.finish()
         for handshake in self._acceptor.handshakes:
             handshake.cancel()
@@ -273,16 +284,18 @@ class Server:
         for connection in list(context.connections):
             connection.stop()
         grace = 0 if self._hurry else self.config.timeout_graceful_shutdown
-        if not await self._within(grace, self._until_settled()):
+        if not await self._within(grace, self._until_settled(), context.describe):
             context.overdue = grace > 0 and not self._hurry
+            if context.overdue and (late := context.describe()):
+                logger.warning("not ended within %g s: %s", grace, ", ".join(late))
             for exchange in list(context.running):
                 exchange.cancel()
-            await self._within(LAST, self._until_settled())
+            await self._within(LAST, self._until_settled(), context.describe)
             if context.running:
                 logger.error("%d requests did not end when cancelled", len(context.running))
         for connection in list(context.connections):
             connection.close()
-        await self._within(LAST, self._until_closed())
+        await self._within(LAST, self._until_closed(), context.describe)
 
     async def _until_left(self) -> None:
         """Until all clients are gone, or the server is to stop after all."""
@@ -333,10 +346,13 @@ class Server:
             self._gone.clear()
             await self._gone.wait()
 
-    async def _within(self, seconds: float, work: Coroutine[Any, Any, object]) -> bool:
-        """Whether work ends in time; `quit` makes the time short."""
+    async def _within(
+        self, seconds: float, work: Coroutine[Any, Any, object], what: Callable[[], list[str]]
+    ) -> bool:
+        """Whether work ends in time; `quit` makes the time short. what: is waited for."""
         try:
             limit = min(seconds, LAST) if self._hurry else seconds
+            self._on_wait(what, limit)
             async with asyncio.timeout(limit) as self._timeout:
                 await work
         except TimeoutError:
@@ -349,7 +365,8 @@ class Server:
         """Shuts the app down, as far as it is up, and closes what was opened for it."""
         try:
             seconds = max(self.config.timeout_graceful_shutdown, LAST)
-            if not await self._within(seconds, self._lifespan.shutdown()):
+            shutdown = self._lifespan.shutdown()
+            if not await self._within(seconds, shutdown, lambda: ["the lifespan shutdown"]):
                 logger.error("lifespan shutdown did not end in time")
         finally:
             await self._lifespan.cancel()

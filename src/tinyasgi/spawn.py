@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-__all__ = ["SIGNALS", "Process", "fork", "given", "ignore_signals", "memory", "spawn"]
+from . import forks, signals
+
+__all__ = ["OF_GROUP", "SIGNALS", "Process", "fork", "given", "memory", "spawn"]
 
 #: How Python is started to become a worker.
 COMMAND = "from tinyasgi.worker import main; main()"
@@ -65,8 +67,12 @@ class Process:
 
 def fork(run: Callable[[], int]) -> Process:
     """A copy of this process, which runs `run` and exits with what it returns."""
-    pid = os.fork()
+    # Blocked in the child until it has handlers, as in one that is spawned.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, OF_GROUP)
+    with forks.keeping():
+        pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return Process(pid)
     code = 1
     try:
@@ -79,13 +85,6 @@ def fork(run: Callable[[], int]) -> Process:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-
-
-def ignore_signals() -> None:
-    """Makes what is meant for the supervisor, and blocked so far, mean nothing here."""
-    for number in _OF_GROUP:
-        signal.signal(number, lambda *_: None)  # programs that the app runs don't inherit this
-    unblock_signals()
 
 
 def memory(pid: int) -> int:
@@ -104,10 +103,9 @@ def _interpreter() -> list[str]:
 
 
 #: What a supervisor takes, as far as the platform has it.
-_NAMES = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1")
-SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+SIGNALS = (*signals.STOPS, *signals.OTHERS)
 #: What often goes to a whole process group, as Ctrl-C does; workers hear of it from the supervisor.
-_OF_GROUP = tuple(number for number in SIGNALS if number != signal.SIGTERM)
+OF_GROUP = tuple(number for number in SIGNALS if number != signal.SIGTERM)
 
 if sys.platform != "win32":
 
@@ -121,7 +119,7 @@ if sys.platform != "win32":
         for number in numbers:
             os.set_inheritable(number, True)
         try:
-            pid = os.posix_spawn(sys.executable, command, environment, setsigmask=_OF_GROUP)
+            pid = os.posix_spawn(sys.executable, command, environment, setsigmask=OF_GROUP)
         finally:
             for number in numbers:
                 os.set_inheritable(number, False)

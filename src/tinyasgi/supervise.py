@@ -1,18 +1,21 @@
 """A process that supervises: its start, its exit code, and how it goes on as a new program."""
 
 import contextlib
+import functools
 import gc
 import os
+import socket
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from . import access, env_file, listen, load, log, succession, worker
+from . import access, env_file, forks, listen, load, log, signals, spawn, succession, worker
 from .channel import Brief
 from .child import WorkerFailed
 from .config import Config
+from .ending import Ending
 from .listen import ListenError
 from .options import OptionError
-from .process import APP_FAILED, CANNOT_LISTEN, Process, explain, leaving_on
+from .process import APP_FAILED, CANNOT_LISTEN, explain
 from .supervisor import Supervisor
 from .systemd import Notifier
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["resume", "supervise", "take_over"]
 
 
-def supervise(app: str, config: Config, notifier: Notifier) -> int:
+def supervise(app: str, config: Config, ending: Ending, notifier: Notifier) -> int:
     """Binds, loads what is to be preloaded, and supervises; returns the exit code.
 
     Raises OptionError.
@@ -44,8 +47,10 @@ def supervise(app: str, config: Config, notifier: Notifier) -> int:
             sockets = listen.bind(config)
             stack.callback(listen.close, sockets)
             if config.preload:
-                with leaving_on(Process.stops):
-                    _preload(app, config)
+                taken = signals.take()
+                taken.on_stop = functools.partial(_on_stop_signal, config, ending)
+                with taken.exiting():
+                    _preload(app, config, sockets)
         except (ListenError, load.LoadError) as error:
             log.tell(explain(error), config.log_format)
             return CANNOT_LISTEN if isinstance(error, ListenError) else APP_FAILED
@@ -57,6 +62,8 @@ def supervise(app: str, config: Config, notifier: Notifier) -> int:
 
 def take_over(supervisor: Supervisor) -> int:
     """Goes on with a supervisor that was made in a process that served; returns the exit code."""
+    spawn.block_signals()  # until the new program takes them
+    supervisor.take_signals()
     if supervisor.crew.stopping:
         return _run(supervisor)
     succession.succeed(supervisor)
@@ -74,10 +81,20 @@ def resume() -> NoReturn:
         log.tell(explain(error), config.log_format)
     try:
         if config.preload:
-            _preload(supervisor.brief.target, config)
+            _preload(supervisor.brief.target, config, supervisor.crew.sockets)
     except (OptionError, load.LoadError) as error:
         supervisor.give_up(explain(error))
-    sys.exit(_run(supervisor))
+    code = _run(supervisor)
+    Ending().leave(code)
+    sys.exit(code)
+
+
+def _on_stop_signal(config: Config, ending: Ending, count: int) -> None:
+    """Within the signal handler, during the import of the app."""
+    if count == 1:
+        ending.begin(config.timeout_graceful_shutdown, by_signal=True)
+    else:
+        ending.hurry()
 
 
 def _open_tally(config: Config) -> "Tally":
@@ -90,12 +107,13 @@ def _open_tally(config: Config) -> "Tally":
     return Tally.open(config, row=0)
 
 
-def _preload(app: str, config: Config) -> None:
+def _preload(app: str, config: Config, sockets: list[socket.socket]) -> None:
     """Imports the app, for workers that are forked. Raises OptionError and LoadError."""
     if not hasattr(os, "fork"):
         raise config.wrong("preload", True, "possible on this platform")
     env_file.load(config)
-    load.load(app, config.app_dir)
+    with forks.withheld(lambda: [sock.fileno() for sock in sockets]):
+        load.load(app, config.app_dir)
     log.set_up(config)  # the app may have configured logging
     gc.freeze()  # a collection would write to what is shared, and so copy it
 
@@ -110,6 +128,4 @@ def _run(supervisor: Supervisor, first: bool = False) -> int:
         supervisor.close()
         log.tell(explain(error), supervisor.config.log_format)
         return CANNOT_LISTEN
-    if again:
-        succession.succeed(supervisor)
-    return 0
+    return take_over(supervisor) if again else 0

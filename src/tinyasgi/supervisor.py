@@ -10,11 +10,10 @@ import os
 import selectors
 import signal
 import socket
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import __version__, channel, listen, log, spawn
+from . import __version__, channel, listen, log, signals, spawn
 from .channel import Brief
 from .child import patience
 from .config import Config
@@ -34,7 +33,7 @@ RELOAD_KILL = 2.0
 #: Seconds of one wait: a day, as in asyncio. epoll has no room for more than 24 days.
 LONGEST = 24 * 3600.0
 #: Seconds for workers to end that are told to hurry.
-HURRY = 5.0
+HURRY = 2.0
 
 
 class Supervisor:
@@ -69,7 +68,6 @@ class Supervisor:
         self._rolling = False  # a HUP is being carried out
         self._beat_at = 0.0 if notifier.interval else math.inf
         self._changes: Changes | None = None
-        self._signals: tuple[socket.socket, socket.socket] | None = None
 
     # Life.
 
@@ -86,13 +84,18 @@ class Supervisor:
         first: it has still to start. Returns whether it is to go on in a new program, which has
         the app as it is by then. Raises WorkerFailed, and ListenError at the first start.
         """
-        self._take_signals()
+        taken = signals.take()
+        taken.on_stop = None
+        taken.install()
+        self._selector.register(taken, selectors.EVENT_READ, self.take_signals)
+        spawn.unblock_signals()
         if first:
             self.start()
         self._act()
         while not self.crew.stopping or self.crew.ending:
             self.turn()
             if self._is_outdated:
+                self._selector.unregister(taken)
                 return True
         self.close()
         if self.crew.failure is not None:
@@ -102,7 +105,7 @@ class Supervisor:
 
     def __getstate__(self) -> dict[str, Any]:
         """For `succession`: what waits for something is made anew."""
-        return {**vars(self), "_selector": None, "_changes": None, "_signals": None}
+        return {**vars(self), "_selector": None, "_changes": None}
 
     def renew(self) -> None:
         """Goes on in a new program, with the workers that there are."""
@@ -173,10 +176,6 @@ class Supervisor:
     def close(self) -> None:
         if self._changes is not None:
             self._changes.close()
-        if self._signals is not None:
-            signal.set_wakeup_fd(-1)
-            for sock in self._signals:
-                sock.close()
         self._selector.close()
         listen.release(self._files)
         if self.crew.tally is not None:
@@ -188,7 +187,9 @@ class Supervisor:
         """Ends all workers in order; called again it cuts that short, and then kills."""
         self._stops += 1
         if self._stops == 1:
-            logger.info("stopping")
+            seconds, count = self.config.timeout_graceful_shutdown, len(self.crew.children)
+            text = "stopping %d worker%s within %g s; a second signal exits at once"
+            logger.info(text, count, "s" * (count > 1), seconds)
             self._notifier.stopping()
             self.crew.stop(channel.STOP, patience(self.config))
         elif self._stops == 2:
@@ -226,21 +227,9 @@ class Supervisor:
             for child in self.crew.children:
                 child.channel.send(channel.REOPEN)
 
-    def _take_signals(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        self._signals = ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        signal.set_wakeup_fd(theirs.fileno())
-        self._selector.register(ours, selectors.EVENT_READ, self._on_signals)
-        for number in spawn.SIGNALS:
-            signal.signal(number, lambda *_: None)
-        spawn.unblock_signals()
-
-    def _on_signals(self) -> None:
-        assert self._signals is not None
-        for number in self._signals[0].recv(1 << 10):
+    def take_signals(self) -> None:
+        """Does what the signals mean that have come."""
+        for number in signals.take().received():
             self.on_signal(signal.Signals(number).name)
 
     def _watch_files(self) -> None:

@@ -11,9 +11,10 @@ import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import channel, spawn
+from . import channel, forks, signals, spawn
 from .blocking import Watch
 from .channel import Brief, Channel
+from .ending import Ending
 from .process import Process
 
 __all__ = ["become", "main"]
@@ -35,14 +36,19 @@ def main() -> NoReturn:
 
 def become(messages: Channel, sockets: list[socket.socket], brief: Brief) -> int:
     """Serves as a worker; returns the exit code."""
-    spawn.ignore_signals()
+    signals.take(Worker.stops, Worker.others)
+    spawn.unblock_signals()
     _end_with_parent()
+    ending = Ending()
     try:
-        return Worker(messages, sockets, brief).run()
+        with forks.withheld(lambda: [messages.fileno(), *(sock.fileno() for sock in sockets)]):
+            code = Worker(messages, sockets, brief, ending).run()
     finally:
         messages.close()
         for sock in sockets:
             sock.close()
+    ending.leave(code)
+    return code
 
 
 def _end_with_parent() -> None:
@@ -62,16 +68,21 @@ class Worker(Process):
 
     level = logging.DEBUG  # of what its supervisor tells, too
     stops = (signal.SIGTERM,)
+    others = spawn.OF_GROUP  # they are for the supervisor, and mean nothing here
 
-    def __init__(self, messages: Channel, sockets: list[socket.socket], brief: Brief) -> None:
+    def __init__(
+        self, messages: Channel, sockets: list[socket.socket], brief: Brief, ending: Ending
+    ) -> None:
         if brief.seat is not None:
             from .tally import Tally
 
             self.tally = Tally.of(brief.seat, sockets)
             sockets = sockets[: -brief.seat.listeners]
-        super().__init__(brief.target, brief.config, sockets)
+        super().__init__(brief.target, brief.config, ending, sockets)
+        self._parent = os.getppid()
         self._channel = messages
         self._told = asyncio.Event()
+        self._word = ""  # that has told it to end
 
     def tell(self, text: str) -> None:
         if self._ready:
@@ -141,6 +152,7 @@ class Worker(Process):
             sockets, self._channel.sockets = self._channel.sockets, []
             self._taking = self.loop.create_task(self.server.take(sockets))
             return
+        self._word = word
         self._told.set()
         if word == channel.LEAVE:
             self.server.leave()
@@ -148,3 +160,13 @@ class Worker(Process):
             self.server.stop()
         elif word == channel.QUIT:
             self.server.quit()
+            self.ending.hurry()
+
+    @property
+    def stops_by_signal(self) -> bool:
+        return self._word == channel.STOP  # its supervisor has got one
+
+    def _on_stop_signal(self, count: int) -> None:
+        # When it serves it goes on until it is replaced, or until its supervisor is gone.
+        if count > 1 or not self._ready or os.getppid() != self._parent:
+            super()._on_stop_signal(count)

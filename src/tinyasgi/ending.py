@@ -1,0 +1,276 @@
+"""End of a process: reports what it waits for, and exits at the limit.
+
+Two threads do that. So it works while the event loop is blocked and while the interpreter waits for
+threads, and nothing that blocks, as a full pipe behind stderr, keeps the process from its exit.
+"""
+
+import asyncio
+import atexit
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from types import FrameType
+from typing import Any, NamedTuple, TypeAlias
+
+from .server_log import logger
+
+__all__ = ["BLOCKED", "LAST", "THREADS", "Ending", "What", "describe_tasks", "describe_threads"]
+
+#: Seconds between two looks at the clock.
+TICK = 0.05
+#: Seconds until a step that takes longer is reported, and between two reports.
+SOON = 0.1
+REPORT = 5.0
+#: Seconds of a step that is worth a report.
+WORTH = 0.5
+#: Seconds for what was cancelled.
+LAST = 1.0
+#: Seconds until an event loop that should have ended a step is known to be blocked.
+BLOCKED = 3.0
+#: Seconds for threads when no time is left.
+THREADS = 0.5
+#: Seconds for all that is left after a second signal.
+AT_ONCE = 1.0
+#: Seconds for the functions of `atexit`.
+ATEXIT = 2.0
+#: Things that a line names.
+NAMED = 5
+
+#: Returns what is waited for.
+What: TypeAlias = Callable[[], list[str]]
+
+
+class _Step(NamedTuple):
+    what: What
+    start: float
+    limit: float
+    spare: float
+    """Seconds beyond the limit for the event loop to end the step itself."""
+
+
+class Ending:
+    """The end of this process.
+
+    `begin` and `hurry` may be called by signal handlers: methods set attributes and take no locks.
+    """
+
+    def __init__(self) -> None:
+        self.on_exit: Callable[[], object] = lambda: None
+        """Called when the process exits at the limit."""
+        self._code = 0
+        self._hint = ""
+        self._start = self._grace_end = 0.0
+        self._cap = math.inf
+        self._step: _Step | None = None
+        self._left = False  # what serves has returned
+        self._cancelled = False
+        self._exiting = False  # the time is over
+        self._atexit_end = 0.0  # not 0 when functions of atexit are called
+
+    def begin(self, grace: float, by_signal: bool = False) -> None:
+        """Begins the end, with so many seconds for what is running; later calls change nothing."""
+        if self._step is not None:
+            return
+        self._start = now = time.monotonic()
+        self._grace_end = now + grace
+        self._hint = "; a second signal exits at once" if by_signal else ""
+        self._step = _Step(_describe_main_thread, now, self._grace_end, BLOCKED)
+        for run in (self._keep_time, self._report):
+            with suppress(RuntimeError):  # the system gives no thread
+                threading.Thread(target=run, name="tinyasgi-exit", daemon=True).start()
+
+    def step(self, what: What, seconds: float, spare: float = 0.0) -> None:
+        """Begins a step of the end. It has so many seconds; the event loop has some to spare."""
+        if self._step is not None:
+            now = time.monotonic()
+            self._step = _Step(what, now, now + seconds, spare)
+
+    def last_step(self, what: What, least: float) -> None:
+        """Begins a step that has what is left of the time for what is running."""
+        self.step(what, max(self._grace_end - time.monotonic(), least))
+
+    def hurry(self) -> None:
+        """Cuts short what follows."""
+        self.begin(0.0)
+        waits_for_loop = self._step is not None and self._step.spare
+        seconds = AT_ONCE if waits_for_loop else THREADS
+        self._cap = min(self._cap, time.monotonic() + seconds)
+        self._atexit_end = min(self._atexit_end, self._cap)
+        self._grace_end = 0.0
+
+    def cancel(self) -> None:
+        """The program goes on after all."""
+        self._cancelled = True
+
+    def leave(self, code: int) -> None:
+        """Nothing is left but the end of the interpreter, whenever that begins."""
+        self.begin(LAST)
+        self._code = code
+        atexit.register(self._on_atexit)  # the last one that is registered is called first
+        self._left = True
+
+    def _on_atexit(self) -> None:
+        self._atexit_end = max(self._grace_end, time.monotonic() + ATEXIT)
+
+    def _is_over(self) -> bool:
+        """Whether the time is over; waits until the interpreter begins to end once it may."""
+        time.sleep(TICK)
+        if self._left:
+            threading.main_thread().join()  # returns when the interpreter waits for other threads
+            if self._left:
+                self._left = False
+                self.last_step(_describe_rest, THREADS)
+        return time.monotonic() >= self._end()
+
+    def _end(self) -> float:
+        step = self._step
+        if self._atexit_end or step is None:
+            return self._atexit_end
+        return min(step.limit + step.spare, self._cap)
+
+    # The first thread does nothing that can block.
+
+    def _keep_time(self) -> None:
+        while not self._is_over():
+            if self._cancelled:
+                return
+        self._exiting = True
+        time.sleep(LAST + ATEXIT)
+        os._exit(self._code)
+
+    # The second thread.
+
+    def _report(self) -> None:
+        what, due = None, 0.0
+        while not self._exiting and not self._is_over():
+            if self._cancelled:
+                return
+            now, step = time.monotonic(), self._step
+            if step is None:
+                continue
+            if step.what != what:
+                what, due = step.what, now + SOON
+            elif now >= due and step.limit - step.start >= WORTH:
+                due = now + REPORT
+                self._tell(step, now)
+        self._exit()
+
+    def _tell(self, step: _Step, now: float) -> None:
+        if what := step.what():
+            more = [f"{len(what) - NAMED} more"] if len(what) > NAMED else []
+            logger.info(
+                "waiting for %s (%.1f s so far, at most %.1f s more)%s",
+                ", ".join([*what[:NAMED], *more]),
+                now - self._start,
+                max(self._end() - step.spare - now, 0),
+                self._hint,
+            )
+
+    def _exit(self) -> None:
+        step, processes = self._step, _processes()
+        assert step is not None
+        with suppress(Exception):
+            left = [*step.what(), *_describe_rest()]
+            if step.spare:
+                left += _describe_main_thread()
+            if left:
+                over = time.monotonic() - self._start
+                lines = "\n".join(dict.fromkeys(left))
+                logger.warning("exiting after %.1f s, with this left behind:\n%s", over, lines)
+        with suppress(Exception):
+            self.on_exit()
+        for process in processes:
+            with suppress(Exception):
+                process.terminate()
+        if self._atexit_end:
+            time.sleep(LAST if processes else 0)  # now the interpreter may end by itself
+        else:
+            with suppress(Exception):
+                atexit._run_exitfuncs()
+        for file in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                file.flush()
+        os._exit(self._code)
+
+
+# Descriptions.
+
+
+def describe_tasks(tasks: Iterable["asyncio.Task[Any]"]) -> list[str]:
+    """Those that have not ended, and the line of each."""
+    return [f"task {t.get_name()} ({_where(_stack(t))})" for t in tasks if not t.done()]
+
+
+def describe_threads() -> list[str]:
+    """Threads that keep the interpreter from its end, and the line of each."""
+    frames = sys._current_frames()
+    found = []
+    for thread in threading.enumerate():
+        stack = _outwards(frames.get(thread.ident or 0))
+        if not (thread.daemon or thread is threading.main_thread() or _ends_by_itself(stack)):
+            found.append(f"thread {thread.name} ({_where(stack)})")
+    return found
+
+
+def _describe_main_thread() -> list[str]:
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    return [f"the main thread ({_where(_outwards(frame))})"]
+
+
+def _describe_rest() -> list[str]:
+    """What the interpreter waits for."""
+    processes = [f"process {process.name} (pid {process.pid})" for process in _processes()]
+    return describe_threads() + processes
+
+
+def _processes() -> list[Any]:
+    """Processes of `multiprocessing` that keep the interpreter from its end."""
+    module = sys.modules.get("multiprocessing")
+    with suppress(Exception):
+        return [each for each in module.active_children() if not each.daemon]  # type: ignore
+    return []
+
+
+def _stack(task: "asyncio.Task[Any]") -> list[FrameType]:
+    """The frames of a task that waits, the innermost one first."""
+    frames: list[FrameType] = []
+    awaited: Any = task.get_coro()
+    while (frame := getattr(awaited, "cr_frame", None)) is not None:
+        frames.insert(0, frame)
+        awaited = awaited.cr_await
+    return frames
+
+
+def _outwards(frame: FrameType | None) -> list[FrameType]:
+    frames = []
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    return frames
+
+
+def _ends_by_itself(stack: list[FrameType]) -> bool:
+    """Whether a thread waits for work of an executor, or for threads that have some."""
+    names = [(f.f_code.co_name, os.path.basename(f.f_code.co_filename)) for f in stack]
+    return names[:1] == [("_worker", "thread.py")] or ("_do_shutdown", "base_events.py") in names
+
+
+_LIBRARY = os.path.dirname(os.__file__) + os.sep
+
+
+def _where(frames: list[FrameType]) -> str:
+    """The innermost line outside of the standard library, or the innermost of all."""
+    for frame in frames:
+        name = frame.f_code.co_filename
+        if name.startswith("<") or (name.startswith(_LIBRARY) and "site-packages" not in name):
+            continue
+        break
+    else:
+        if not frames:
+            return "at no line of Python"
+        frame = frames[0]
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"

@@ -1,0 +1,170 @@
+"""Signals of a process: none is lost, from the first line on, and children have their own."""
+
+import os
+import re
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import Client
+from processes import APP, Start, ask, is_alive, nothing_left, start, wait_until, who
+
+from tinyasgi.signals import Signals
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches its processes in /proc")
+
+__all__ = ["nothing_left", "start"]
+
+IMPORTING = """
+import os, sys, time
+words = ["importing\\n"]
+while not os.path.exists("go"):
+    try:
+        while words:
+            sys.stderr.write(words.pop())
+        time.sleep(0.01)
+    except:
+        sys.stderr.write("swallowed\\n")
+        open("go", "w").close()
+"""
+
+DELETING = """
+import os, sys, time
+class Slow:
+    def __del__(self):
+        sys.stderr.write("importing\\n")
+        for _ in range(1000):
+            time.sleep(0.01)
+Slow()
+"""
+
+FORKING = """
+import multiprocessing, os, signal, sys, time
+
+def child():
+    numbers = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1
+    names = [getattr(signal.getsignal(number), "__name__", "default") for number in numbers]
+    sys.stderr.write(f"child {os.getpid()} {names}\\n")
+    time.sleep(600)
+
+def fork():
+    multiprocessing.get_context("fork").Process(target=child, daemon=True).start()
+"""
+
+OPTIONS = [(), ("--workers", "2"), ("--workers", "2", "--preload")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("words", OPTIONS)
+@pytest.mark.parametrize("text", [IMPORTING, DELETING], ids=["except", "del"])
+def test_stop_during_an_import_that_swallows_it(
+    text: str, words: tuple[str, ...], number: int, start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(text + APP)
+    with start(*words) as command:
+        command.wait_for("importing", 2 if words == OPTIONS[1] else 1)
+        assert command.stop(number) == 0
+    assert "http://" not in command.log
+    assert "Traceback" not in command.log
+
+
+@pytest.mark.parametrize("words", OPTIONS)
+def test_second_stop_during_the_import(
+    words: tuple[str, ...], start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(IMPORTING.replace('open("go", "w").close()', "pass") + APP)
+    with start(*words, "--timeout-graceful-shutdown", "600") as command:
+        command.wait_for("importing", 2 if words == OPTIONS[1] else 1)
+        command.send(signal.SIGTERM)
+        command.wait_for("swallowed")
+        assert command.stop() == 0
+    assert "Traceback" not in command.log
+
+
+@pytest.mark.parametrize("words", OPTIONS)
+def test_hup_and_usr1_during_the_import(
+    words: tuple[str, ...], start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(IMPORTING + APP)
+    with start(*words, "--error-log-file", "log.txt") as command:
+        command.wait_for("importing")
+        command.send(signal.SIGUSR1)
+        command.send(signal.SIGHUP)
+        (tmp_path / "go").touch()
+        wait_until(lambda: "replac" in (tmp_path / "log.txt").read_text())
+        wait_until(lambda: "worker" in (tmp_path / "log.txt").read_text())
+        assert command.stop() == 0
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("words", OPTIONS)
+def test_child_of_a_fork(words: tuple[str, ...], loop: str, start: Start, tmp_path: Path) -> None:
+    """It has Python's own handlers, and nothing of what the server listens on."""
+    pytest.importorskip(loop)
+    app = APP.replace(
+        '    if path == "/block":',
+        '    if path == "/fork":\n        fork()\n    if path == "/block":',
+    )
+    (tmp_path / "app.py").write_text(FORKING + app)
+    with start("--loop", loop, *words) as command:
+        ask(command.port, "/fork")
+        child = int(command.wait_for(r"child (\d+) .*default.*default_int_handler.*default.*")[1])
+        os.kill(child, signal.SIGTERM)
+        wait_until(lambda: not is_alive(child) or "Z" in _state(child))
+        ask(command.port, "/fork")
+        command.wait_for(r"child \d+ ", 2)
+        port, log = command.port, command.log
+        workers = set(who(port, 2 if words else 1).values()) - {command.process.pid}
+        for process in (command.process.pid, *workers):
+            os.kill(process, signal.SIGKILL)
+        wait_until(lambda: not _listens(port))
+        for found in re.findall(r"^child (\d+)", log, re.MULTILINE):
+            if is_alive(int(found)):
+                os.kill(int(found), signal.SIGKILL)
+
+
+def test_client_of_a_forked_child_sees_the_end(start: Start, tmp_path: Path) -> None:
+    """A connection that the server closes is not kept open by the child."""
+    app = APP.replace(
+        '    if path == "/block":',
+        '    if path == "/fork":\n        fork()\n    if path == "/block":',
+    )
+    (tmp_path / "app.py").write_text(FORKING + app)
+    with start() as command:
+        with Client(command.port) as client:
+            client.send(b"GET /fork HTTP/1.0\r\n\r\n")
+            assert client.rest().startswith(b"HTTP/1.1 200")
+        assert command.stop() == 0
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_handlers_are_restored() -> None:
+    numbers = (signal.SIGTERM, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    signals = Signals(numbers[:1], numbers[1:])
+    stops: list[Any] = []
+    signals.on_stop = stops.append
+    try:
+        for number in numbers:
+            signal.raise_signal(number)
+        assert signals.received() == list(numbers)
+        assert signals.received() == []
+        assert stops == [1]
+    finally:
+        signals.restore()
+    assert [signal.getsignal(number) for number in numbers] == before
+    assert signal.set_wakeup_fd(-1) == -1
