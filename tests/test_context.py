@@ -2,9 +2,12 @@
 
 import asyncio
 import contextvars
+import gc
 import logging
+import queue
 import random
 import threading
+import weakref
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -609,3 +612,73 @@ async def test_clock_goes_on_when_it_is_observed_badly() -> None:
         context._tick()
         assert context.ticks == 1
         assert context._timer is not None
+
+
+# Context variables.
+
+
+class Value:
+    """Something that an app sets a context variable to."""
+
+
+VALUE: contextvars.ContextVar[Value | None] = contextvars.ContextVar("VALUE", default=None)
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [[GET, GET], [GET * 3], [upload(300_000) + bytes(100_000), bytes(200_000)]],
+    ids=["one after the other", "pipelined", "a body in parts"],
+)
+@pytest.mark.parametrize("options", [{}, {"limit_connections": 1}], ids=["plain", "limited"])
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_variables_of_a_request_are_gone_with_it(
+    loop: Any, options: Any, requests: list[bytes]
+) -> None:
+    """Neither this connection keeps them, nor the next one: no memory, no ids in other lines."""
+    values: list[weakref.ref[Value]] = []
+    parts: queue.SimpleQueue[None] = queue.SimpleQueue()
+    found: list[Value | None] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        value = Value()
+        values.append(weakref.ref(value))
+        VALUE.set(value)
+        del value
+        parts.put(None)
+        while (await receive())["more_body"]:
+            parts.put(None)
+        await reply(send, b"hello")
+
+    def record(record: logging.LogRecord) -> bool:
+        found.append(VALUE.get())
+        return True
+
+    def talk(port: int) -> None:
+        with Client(port) as client:
+            for request in requests:
+                client.send(request)
+                parts.get(timeout=PATIENCE)
+            for _ in range(max(1, b"".join(requests).count(b"GET"))):
+                assert client.response().body == b"hello"
+            answered.set()
+            assert gone.wait(PATIENCE)
+            client.send(b"rubbish\r\n\r\n")
+            assert client.response().status == 400
+        with Client(port) as client:
+            assert client.response(b"rubbish\r\n\r\n").status == 400
+
+    answered, gone = threading.Event(), threading.Event()
+    logger = logging.getLogger("tinyasgi.server")
+    logger.addFilter(record)
+    try:
+        async with Server(app, port=0, lifespan="off", **options) as server:
+            talking = asyncio.create_task(asyncio.to_thread(talk, server.port))
+            await until(answered.is_set)
+            await until(lambda: gc.collect() >= 0 and not any(ref() for ref in values))
+            gone.set()
+            await talking
+    finally:
+        logger.removeFilter(record)
+    assert len(found) >= 2
+    assert {*found} == {None}

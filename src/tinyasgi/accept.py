@@ -120,7 +120,7 @@ class Acceptor:
         for sock, reading in self._readers.items():
             if not reading and not self._is_full():
                 self._readers[sock] = True
-                self._context.loop.add_reader(sock, self._accept, sock)
+                self._context.run_outside(self._context.loop.add_reader, sock, self._accept, sock)
 
     async def _begin(self, accepted: socket.socket, peer: Any) -> None:
         unix = accepted.family == _UNIX

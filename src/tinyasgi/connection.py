@@ -101,7 +101,7 @@ class Connection(asyncio.Protocol):
         """
         if self.burst or (more and len(data) < BURST):
             if not self.burst:
-                self._context.loop.call_soon(self._flush)
+                self._context.call_soon(self._flush)
             self._collect(data)
             if not more:
                 self._flush()
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
     def _resume_reading(self) -> None:
         if not self._reading:
             self._reading = True
-            self._transport.resume_reading()
+            self._context.run_outside(self._transport.resume_reading)
 
     def _set_reading(self, wanted: bool) -> None:
         if wanted:

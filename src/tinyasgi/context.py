@@ -134,6 +134,17 @@ class Context:
         #: The same below another root path.
         self.lines_below = Cache(_lines, 16, longest=256)
 
+    # What an app calls runs in its context of variables, and an event loop keeps the current
+    # context with each callback. So what may outlast a request is registered outside of it.
+
+    def run_outside(self, function: Callable[..., object], *args: object) -> None:
+        """Call a function outside of the context of any request."""
+        self.variables.copy().run(function, *args)
+
+    def call_soon(self, callback: Callable[..., object], *args: object) -> None:
+        """Call in the next turn of the loop, outside of the context of any request."""
+        self.loop.call_soon(callback, *args, context=self.variables.copy())
+
     # Exchanges.
 
     def start(self, exchange: Exchange) -> None:

@@ -88,7 +88,7 @@ class HTTP1Connection(Connection):
             self._exchange.wake()
         else:
             self._since = self._context.ticks  # what has arrived meanwhile was not read
-            self._proceed()
+            self._context.run_outside(self._proceed)
 
     # Reading.
 
@@ -175,7 +175,7 @@ class HTTP1Connection(Connection):
             self._set_reading(not rest and not exchange.full)
         context.start(exchange)
         if self.burst and self._exchange is exchange:
-            context.loop.call_soon(self._flush_before, exchange)
+            context.call_soon(self._flush_before, exchange)
 
     def _take_body(self, exchange: Exchange | None, data: bytes) -> bytes:
         """Takes what there is of a request body; what follows it. Raises BadRequest."""
@@ -320,7 +320,7 @@ class HTTP1Connection(Connection):
         else:
             self._wait = NEXT
             if not self._reading:  # not from here: an app may be deep in its `send`
-                context.loop.call_soon(self._proceed)
+                context.call_soon(self._proceed)
 
     def _lose(self, exchange: Exchange) -> None:
         """The response stays incomplete."""
