@@ -99,7 +99,7 @@ def counted(app: Any) -> asyncio.Protocol:
     connection: Any = tinyasgi(app)
     context = connection._context
     tally = Tally.open(Config(metrics_bind="127.0.0.1:0"), row=1)
-    Metrics(context, Acceptor(context, None), tally)
+    context.access = Metrics(context, Acceptor(context, None), tally).counting(None)
     return connection  # type: ignore[no-any-return]
 
 
