@@ -9,7 +9,7 @@ from .rules import RequestLine
 from .typing import Message, Pairs, Scope
 
 __all__ = ["ASGI", "COMPLETE", "LOST", "REFUSED", "STARTED", "STREAMING", "WAITING"]
-__all__ += ["Carrier", "ClientDisconnected", "Exchange"]
+__all__ += ["Carrier", "ClientDisconnected", "Exchange", "is_disconnect"]
 
 #: From 2.4 on Starlette does not listen for `http.disconnect` while it streams: a stream that waits
 #: for its next event would outlive its client. `send` raises as 2.4 has it, all the same.
@@ -289,7 +289,7 @@ class Exchange:
                 return RuntimeError(f"the app returned {_PHASES[phase]} of its response")
         elif isinstance(error, asyncio.CancelledError):
             return None
-        return None if _is_disconnect(error, set()) else error
+        return None if is_disconnect(error, set()) else error
 
 
 def _as_status(status: object) -> int:
@@ -305,18 +305,19 @@ def _as_bytes(body: object) -> bytes:
     raise TypeError(f"the body of 'http.response.body' must be bytes, not {type(body).__name__}")
 
 
-def _is_disconnect(error: BaseException | None, seen: set[int]) -> bool:
+def is_disconnect(error: BaseException | None, seen: set[int], codes: tuple[int, ...] = ()) -> bool:
     """Tell whether an error is nothing but a disconnect.
 
     It is a ClientDisconnected, was raised from one, or is a group of such errors. An error that
     was raised while a ClientDisconnected was handled is an error of its own. seen: the ids of
-    errors that are being looked at, as causes and groups may form a cycle.
+    errors that are being looked at, as causes and groups may form a cycle. codes: an error with
+    one of these as its `code` is a framework's exception for `websocket.disconnect`.
     """
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, ClientDisconnected):
+        if isinstance(error, ClientDisconnected) or getattr(error, "code", None) in codes:
             return True
         if isinstance(error, BaseExceptionGroup):
-            return all(_is_disconnect(each, seen) for each in error.exceptions)
+            return all(is_disconnect(each, seen, codes) for each in error.exceptions)
         error = error.__cause__
     return False

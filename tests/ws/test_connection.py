@@ -436,10 +436,20 @@ class Disconnect(Exception):
         self.code = code
 
 
-@pytest.mark.parametrize("error", [Disconnect(1001), NameError("a typo"), Disconnect(1000)])
+@pytest.mark.parametrize(
+    ("error", "quiet"),
+    [
+        (Disconnect(1001), True),
+        (ExceptionGroup("of tasks", [Disconnect(1001), Disconnect(1006)]), True),
+        (ClientDisconnected("the client has left"), True),
+        (Disconnect(1000), False),
+        (NameError("a typo"), False),
+        (ExceptionGroup("of tasks", [Disconnect(1001), NameError("a typo")]), False),
+    ],
+)
 @in_loop
 async def test_app_that_raises_because_of_the_stop(
-    error: Exception, caplog: pytest.LogCaptureFixture
+    error: Exception, quiet: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -451,7 +461,7 @@ async def test_app_that_raises_because_of_the_stop(
         await stop(peer.connection)
         assert peer.take() == GOING_AWAY
     logged = [record.exc_info and record.exc_info[1] for record in caplog.records]
-    assert logged == ([] if getattr(error, "code", None) == 1001 else [error])
+    assert logged == ([] if quiet else [error])
 
 
 @in_loop

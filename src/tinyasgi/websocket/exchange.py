@@ -5,7 +5,15 @@ from typing import Any
 
 from ..config import Config
 from ..encoder import PLAIN_TEXT
-from ..exchange import COMPLETE, MESSAGE, STREAMING, WAITING, ClientDisconnected, Exchange
+from ..exchange import (
+    COMPLETE,
+    MESSAGE,
+    STREAMING,
+    WAITING,
+    ClientDisconnected,
+    Exchange,
+    is_disconnect,
+)
 from ..rules import RequestLine
 from ..typing import Message, Scope
 from .deflate import Deflate
@@ -179,8 +187,9 @@ class WebSocketExchange(Exchange):
 
     def ended(self, error: BaseException | None) -> BaseException | None:
         """The app returned, or raised `error`: what there is to report of it, if anything."""
-        if self._code and getattr(error, "code", None) in (self._code, 1006):
-            error = None  # a framework's exception for `websocket.disconnect`, or a failed `send`
+        # A framework has 1006 for a `send` that raises ClientDisconnected.
+        if self._code and is_disconnect(error, set(), (self._code, 1006)):
+            error = None
         if self._open:
             code = 1000 if error is None else 1011
             self.connection.close_with(self._code or code)  # there is one if the server stops
