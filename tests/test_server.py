@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -429,7 +430,8 @@ async def test_client_that_does_not_read_its_last_response() -> None:
 
 
 #: For tests that would hang if the server waited for the peer.
-WITHOUT_LIMITS = {
+WITHOUT_LIMITS: dict[str, Any] = {
+    "lifespan": "off",
     "timeout_head": 0,
     "timeout_write": 0,
     "ws_ping_interval": 0,
@@ -502,6 +504,38 @@ async def test_stop_waits_for_a_peer_that_reads_its_last_response_late(
         assert not ending.done()
         assert len((await asyncio.to_thread(client.response)).body) == 20_000_000
         client.close()
+        await ending
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs TCP_INFO")
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_stop_waits_until_a_peer_that_still_sends_has_taken_its_response(
+    loop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel has all of it; a close would take back what the peer has not."""
+    for name in ("LOOK", "STALL", "SETTLE"):
+        monkeypatch.setattr(f"tinyasgi.server.{name}", 0.001)
+    entered = asyncio.Event()
+
+    async def app(scope, receive, send):
+        entered.set()
+        await reply(send, bytes(50_000), 413)
+
+    async with Server(app, port=0, **WITHOUT_LIMITS) as server:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", server.port))
+            sock.sendall(upload(100_000) + b"some of it")
+            await entered.wait()
+            [connection] = server._context.connections
+            await until(lambda: not connection._transport.get_write_buffer_size())
+            ending = await stop(server)
+            await asyncio.sleep(0.1)
+            assert not ending.done()
+            sock.sendall(b"more of it")
+            with sock.makefile("rb") as file:
+                assert len((await asyncio.to_thread(file.read)).partition(b"\r\n\r\n")[2]) == 50_000
         await ending
 
 

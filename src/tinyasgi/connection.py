@@ -184,8 +184,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def unsent(self) -> int:
-        """Bytes that the transport has still to send."""
-        return self._transport.get_write_buffer_size()
+        """0 when the peer has taken all that was written, as far as is known."""
+        return delivery(self._transport).left
 
     @property
     def busy(self) -> bool:

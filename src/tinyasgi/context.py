@@ -53,7 +53,7 @@ class Swept(Protocol):
 
     @property
     def unsent(self) -> int:
-        """Bytes that its transport has still to send."""
+        """0 when the peer has taken all that was written, as far as is known."""
 
     def fileno(self) -> int:
         """The descriptor of its socket, negative without one."""
