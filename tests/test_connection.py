@@ -303,6 +303,21 @@ async def test_idle_connection_is_closed() -> None:
 
 
 @in_loop
+async def test_a_client_that_still_reads_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyasgi.memory.MemoryConnection", Crowded)
+    async with connect(hello, **options(keep_alive=75)) as connection:
+        assert isinstance(connection, Crowded)
+        connection.unread = 50_000
+        await connection.feed(GET)
+        await elapse(connection, 50)
+        connection.unread = 0
+        await elapse(connection, 60)
+        assert not connection.closed
+        await elapse(connection, 20)
+        assert connection.closed
+
+
+@in_loop
 async def test_request_that_has_begun_is_not_taken_for_idle() -> None:
     async with connect(hello, **options(keep_alive=10)) as connection:
         await connection.feed(GET)
@@ -552,6 +567,27 @@ async def test_reading_has_a_slowest_pace(
             connection.unread -= step
         assert connection.aborted != survives
     assert ("reads its response too slowly" in caplog.text) != survives
+
+
+@in_loop
+async def test_slow_reading_is_no_slow_sending(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def app(scope, receive, send):
+        await send(START)
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await read_it_all(scope, receive, lambda message: asyncio.sleep(0))
+        await send({"type": "http.response.body"})
+
+    monkeypatch.setattr("tinyasgi.memory.MemoryConnection", Crowded)
+    async with connect(app) as connection:
+        assert isinstance(connection, Crowded)
+        connection.unread = 50_000
+        await connection.feed(upload(2), b"x")
+        connection.protocol.pause_writing()
+        await elapse(connection, 50)
+        connection.unread = 0
+        connection.protocol.resume_writing()
+        await elapse(connection, 50)
+        assert (await connection.feed(b"y")).endswith(b"0\r\n\r\n")
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -93,6 +93,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.paused = False
         self._taken = None
+        self._behind = 0
 
     def _write(self, data: bytes, more: bool) -> None:
         """Writes: at once, or with what follows in this turn of the loop when there may be `more`.
@@ -209,9 +210,10 @@ class Connection(asyncio.Protocol):
         """Gives up what has waited for too long."""
         limits = self._context.limits
         if self._wait != CLOSE and not self._transport.get_write_buffer_size():
-            if self._taken is not None:  # the peer has read all
+            if self._taken is not None:  # the peer has read all, so its own time begins
                 self._taken = None
                 self._behind = 0
+                self._since = ticks
             if ticks - self._since > limits[self._wait]:
                 self._expire()
             elif self._wait == BODY:
