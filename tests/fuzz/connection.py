@@ -116,7 +116,8 @@ async def end(connection: MemoryConnection, choice: int) -> None:
         for known in list(context.connections):
             known.stop()
         await connection.settle()
-    for _ in range(2):  # a deadline, then the one for the peer to see what came of it
+    # A deadline, the sweep that sees what the peer has read, and the deadline for it to leave.
+    for _ in range(3):
         context.ticks += LONG
         for known in list(context.connections):
             known.sweep(context.ticks)
