@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import math
 import os
 import socket
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from helpers import GET, LOOPS, Client, hello, in_loop, quick_loop, until
 
 from tinyasgi import Server
+from tinyasgi.accept import _first_spare
 
 TOO_MANY = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
@@ -69,3 +71,29 @@ async def test_connections_that_wait_are_served_at_a_stop(
     for client in clients:
         assert (await asyncio.to_thread(client.response)).body == b"hello"
         client.close()
+
+
+@pytest.mark.parametrize("loop", [quick_loop(each.values[0], speed=20) for each in LOOPS])
+@in_loop
+async def test_some_descriptors_stay_free(
+    loop: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An app opens files, and the server imports modules when they are needed."""
+    async with Server(hello, port=0, lifespan="off", timeout_head=0) as server:
+        clients = [Client(server) for _ in range(10)]
+        lowest = os.dup(0)
+        os.close(lowest)
+        monkeypatch.setattr(server._acceptor, "_spare", lowest + 4)
+        await until(lambda: "have to wait" in caplog.text)
+        connections = server._context.connections
+        assert len([each for each in connections if each.fileno() >= lowest + 4]) <= 1
+        for client in clients:
+            assert (await asyncio.to_thread(client.response, GET)).body == b"hello"
+            client.close()
+
+
+def test_spare_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    for limit, expected in (64, 48), (1024, 992), (resource.RLIM_INFINITY, math.inf):
+        monkeypatch.setattr(resource, "getrlimit", lambda which, limit=limit: (limit, limit))
+        assert _first_spare() == expected

@@ -1,7 +1,9 @@
 """Listening sockets → connections: PROXY headers, TLS handshakes, and a limit that holds."""
 
 import asyncio
+import errno
 import math
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -26,8 +28,8 @@ __all__ = ["Acceptor", "let_loop_read"]
 _UNIX = getattr(socket, "AF_UNIX", None)  # Windows has none
 #: Bytes that the kernel takes of what a peer's window has no room for.
 MAX_UNSENT = 64 * 1024
-#: Connections that are accepted in one turn of the loop.
-TURN = 32
+#: Descriptors that connections leave to the app, and to the server itself.
+SPARE = 32
 
 
 class Acceptor:
@@ -35,7 +37,8 @@ class Acceptor:
 
     The event loops' own servers are not used: without a free descriptor asyncio's writes thousands
     of log lines, and uvloop's closes connections without a word. Here clients wait until there is
-    room, as they do with `limit_connections`.
+    room, as they do with `limit_connections`. Some descriptors stay free, as an app opens files
+    and imports modules, too.
     """
 
     def __init__(self, context: Context, tls: "Contexts | None") -> None:
@@ -45,6 +48,8 @@ class Acceptor:
         #: Listening sockets, and whether connections are accepted from them at the moment.
         self._readers: dict[socket.socket, bool] = {}
         self._failing = False  # in this second a connection could not be accepted
+        self._spare = math.inf  # the first descriptor that connections are not to take
+        self._scarce = False  # the last connection has a spare descriptor
         self.handshakes: set[asyncio.Task[None]] = set()
         #: Makes the protocol of a connection that is accepted. It is called with whether the
         #: listening socket is a unix socket, and perhaps with a PROXY header.
@@ -60,14 +65,10 @@ class Acceptor:
             # What is accepted inherits it. By default the kernel takes megabytes for each slow
             # client: memory, time until a stop or a disconnect is seen, and cold caches.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT)
+        self._spare = _first_spare()  # the app may have set the limit
         listen.listen(sock, config)  # uvloop would not raise the error
-        loop.add_reader(sock, self._accept_some, sock)
+        loop.add_reader(sock, self._accept, sock)
         self._readers[sock] = True
-
-    def _accept_some(self, sock: socket.socket) -> None:
-        for _ in range(TURN):
-            if not self._accept(sock):
-                break
 
     def _accept(self, sock: socket.socket) -> bool:
         """Accepts a connection, if one waits and there is room for it; whether it has."""
@@ -76,6 +77,8 @@ class Acceptor:
             self._pause(sock)
             return False
         try:
+            if self._scarce:
+                self._check_descriptors(sock)
             accepted, peer = sock.accept()
         except BlockingIOError:
             return False
@@ -88,6 +91,7 @@ class Acceptor:
                 logger.error("can't accept connections, they have to wait: %s", error)
                 loop.call_later(1.0, self._retry)
             return False
+        self._scarce = accepted.fileno() >= self._spare
         accepted.setblocking(False)
         task = loop.create_task(self._begin(accepted, peer))
         self.handshakes.add(task)
@@ -102,6 +106,13 @@ class Acceptor:
     def _is_full(self) -> bool:
         limit = self._context.config.limit_connections
         return 0 < limit <= len(self._context.connections) + len(self.handshakes)
+
+    def _check_descriptors(self, sock: socket.socket) -> None:
+        """Raise OSError if only spare descriptors are left."""
+        lowest = os.dup(sock.fileno())
+        os.close(lowest)
+        if lowest >= self._spare:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     def _pause(self, sock: socket.socket) -> None:
         self._context.loop.remove_reader(sock)
@@ -204,6 +215,18 @@ class Acceptor:
             self._pause(sock)
             sock.close()
         self._readers.clear()
+
+
+def _first_spare() -> float:
+    """Return the lowest descriptor that connections do not take."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.inf
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return math.inf
+    return limit - min(SPARE, limit // 4)
 
 
 def _proxy(peer: Any, unix: bool) -> Origin:
