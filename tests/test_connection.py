@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import random
+import socket
 import sys
 import threading
 from typing import Any
@@ -110,6 +111,39 @@ async def test_send_waits_while_the_client_does_not_read(loop: Any) -> None:
     assert received == sent + 3
     # What the kernel's buffers take, and little more; Linux is told to take little itself.
     assert sent < (2_000_000 if sys.platform == "linux" else 50_000_000)
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_little_is_kept_for_a_client_that_does_not_read(
+    loop: Any, secure: bool, tls: Certificates
+) -> None:
+    sent = 0
+
+    async def app(scope, receive, send):
+        nonlocal sent
+        await send(START)
+        while True:
+            await send({"type": "http.response.body", "body": bytes(10_000), "more_body": True})
+            sent += 10_000
+
+    options = {"ssl_certfile": tls.certfile} if secure else {}
+    async with Server(app, port=0, lifespan="off", **options) as server:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", server.port))
+            client: Any = sock
+            if secure:
+                client = await asyncio.to_thread(
+                    tls.context().wrap_socket, sock, server_hostname="localhost"
+                )
+            client.sendall(GET)
+            await until(lambda: server._context.connections)
+            [connection] = server._context.connections
+            await until(lambda: connection.paused)
+            assert sent < 400_000
+            client.close()
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Acceptor", "let_loop_read"]
 
 _UNIX = getattr(socket, "AF_UNIX", None)  # Windows has none
-#: Bytes that the kernel takes of what a peer's window has no room for.
+#: Bytes that the kernel takes of what a peer's window has no room for, and then a transport.
 MAX_UNSENT = 64 * 1024
 #: Descriptors that connections leave to the app, and to the server itself.
 SPARE = 32
@@ -191,7 +191,9 @@ class Acceptor:
             # A connection ends by its own time limits: a slow reader needs time for the response.
             tls["ssl_shutdown_timeout"] = 3600
         try:
-            await loop.connect_accepted_socket(connect, accepted, **tls)
+            transport, _ = await loop.connect_accepted_socket(connect, accepted, **tls)
+            if tls:  # the event loops would take 512 KiB
+                transport.set_write_buffer_limits(MAX_UNSENT)
         except ssl.SSLError as error:
             from .tls import explain  # which is there, as there are handshakes
 
