@@ -29,7 +29,7 @@ from helpers import (
 
 from tinyasgi import Server
 from tinyasgi.context import SLICE
-from tinyasgi.exchange import ClientDisconnected
+from tinyasgi.errors import ClientDisconnected
 from tinyasgi.testing import connect, serve
 
 # Tasks and their contexts.

@@ -7,7 +7,7 @@ import pytest
 from helpers import GET, LOOPS, Client, in_loop, reply, until, upload
 
 from tinyasgi import Server
-from tinyasgi.exchange import ClientDisconnected
+from tinyasgi.errors import ClientDisconnected
 from tinyasgi.testing import connect, serve
 
 START = {"type": "http.response.start", "status": 200}

@@ -26,7 +26,8 @@ from helpers import (
 )
 
 from tinyasgi import Server
-from tinyasgi.exchange import ClientDisconnected, Exchange
+from tinyasgi.errors import ClientDisconnected
+from tinyasgi.exchange import Exchange
 from tinyasgi.http1 import HTTP1Connection
 from tinyasgi.testing import MemoryConnection, connect, serve
 

@@ -10,7 +10,8 @@ import pytest
 from helpers import GET, Client, hello, in_loop, reply
 
 from tinyasgi import Config
-from tinyasgi.load import LoadError, as_asgi3, created, load
+from tinyasgi.importer import LoadError, load
+from tinyasgi.load import as_asgi3, created
 from tinyasgi.testing import serve
 
 MODULE = """

@@ -456,13 +456,13 @@ def test_error_log_file_is_obeyed(tmp_path: Path) -> None:
 # `--log-config`.
 
 AS_JSON = """{
-  "formatters": {"json": {"()": "tinyasgi.formats.JSONFormatter"}},
+  "formatters": {"json": {"()": "tinyasgi.logs.JSONFormatter"}},
   "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "json"}},
   "loggers": {"tinyasgi": {"handlers": ["console"], "level": "INFO"}}
 }"""
 AS_TOML = """
 [formatters.json]
-"()" = "tinyasgi.formats.JSONFormatter"
+"()" = "tinyasgi.logs.JSONFormatter"
 [handlers.console]
 class = "logging.StreamHandler"
 formatter = "json"
@@ -471,7 +471,7 @@ handlers = ["console"]
 level = "INFO"
 """
 AS_YAML = """
-formatters: {json: {(): tinyasgi.formats.JSONFormatter}}
+formatters: {json: {(): tinyasgi.logs.JSONFormatter}}
 handlers: {console: {class: logging.StreamHandler, formatter: json}}
 loggers: {tinyasgi: {handlers: [console], level: INFO}}
 """

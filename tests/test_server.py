@@ -18,9 +18,9 @@ from ws.helpers import HANDSHAKE
 
 import tinyasgi
 from tinyasgi import Config, Server
+from tinyasgi.importer import LoadError
 from tinyasgi.lifespan import LifespanFailed
 from tinyasgi.listen import ListenError
-from tinyasgi.load import LoadError
 from tinyasgi.options import OptionError
 from tinyasgi.testing import serve
 

@@ -22,9 +22,9 @@ from processes import wait_until
 
 import tinyasgi.testing
 from tinyasgi import Config
+from tinyasgi.importer import LoadError
 from tinyasgi.lifespan import LifespanFailed
 from tinyasgi.listen import ListenError
-from tinyasgi.load import LoadError
 from tinyasgi.options import OptionError
 from tinyasgi.testing import LiveServer, connect, serve
 

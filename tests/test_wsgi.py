@@ -21,7 +21,7 @@ from helpers import GET, LOOPS, PATIENCE, Client, Command, in_loop, until, uploa
 from processes import wait_until
 
 import tinyasgi.testing
-from tinyasgi.exchange import ClientDisconnected
+from tinyasgi.errors import ClientDisconnected
 from tinyasgi.testing import LiveServer, connect
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -1,7 +1,6 @@
 """A fast, strict and readable ASGI server."""
 
-__version__ = "0.1.0"
-
+from ._version import __version__
 from .config import Config
 from .run import run
 from .server import Server, serve

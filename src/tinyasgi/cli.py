@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from . import __version__, log, settings, signals
+from . import log, settings, signals
+from ._version import __version__
 from .config import Config
 from .options import FLAG, Kind, OptionError, UnknownOption
 from .process import BAD_OPTION

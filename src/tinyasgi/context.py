@@ -10,7 +10,8 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from . import __version__, deadlines, parsers, refusal, rules
+from . import deadlines, parsers, refusal, rules
+from ._version import __version__
 from .cache import Cache
 from .config import Config
 from .encoder import Defaults

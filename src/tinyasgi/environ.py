@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, TypeAlias
 from wsgiref.util import FileWrapper
 
-from . import __version__
+from ._version import __version__
 from .cache import Cache
 from .server_log import logger
 from .typing import Scope

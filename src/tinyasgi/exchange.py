@@ -4,12 +4,13 @@ import asyncio
 from typing import Any, Final, Protocol
 
 from .encoder import NONE
+from .errors import ClientDisconnected
 from .origin import Origin
 from .rules import RequestLine
 from .typing import Message, Pairs, Scope
 
 __all__ = ["ASGI", "COMPLETE", "LOST", "REFUSED", "STARTED", "STREAMING", "WAITING"]
-__all__ += ["Carrier", "ClientDisconnected", "Exchange", "is_disconnect"]
+__all__ += ["Carrier", "Exchange", "is_disconnect"]
 
 #: From 2.4 on Starlette does not listen for `http.disconnect` while it streams: a stream that waits
 #: for its next event would outlive its client. `send` raises as 2.4 has it, all the same.
@@ -39,13 +40,6 @@ ARRIVED: Final = 1
 TAKEN: Final = 2  # by the app, to its end
 
 _PHASES = ("at the start", "after http.response.start", "within the body", "after the end")
-
-
-class ClientDisconnected(OSError):
-    """What `send()` raises once the client has left.
-
-    An app may let it pass: the server takes it for the normal end of an exchange.
-    """
 
 
 class Carrier(Protocol):

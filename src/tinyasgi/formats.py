@@ -5,10 +5,11 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
 from typing import Any, ClassVar
 
-__all__ = ["TIME_FORMAT", "JSONFormatter", "TextFormatter", "exception_text", "iso_time"]
+from .errors import exception_text, safely
+
+__all__ = ["TIME_FORMAT", "JSONFormatter", "TextFormatter", "iso_time"]
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 _UNPRINTABLE = re.compile(r"[^\n\t -~]")
@@ -82,7 +83,7 @@ class JSONFormatter(logging.Formatter):
         try:
             self._dumps(value)
         except (TypeError, ValueError, RecursionError):
-            return _safely(repr, value)
+            return safely(repr, value)
         return value
 
 
@@ -90,20 +91,7 @@ def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except Exception:  # arguments that do not fit
-        return f"{_safely(str, record.msg)} {_safely(repr, record.args)}"
-
-
-def exception_text(error: BaseException | None) -> str:
-    """The kind of an exception and what it says."""
-    return f"{type(error).__name__}: {_safely(str, error)}"
-
-
-def _safely(show: Callable[[object], str], value: object) -> str:
-    """Apply `str` or `repr`, whatever class of an app the value has."""
-    try:
-        return show(value)
-    except Exception:
-        return f"<{type(value).__name__}, whose {show.__name__}() failed>"
+        return f"{safely(str, record.msg)} {safely(repr, record.args)}"
 
 
 def iso_time(seconds: float) -> str:

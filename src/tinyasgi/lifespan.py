@@ -5,7 +5,7 @@ import contextvars
 from collections.abc import Callable
 from typing import Any
 
-from .formats import exception_text
+from .errors import exception_text
 from .server_log import logger
 from .typing import App, Message
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Any
 
-from . import __version__
+from ._version import __version__
 from .accept import Acceptor
 from .context import Context
 from .encoder import PLAIN_TEXT

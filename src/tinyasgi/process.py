@@ -10,7 +10,8 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import __version__, env_file, forks, listen, load, log, signals
+from . import env_file, forks, importer, listen, load, log, signals
+from ._version import __version__
 from .access import formatter, records
 from .blocking import Watch
 from .config import Config
@@ -39,7 +40,7 @@ APP_FAILED = 3
 _CODES = {
     OptionError: BAD_OPTION,
     ListenError: CANNOT_LISTEN,
-    load.LoadError: APP_FAILED,
+    importer.LoadError: APP_FAILED,
     LifespanFailed: APP_FAILED,
 }
 
@@ -90,9 +91,9 @@ class Process:
             with self._signals.exiting():
                 env_file.load(config)
                 app = self.app
-                target = load.load(app, config.app_dir) if isinstance(app, str) else app
+                target = importer.load(app, config.app_dir) if isinstance(app, str) else app
             self._serve(target)
-        except (OptionError, ListenError, load.LoadError, LifespanFailed) as error:
+        except (OptionError, ListenError, importer.LoadError, LifespanFailed) as error:
             self.tell(explain(error))
             return next(code for kind, code in _CODES.items() if isinstance(error, kind))
         except SystemExit as leaving:
@@ -102,7 +103,7 @@ class Process:
             return 1  # as Python does with a text
         except asyncio.CancelledError as error:
             if not self._signals.count:  # no signal during startup
-                failure = load.LoadError("the app cancelled the task of the server")
+                failure = importer.LoadError("the app cancelled the task of the server")
                 failure.__cause__ = error
                 self.tell(explain(failure))
                 return APP_FAILED

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from . import __version__, env_file
+from . import env_file
+from ._version import __version__
 from .config import Config
 from .options import MASK, MODE, TEXT, Kind, OptionError, UnknownOption, UnusableFile
 

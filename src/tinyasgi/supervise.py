@@ -8,7 +8,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from . import access, env_file, forks, listen, load, log, signals, spawn, succession, worker
+from . import access, env_file, forks, importer, listen, log, signals, spawn, succession, worker
 from .channel import Brief
 from .child import WorkerFailed
 from .config import Config
@@ -51,7 +51,7 @@ def supervise(app: str, config: Config, ending: Ending, notifier: Notifier) -> i
                 taken.on_stop = functools.partial(_on_stop_signal, config, ending)
                 with taken.exiting():
                     _preload(app, config, sockets)
-        except (ListenError, load.LoadError) as error:
+        except (ListenError, importer.LoadError) as error:
             log.tell(explain(error), config.log_format)
             return CANNOT_LISTEN if isinstance(error, ListenError) else APP_FAILED
         stack.pop_all()
@@ -82,7 +82,7 @@ def resume() -> NoReturn:
     try:
         if config.preload:
             _preload(supervisor.brief.target, config, supervisor.crew.sockets)
-    except (OptionError, load.LoadError) as error:
+    except (OptionError, importer.LoadError) as error:
         supervisor.give_up(explain(error))
     code = _run(supervisor)
     Ending().leave(code)
@@ -113,7 +113,7 @@ def _preload(app: str, config: Config, sockets: list[socket.socket]) -> None:
         raise config.wrong("preload", True, "possible on this platform")
     env_file.load(config)
     with forks.withheld(lambda: [sock.fileno() for sock in sockets]):
-        load.load(app, config.app_dir)
+        importer.load(app, config.app_dir)
     log.set_up(config)  # the app may have configured logging
     gc.freeze()  # a collection would write to what is shared, and so copy it
 

@@ -13,7 +13,8 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import __version__, channel, listen, log, signals, spawn
+from . import channel, listen, log, signals, spawn
+from ._version import __version__
 from .channel import Brief
 from .child import patience
 from .config import Config

@@ -17,7 +17,8 @@ from weakref import WeakSet
 from .accept import let_loop_read
 from .config import Config
 from .exchange import COMPLETE
-from .load import created, load
+from .importer import load
+from .load import created
 from .loop import loop_factory
 from .memory import MemoryConnection, connect
 from .server import Server

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import zip_longest
 from typing import NamedTuple
 
-from . import load, x509
+from . import importer, x509
 from .config import Config
 from .options import OptionError
 from .server_log import logger
@@ -158,12 +158,12 @@ def _customised(config: Config, default: Callable[[], ssl.SSLContext]) -> ssl.SS
         return default()
     try:
         if isinstance(function, str):
-            function = load.load(function, config.app_dir)
+            function = importer.load(function, config.app_dir)
         context = function(config, default)
     except OptionError:
         raise
     except Exception as error:
-        cause = error.__cause__ if isinstance(error, load.LoadError) else error
+        cause = error.__cause__ if isinstance(error, importer.LoadError) else error
         raise config.wrong("ssl_context_factory", given, f"usable: {error}") from cause
     if not isinstance(context, ssl.SSLContext):
         raise config.wrong("ssl_context_factory", given, "a function that returns an SSLContext")

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from .encoder import PLAIN_TEXT
 from .environ import Environ, environ
-from .exchange import ClientDisconnected
+from .errors import ClientDisconnected
 from .spool import Body, Refused, Spool
 from .threads import Bell, Threads
 from .typing import Message, Receive, Scope, Send

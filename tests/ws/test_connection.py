@@ -9,7 +9,8 @@ import pytest
 from helpers import LOOPS, PATIENCE, Client, elapse, in_loop, until
 
 from tinyasgi import Server
-from tinyasgi.exchange import COMPLETE, ClientDisconnected
+from tinyasgi.errors import ClientDisconnected
+from tinyasgi.exchange import COMPLETE
 from tinyasgi.testing import connect, serve
 from tinyasgi.websocket.frames import BINARY, PING, PONG, TEXT, encode, encode_close
 

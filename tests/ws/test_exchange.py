@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from helpers import elapse, in_loop
 
-from tinyasgi.exchange import ClientDisconnected
+from tinyasgi.errors import ClientDisconnected
 from tinyasgi.testing import connect
 from tinyasgi.websocket.frames import BINARY, TEXT, encode, encode_close
 

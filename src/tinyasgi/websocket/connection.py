@@ -7,7 +7,8 @@ from typing import NamedTuple
 from ..connection import Connection
 from ..context import Context
 from ..deadlines import CLOSE, CLOSING, FAREWELL, FRAME, PONG
-from ..exchange import COMPLETE, LOST, ClientDisconnected, Exchange
+from ..errors import ClientDisconnected
+from ..exchange import COMPLETE, LOST, Exchange
 from . import frames
 from .deflate import SMALL
 from .exchange import WebSocketExchange

@@ -5,15 +5,8 @@ from typing import Any
 
 from ..config import Config
 from ..encoder import PLAIN_TEXT
-from ..exchange import (
-    COMPLETE,
-    MESSAGE,
-    STREAMING,
-    WAITING,
-    ClientDisconnected,
-    Exchange,
-    is_disconnect,
-)
+from ..errors import ClientDisconnected
+from ..exchange import COMPLETE, MESSAGE, STREAMING, WAITING, Exchange, is_disconnect
 from ..rules import RequestLine
 from ..typing import Message, Scope
 from .deflate import Deflate
