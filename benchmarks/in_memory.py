@@ -168,7 +168,7 @@ async def settled(transport: Memory) -> None:
 
 async def layers() -> dict[str, Callable[[], Awaitable[object] | object]]:
     """What one GET consists of, as functions."""
-    from tinyasgi import encoder, rules
+    from tinyasgi.http import request, response
 
     transport = Memory()
     connection: Any = tinyasgi(apps.hello)
@@ -196,8 +196,8 @@ async def layers() -> dict[str, Callable[[], Awaitable[object] | object]]:
         "an empty task, awaited": task,
         "the app, its messages going nowhere": app,
         "the fields of a head, by httptools": lambda: context.parser.fields(GET, start),
-        "what the fields mean": lambda: rules.judge("1.1", context.parser.fields(GET, start)),
-        "a response's head": lambda: encoder.encode_head(
+        "what the fields mean": lambda: request.judge("1.1", context.parser.fields(GET, start)),
+        "a response's head": lambda: response.encode_head(
             200, fields, context.defaults, line, True, 13
         ),
     }

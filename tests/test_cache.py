@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from helpers import hello, in_loop
 
-from tinyasgi.cache import Cache
+from tinyasgi.http.memo import Cache
 from tinyasgi.testing import connect
 
 

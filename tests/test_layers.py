@@ -15,7 +15,7 @@ ROOMS = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*
 
 
 def module(room: str) -> str:
-    """`parsers/h11.py` → `tinyasgi.parsers.h11`."""
+    """`parsers/h11.py` → `tinyasgi.http.parsers.h11`."""
     parts = room.removesuffix(".py").removesuffix("__init__").rstrip("/").split("/")
     return ".".join(["tinyasgi", *filter(None, parts)])
 

@@ -6,8 +6,8 @@ import tracemalloc
 import pytest
 from helpers import in_loop, upload
 
-from tinyasgi import rules
-from tinyasgi.partial import Partial
+from tinyasgi.http import request
+from tinyasgi.http.partial import Partial
 from tinyasgi.testing import connect
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -68,13 +68,13 @@ async def test_a_byte_does_not_copy_what_is_there(start: bytes, length: int) -> 
 @in_loop
 async def test_a_request_line_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     checked = []
-    original = rules.request_line
+    original = request.request_line
 
-    def count(line: bytes, root_path: str) -> rules.RequestLine:
+    def count(line: bytes, root_path: str) -> request.RequestLine:
         checked.append(line)
         return original(line, root_path)
 
-    monkeypatch.setattr(rules, "request_line", count)
+    monkeypatch.setattr(request, "request_line", count)
     async with connect(wait, lifespan="off") as connection:
         connection.protocol.data_received(b"GET /%b HTTP/1.1\r\n" % (b"x" * 1000))
         for byte in b"Host: here\r\n\r":

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from . import listen
 from .context import Context
 from .deadlines import LINGER
-from .encoder import encode_refusal
+from .http.client import Origin, peer_address, peer_name
+from .http.response import encode_refusal
 from .http1 import HTTP1Connection
-from .origin import Origin, peer_address, peer_name
 from .peek import peek
 from .server_log import logger
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .context import Context
 from .deadlines import BODY, CLOSE, FIRST, MAX_LINGER, WRITE
 from .delivery import delivery
-from .origin import Origin
+from .http.client import Origin
 
 if TYPE_CHECKING:
     from .proxy_protocol import Header

@@ -10,14 +10,15 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from . import deadlines, parsers, refusal, rules
+from . import deadlines, refusal
 from ._version import __version__
-from .cache import Cache
 from .config import Config
-from .encoder import Defaults
 from .exchange import COMPLETE, Exchange
-from .origin import Origin
-from .rules import RequestLine
+from .http import parsers, request
+from .http.client import Origin
+from .http.memo import Cache
+from .http.request import RequestLine
+from .http.response import Defaults
 from .server_log import logger
 from .trust import Trust
 from .typing import App, Fields
@@ -38,7 +39,7 @@ SLICE = 200
 
 
 def _lines(root_path: str) -> Cache[bytes, RequestLine]:
-    return Cache(partial(rules.request_line, root_path=root_path), 256, longest=256)
+    return Cache(partial(request.request_line, root_path=root_path), 256, longest=256)
 
 
 class Swept(Protocol):

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 from wsgiref.util import FileWrapper
 
 from ._version import __version__
-from .cache import Cache
+from .http.memo import Cache
 from .server_log import logger
 from .typing import Scope
 

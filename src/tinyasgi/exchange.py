@@ -3,10 +3,10 @@
 import asyncio
 from typing import Any, Final, Protocol
 
-from .encoder import NONE
 from .errors import ClientDisconnected
-from .origin import Origin
-from .rules import RequestLine
+from .http.client import Origin
+from .http.request import RequestLine
+from .http.response import NONE
 from .typing import Message, Pairs, Scope
 
 __all__ = ["ASGI", "COMPLETE", "LOST", "REFUSED", "STARTED", "STREAMING", "WAITING"]
@@ -85,7 +85,7 @@ class Exchange:
 
     connection: Carrier
     framing: int
-    """How the rest of the response body is framed (`encoder.Framing`)."""
+    """How the rest of the response body is framed (`response.Framing`)."""
     started: float
     """When the request arrived, in seconds of `time.perf_counter`; set for the access log."""
     fields: Pairs

@@ -1,7 +1,7 @@
 """The health path: answered by the server, not by the app, and not in the access log."""
 
 from .config import Config
-from .encoder import PLAIN_TEXT
+from .http.response import PLAIN_TEXT
 from .typing import App, Receive, Scope, Send
 
 __all__ = ["Health"]

@@ -2,13 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-from . import decoder, encoder, rules
 from .connection import Connection
 from .context import Context
 from .deadlines import APP, BODY, CLOSE, HEAD, NEXT
 from .exchange import ASGI, COMPLETE, LOST, STREAMING, Exchange
-from .head import Head
-from .parsers import BadRequest
+from .http import request, response
+from .http.body import Decoder
+from .http.body import choose as choose_decoder
+from .http.head import Head
+from .http.parsers import BadRequest
 from .typing import Fields, Pairs
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ __all__ = ["HTTP1Connection"]
 MAX_DROPPED = 256 * 1024
 #: Most bytes of a head that a connection keeps, to know them again; and how it knows none.
 MAX_KNOWN = 2048
-NOTHING: tuple[bytes, tuple[Fields, rules.Judged]] = (b"", ([], (0, True, False, False)))
+NOTHING: tuple[bytes, tuple[Fields, request.Judged]] = (b"", ([], (0, True, False, False)))
 
 
 class HTTP1Connection(Connection):
@@ -39,7 +41,7 @@ class HTTP1Connection(Connection):
     ) -> None:
         super().__init__(context, unix, header)
         self._exchange: Exchange | None = None
-        self._decoder: decoder.Decoder | None = None  # while request body is to come
+        self._decoder: Decoder | None = None  # while request body is to come
         self._continue = False  # the client waits for 100 (Continue) to send its body
         self._dropped = 0  # bytes of a body that the app did not take
         self._head: Head | None = None  # of which the rest is to come
@@ -122,7 +124,7 @@ class HTTP1Connection(Connection):
         context = self._context
         config = context.config
         if end > config.limit_head_size:
-            rules.check_size(data[:end], config.limit_head_size)
+            request.check_size(data[:end], config.limit_head_size)
         start = data.find(b"\r\n") + 2
         line = self._lines[data[: start - 2]]
         tail = data[start - 5 : end]
@@ -132,12 +134,12 @@ class HTTP1Connection(Connection):
             fields = context.parser.fields(data[:end], start)
             if len(fields) > config.limit_head_fields:
                 raise BadRequest(431, f"more than {config.limit_head_fields} fields")
-            judged = rules.judge(line.version, fields)
+            judged = request.judge(line.version, fields)
             if line.host is not None:
-                fields = rules.with_host(fields, line.host)
+                fields = request.with_host(fields, line.host)
             self.origin = context.origin(fields, self.peer) if self.trusted else self.peer
             if self.origin.host is not None:
-                fields = rules.with_host(fields, self.origin.host)
+                fields = request.with_host(fields, self.origin.host)
             root = self.origin.root_path
             lines = context.request_lines if root is None else context.lines_below[root]
             if lines is not self._lines:
@@ -162,7 +164,7 @@ class HTTP1Connection(Connection):
             exchange = Exchange(self, scope, line, persistent)
         rest = data[end:]
         if length:
-            self._decoder = decoder.choose(length, config.limit_body_size, context.parser)
+            self._decoder = choose_decoder(length, config.limit_body_size, context.parser)
             self._continue = wants_continue
             exchange.expect_body()
             self._behind = 0
@@ -229,7 +231,7 @@ class HTTP1Connection(Connection):
 
     def write_head(self, exchange: Exchange, fields: Pairs, body: bytes, more_body: bool) -> None:
         context = self._context
-        head, framing, persistent = encoder.encode_head(
+        head, framing, persistent = response.encode_head(
             exchange.status,
             fields,
             context.defaults,
@@ -238,10 +240,10 @@ class HTTP1Connection(Connection):
             None if more_body else len(body),
         )
         exchange.persistent = persistent
-        if framing != encoder.NONE:
+        if framing != response.NONE:
             exchange.sent = len(body)
         if more_body or framing < 0:
-            body, exchange.framing = encoder.encode_body(framing, body, more_body)
+            body, exchange.framing = response.encode_body(framing, body, more_body)
         # Else it is whole, and of the length that the head says.
         if self._unread and not more_body:
             self._collect(head + body)  # `_proceed` goes on with the next
@@ -262,7 +264,7 @@ class HTTP1Connection(Connection):
         if self._transport.is_closing():  # broken, and the loop had no turn to say so
             self._client_left(exchange)
             return
-        data, exchange.framing = encoder.encode_body(exchange.framing, body, more_body)
+        data, exchange.framing = response.encode_body(exchange.framing, body, more_body)
         if data:
             self._write(data, more_body)
             exchange.sent += len(body)
@@ -275,7 +277,7 @@ class HTTP1Connection(Connection):
     def want_body(self, exchange: Exchange) -> None:
         if self._continue and exchange.phase < STREAMING:
             self._continue = False
-            self._write(encoder.CONTINUE, False)
+            self._write(response.CONTINUE, False)
         self._wait_for(BODY)
         self._resume_reading()
 
@@ -286,7 +288,7 @@ class HTTP1Connection(Connection):
         """
         from .websocket import WebSocketConnection
 
-        head = encoder.encode_switch(b"websocket", fields, self._context.defaults)
+        head = response.encode_switch(b"websocket", fields, self._context.defaults)
         self._write(head, False)
         successor = WebSocketConnection(self._context, exchange)
         unread, self._exchange = self._unread, None
@@ -296,7 +298,7 @@ class HTTP1Connection(Connection):
     def abort(self, exchange: Exchange) -> None:
         if exchange.phase < STREAMING:
             exchange.status = 500
-            self.write_head(exchange, [encoder.PLAIN_TEXT], b"Internal Server Error", False)
+            self.write_head(exchange, [response.PLAIN_TEXT], b"Internal Server Error", False)
         else:
             self._flush()  # what there is of it
             self._lose(exchange)
@@ -352,7 +354,7 @@ class HTTP1Connection(Connection):
             head = head if self._head is None else bytes(self._head.data)
             method = head.partition(b" ")[0].decode("latin-1")
         context = self._context
-        answer = encoder.encode_refusal(refused.status, refused.reason, context.defaults, method)
+        answer = response.encode_refusal(refused.status, refused.reason, context.defaults, method)
         self._write(answer, False)
         self._end(linger=True)
         if exchange is None:

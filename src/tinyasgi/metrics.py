@@ -14,8 +14,8 @@ from typing import Any
 from ._version import __version__
 from .accept import Acceptor
 from .context import Context
-from .encoder import PLAIN_TEXT
 from .exchange import LOST, REFUSED, Exchange
+from .http.response import PLAIN_TEXT
 from .tally import (
     ABORTED,
     ACCEPTED,

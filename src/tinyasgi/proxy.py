@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from . import rules
-from .cache import Cache
+from .http import request
+from .http.client import Origin, peer_name
+from .http.memo import Cache
 from .options import as_root
-from .origin import Origin, peer_name
 from .trust import Trust
 from .typing import Address, Fields
 
@@ -85,13 +85,13 @@ def _read_scheme(text: str) -> str:
 
 def _read_host(text: str) -> bytes:
     host = text.encode("latin-1")
-    if not rules.authorities[host]:
+    if not request.authorities[host]:
         raise ValueError
     return host
 
 
 def _read_prefix(text: str) -> str:
-    if len(text) > MAX_PREFIX or text[:1] != "/" or not rules.is_path(text.encode("latin-1")):
+    if len(text) > MAX_PREFIX or text[:1] != "/" or not request.is_path(text.encode("latin-1")):
         raise ValueError
     from urllib.parse import unquote  # not before it is needed: 7 ms at start
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import x509
-from .origin import Origin, peer_address, peer_name
+from .http.client import Origin, peer_address, peer_name
 from .peek import peek
 from .tls_extension import TLSExtension, cipher_suite, version
 from .typing import Address

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from .exchange import REFUSED, Exchange
-from .origin import Origin
-from .parsers import TOKEN, BadRequest, Parser
-from .rules import RequestLine
+from .http.client import Origin
+from .http.parsers import TOKEN, BadRequest, Parser
+from .http.request import RequestLine
 from .typing import Fields
 
 __all__ = ["Refusal", "read"]

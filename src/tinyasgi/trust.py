@@ -3,8 +3,8 @@
 from functools import cached_property
 from typing import Any
 
-from .cache import Cache
 from .config import Config
+from .http.memo import Cache
 
 __all__ = ["Trust"]
 
@@ -32,7 +32,7 @@ class Trust(Cache[str, bool]):
         self.names = frozenset(self.fields)
 
     def of(self, address: str | None) -> bool:
-        """The same for an address that may be unknown (`origin.peer_address`): no list has that."""
+        """The same for an address that may be unknown (`client.peer_address`): no list has that."""
         return address is not None and self[address]
 
     def _judge(self, host: str) -> bool:

@@ -10,9 +10,9 @@ from operator import length_hint
 from queue import SimpleQueue
 from typing import Any, Final, TypeAlias
 
-from .encoder import PLAIN_TEXT
 from .environ import Environ, environ
 from .errors import ClientDisconnected
+from .http.response import PLAIN_TEXT
 from .spool import Body, Refused, Spool
 from .threads import Bell, Threads
 from .typing import Message, Receive, Scope, Send

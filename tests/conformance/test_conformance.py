@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyasgi import parsers
+from tinyasgi.http import parsers
 from tinyasgi.testing import MemoryConnection, connect
 
 from .table import ANSWER, CONTINUE, ROWS, App, Row, Seen

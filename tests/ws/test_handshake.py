@@ -2,7 +2,7 @@
 
 import pytest
 
-from tinyasgi.parsers import BadRequest
+from tinyasgi.http.parsers import BadRequest
 from tinyasgi.websocket.handshake import judge
 
 KEY = (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==")

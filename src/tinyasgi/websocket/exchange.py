@@ -4,10 +4,10 @@ from collections import deque
 from typing import Any
 
 from ..config import Config
-from ..encoder import PLAIN_TEXT
 from ..errors import ClientDisconnected
 from ..exchange import COMPLETE, MESSAGE, STREAMING, WAITING, Exchange, is_disconnect
-from ..rules import RequestLine
+from ..http.request import RequestLine
+from ..http.response import PLAIN_TEXT
 from ..typing import Message, Scope
 from .deflate import Deflate
 from .frames import BINARY, TEXT

@@ -4,7 +4,7 @@ import binascii
 import hashlib
 from dataclasses import dataclass
 
-from ..parsers import BadRequest
+from ..http.parsers import BadRequest
 from ..typing import Fields, Pairs
 from . import deflate
 from .deflate import Deflate

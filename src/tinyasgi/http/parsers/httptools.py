@@ -2,7 +2,7 @@
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from ..typing import Fields
+from ...typing import Fields
 from . import START_LINE, split_fields
 
 __all__ = ["HttptoolsParser"]
@@ -42,7 +42,7 @@ class HttptoolsParser:
     def _fields_alone(self, section: bytes) -> Fields:
         """The fields of a head whose start line, or whose coming at all, llhttp may have refused.
 
-        It knows a fixed list of methods and its own grammar of targets; `rules` has judged both.
+        It knows a fixed list of methods and its own grammar of targets; `request` has judged both.
         After `connection: close` it expects no more, but this head is of another connection.
         """
         self._renew()

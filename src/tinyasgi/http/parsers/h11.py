@@ -4,7 +4,7 @@ import re
 
 import h11
 
-from ..typing import Fields
+from ...typing import Fields
 from . import START_LINE, split_fields
 
 __all__ = ["H11Parser"]
@@ -21,7 +21,7 @@ class H11Parser:
         section = head[start:]
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head) + 1)
         # An "x" before each name keeps h11 from judging Host and the framing fields: that is for
-        # `rules`, alike for every parser.
+        # `request`, alike for every parser.
         lines = section[:-2].splitlines(keepends=True)
         connection.receive_data(START_LINE + b"".join([b"x" + line for line in lines]) + b"\r\n")
         try:

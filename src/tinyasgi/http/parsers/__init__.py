@@ -1,7 +1,7 @@
 """What a parser is: a library that turns the head of a request into its fields.
 
 Where a head ends, what its start line says and how its body is framed is decided once, by the
-connection and `rules`, whatever library is in use. A parser keeps no state between two heads, so
+connection and `request`, whatever library is in use. A parser keeps no state between two heads, so
 the connections of an event loop share one.
 """
 
@@ -9,7 +9,7 @@ import importlib.util
 import re
 from typing import Protocol
 
-from ..typing import Fields
+from ...typing import Fields
 
 __all__ = ["START_LINE", "TOKEN", "BadRequest", "Parser", "choose", "split_fields"]
 
@@ -61,7 +61,7 @@ def choose(name: str) -> Parser:
 def split_fields(section: bytes) -> Fields:
     """The fields of a section, strictly (RFC 9112 §5), to say what is wrong with one.
 
-    What a library refuses for other reasons, the meaning of a field, is for `rules` to refuse.
+    What a library refuses for other reasons, the meaning of a field, is for `request` to refuse.
     Raises BadRequest.
     """
     fields = []

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from . import rules
+from . import request
 from .parsers import BadRequest
 from .partial import Partial
-from .rules import RequestLine
+from .request import RequestLine
 
 __all__ = ["Head"]
 
@@ -32,11 +32,11 @@ class Head(Partial):
         self.add(data)
         head = self.data
         if head.startswith(b"\r\n"):
-            return bytes(rules.EMPTY_LINES.sub(b"", head, 1))
-        rules.check_start(head)
+            return bytes(request.EMPTY_LINES.sub(b"", head, 1))
+        request.check_start(head)
         if self.find(b"\r\n\r\n") >= 0:
             return bytes(head)
-        rules.check_size(head, self._limit)
+        request.check_size(head, self._limit)
         if not self._line_checked and (end := self.find(b"\r\n")) >= 0:
             self._lines[bytes(head[:end])]  # raises BadRequest
             self._line_checked = True

@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from .cache import Cache
+from ..typing import Fields
+from .memo import Cache
 from .parsers import TOKEN, BadRequest
-from .typing import Fields
 
 __all__ = [
     "CHUNKED",

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TypeAlias
 
-from .cache import Cache
+from ..typing import Pairs
+from .memo import Cache
 from .parsers import TOKEN
-from .rules import RequestLine
-from .typing import Pairs
+from .request import RequestLine
 
 __all__ = ["CONTINUE", "NONE", "PLAIN_TEXT", "Defaults", "Framing", "encode_body"]
 __all__ += ["encode_head", "encode_refusal", "encode_switch"]

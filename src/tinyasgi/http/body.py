@@ -5,7 +5,7 @@ from typing import Protocol
 
 from .parsers import START_LINE, BadRequest, Parser
 from .partial import Partial
-from .rules import CHUNKED
+from .request import CHUNKED
 
 __all__ = ["Chunked", "Decoder", "Length", "choose"]
 

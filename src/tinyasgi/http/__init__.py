@@ -1,0 +1,1 @@
+"""HTTP messages: bytes to values and back. No I/O, no options."""
