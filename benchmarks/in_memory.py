@@ -81,7 +81,7 @@ class Memory(asyncio.Transport):
 
 
 def tinyasgi(app: Any) -> asyncio.Protocol:
-    from tinyasgi.config import Config
+    from tinyasgi.config.config import Config
     from tinyasgi.context import Context
     from tinyasgi.http1 import HTTP1Connection
 
@@ -92,7 +92,7 @@ def tinyasgi(app: Any) -> asyncio.Protocol:
 def counted(app: Any) -> asyncio.Protocol:
     """The same with metrics on."""
     from tinyasgi.accept import Acceptor
-    from tinyasgi.config import Config
+    from tinyasgi.config.config import Config
     from tinyasgi.metrics import Metrics
     from tinyasgi.tally import Tally
 

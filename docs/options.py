@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 
 from tinyasgi import Config
-from tinyasgi.options import FLAG, Kind
-from tinyasgi.settings import environment_name, option_name
+from tinyasgi.config.kinds import FLAG, Kind
+from tinyasgi.config.sources import environment_name, option_name
 
 PAGE = Path(__file__).with_name("options.md")
 

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 
 from tinyasgi import Config, Server, refusal
 from tinyasgi.access import default_line, formatter, records, without
+from tinyasgi.config.kinds import OptionError
 from tinyasgi.exchange import COMPLETE, Exchange
 from tinyasgi.formats import JSONFormatter
 from tinyasgi.http import parsers
 from tinyasgi.http import request as http_request
 from tinyasgi.http.client import Origin
 from tinyasgi.http.memo import Cache
-from tinyasgi.options import OptionError
 from tinyasgi.testing import connect, serve
 from tinyasgi.writer import AccessLines, Output
 

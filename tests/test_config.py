@@ -9,7 +9,7 @@ import pytest
 
 import tinyasgi
 from tinyasgi import Config
-from tinyasgi.options import OptionError
+from tinyasgi.config.kinds import OptionError
 
 SWITCHED_OFF = [field.name for field in dataclasses.fields(Config) if field.default == 0]
 
@@ -133,7 +133,7 @@ def test_errors_of_options_name_them_as_the_user_does() -> None:
     """`Config.wrong` does that: other modules make no such error by themselves."""
     package = Path(tinyasgi.__file__).parent
     # Of systemd come variables that are no options.
-    own = {"options.py", "config.py", "settings.py", "systemd.py"}
+    own = {"kinds.py", "config.py", "sources.py", "systemd.py"}
     others = [path for path in package.rglob("*.py") if path.name not in own]
     assert not [path for path in others if "OptionError(" in path.read_text()]
 

@@ -30,9 +30,9 @@ from helpers import (
 from hypothesis import strategies as st
 
 from tinyasgi import Config, Server
+from tinyasgi.config.kinds import OptionError
 from tinyasgi.formats import JSONFormatter, TextFormatter
 from tinyasgi.log import _File, begin, set_up
-from tinyasgi.options import OptionError
 from tinyasgi.testing import connect, serve
 
 START = {"type": "http.response.start", "status": 200}

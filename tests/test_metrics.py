@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.sync.client import connect
 
 from tinyasgi import Config, Server
-from tinyasgi.options import OptionError
+from tinyasgi.config.kinds import OptionError
 from tinyasgi.tally import FAMILIES, GAUGES, REQUESTS, ROW, WORKERS, Tally
 from tinyasgi.testing import LiveServer, serve
 

@@ -13,7 +13,7 @@ import pytest
 from test_cli import alone, command, dashed, needed, refuse
 
 from tinyasgi import Config
-from tinyasgi.options import FLAG, OptionError
+from tinyasgi.config.kinds import FLAG, OptionError
 
 __all__ = ["alone", "command"]  # fixtures
 

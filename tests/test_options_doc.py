@@ -6,7 +6,7 @@ import runpy
 from pathlib import Path
 
 from tinyasgi import Config
-from tinyasgi.settings import option_name
+from tinyasgi.config.sources import option_name
 
 ROOT = Path(__file__).parents[1]
 

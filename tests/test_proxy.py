@@ -17,8 +17,8 @@ from starlette.routing import Mount, Route
 from ws.helpers import handshake
 
 from tinyasgi import Config, Server
+from tinyasgi.config.kinds import OptionError
 from tinyasgi.http.client import Origin, peer_address
-from tinyasgi.options import OptionError
 from tinyasgi.proxy import Forwarded, _elements
 from tinyasgi.testing import connect, serve
 from tinyasgi.trust import Trust

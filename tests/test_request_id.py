@@ -10,7 +10,7 @@ from helpers import GET, Client, reply
 from ws.helpers import ACCEPT, handshake
 
 from tinyasgi import Config
-from tinyasgi.options import OptionError
+from tinyasgi.config.kinds import OptionError
 from tinyasgi.testing import serve
 
 MADE = "[0-9a-f]{32}"

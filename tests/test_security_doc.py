@@ -7,7 +7,7 @@ from pathlib import Path
 from conformance.table import ROWS
 
 from tinyasgi import Config
-from tinyasgi.settings import option_name
+from tinyasgi.config.sources import option_name
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")

@@ -18,10 +18,10 @@ from ws.helpers import HANDSHAKE
 
 import tinyasgi
 from tinyasgi import Config, Server
+from tinyasgi.config.kinds import OptionError
 from tinyasgi.importer import LoadError
 from tinyasgi.lifespan import LifespanFailed
 from tinyasgi.listen import ListenError
-from tinyasgi.options import OptionError
 from tinyasgi.testing import serve
 
 START = {"type": "http.response.start", "status": 200}

@@ -15,8 +15,8 @@ from test_cli import OPTIONS, alone, command, dashed, needed, refuse
 
 from tinyasgi import Config
 from tinyasgi.cli import main
-from tinyasgi.env_file import read
-from tinyasgi.settings import render, settle
+from tinyasgi.config.env_file import read
+from tinyasgi.config.sources import render, settle
 
 __all__ = ["alone", "command"]  # fixtures
 

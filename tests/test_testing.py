@@ -22,10 +22,10 @@ from processes import wait_until
 
 import tinyasgi.testing
 from tinyasgi import Config
+from tinyasgi.config.kinds import OptionError
 from tinyasgi.importer import LoadError
 from tinyasgi.lifespan import LifespanFailed
 from tinyasgi.listen import ListenError
-from tinyasgi.options import OptionError
 from tinyasgi.testing import LiveServer, connect, serve
 
 HANDSHAKE = (

@@ -31,7 +31,7 @@ from helpers import (
 from processes import Start, nothing_left, start
 
 from tinyasgi import Config, Server, run
-from tinyasgi.options import OptionError
+from tinyasgi.config.kinds import OptionError
 from tinyasgi.testing import serve
 from tinyasgi.tls import Contexts
 

@@ -13,7 +13,7 @@ import pytest
 from helpers import GET, PATIENCE, Client, Command
 
 from tinyasgi import Config
-from tinyasgi.options import OptionError
+from tinyasgi.config.kinds import OptionError
 from tinyasgi.writer import WHOLE, AccessLines, Output
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes that can be asked")

@@ -1,7 +1,7 @@
 """A fast, strict and readable ASGI server."""
 
 from ._version import __version__
-from .config import Config
+from .config.config import Config
 from .run import run
 from .server import Server, serve
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, Final, TypeAlias
 
-from .config import Config
+from .config.config import Config
 from .exchange import COMPLETE, LOST, REFUSED, Exchange
 from .formats import iso_time
 

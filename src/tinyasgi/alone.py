@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from . import signals
 from .channel import Brief
-from .config import Config
+from .config.config import Config
+from .config.kinds import OptionError
 from .ending import Ending
-from .options import OptionError
 from .process import Process
 from .server_log import logger
 from .systemd import Notifier

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .config import Config
+from .config.config import Config
 
 if TYPE_CHECKING:
     from .tally import Seat

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from . import channel
 from .channel import Channel
-from .config import Config
+from .config.config import Config
 from .spawn import SIGNALS, Process
 
 __all__ = ["MARGIN", "Child", "Slot", "WorkerFailed", "fate", "patience", "reason"]

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from . import log, settings, signals
+from . import log, signals
 from ._version import __version__
-from .config import Config
-from .options import FLAG, Kind, OptionError, UnknownOption
+from .config import sources
+from .config.config import Config
+from .config.kinds import FLAG, Kind, OptionError, UnknownOption
+from .config.sources import option_name
 from .process import BAD_OPTION
 from .run import run
-from .settings import option_name
 
 __all__ = ["main"]
 
@@ -34,14 +35,14 @@ def _settle(arguments: Sequence[str] | None) -> tuple[str, Config]:
     given = vars(parser.parse_args(arguments))
     show = given.pop("print_config")
     try:
-        found = settings.settle(given, os.environ, parser.warn)
+        found = sources.settle(given, os.environ, parser.warn)
         values = {name: setting.value for name, setting in found.items()}
         app = values.pop("app", None)
-        config = Config(**values, names=settings.names(found))
+        config = Config(**values, names=sources.names(found))
     except OptionError as error:
         parser.error(str(error))
     if show:
-        text = settings.render(app, config, found) + "\n"
+        text = sources.render(app, config, found) + "\n"
         # TOML is UTF-8, whatever the terminal is.
         sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
         sys.exit()
@@ -80,7 +81,7 @@ def _log_format(arguments: Sequence[str]) -> str:
     parser.add_argument("--config")
     with suppress(argparse.ArgumentError):
         given = vars(parser.parse_known_args(arguments)[0])
-        if settings.hint("log_format", given, os.environ) == "json":
+        if sources.hint("log_format", given, os.environ) == "json":
             return "json"
     return "text"
 

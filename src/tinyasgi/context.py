@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import deadlines, refusal
 from ._version import __version__
-from .config import Config
+from .config.config import Config
 from .exchange import COMPLETE, Exchange
 from .http import parsers, request
 from .http.client import Origin

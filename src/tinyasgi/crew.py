@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from . import channel, listen, spawn
 from .channel import Brief, Channel
 from .child import MARGIN, Child, Slot, WorkerFailed, fate, patience, reason
-from .config import Config
+from .config.config import Config
 from .log import ERROR
 from .server_log import logger
 

@@ -1,6 +1,6 @@
 """The health path: answered by the server, not by the app, and not in the access log."""
 
-from .config import Config
+from .config.config import Config
 from .http.response import PLAIN_TEXT
 from .typing import App, Receive, Scope, Send
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any, TypeAlias
 
-from .config import Config
+from .config.config import Config
 from .importer import LoadError
 from .typing import App, Receive, Scope, Send
 

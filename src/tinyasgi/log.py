@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .config import Config
+from .config.config import Config
 from .formats import JSONFormatter, TextFormatter
 from .server_log import logger
 from .signals import Stop

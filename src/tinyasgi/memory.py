@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
-from .config import Config
+from .config.config import Config
 from .context import Context
 from .http1 import HTTP1Connection
 from .load import as_asgi3

@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from .config.kinds import as_root
 from .http import request
 from .http.client import Origin, peer_name
 from .http.memo import Cache
-from .options import as_root
 from .trust import Trust
 from .typing import Address, Fields
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from .config import Config
+from .config.config import Config
 from .server_log import logger
 
 __all__ = ["Changes", "check"]

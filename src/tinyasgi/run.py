@@ -5,9 +5,9 @@ from typing import Any
 
 from . import log, signals, systemd
 from .alone import Alone
-from .config import Config
+from .config.config import Config
+from .config.kinds import OptionError
 from .ending import Ending
-from .options import OptionError
 from .process import BAD_OPTION, explain
 
 __all__ = ["run"]

@@ -13,7 +13,7 @@ from . import listen, load
 from .accept import Acceptor, let_loop_read
 from .access import logger as access_logger
 from .access import records, without
-from .config import Config
+from .config.config import Config
 from .context import Context
 from .exchange import Exchange
 from .health import Health

@@ -17,7 +17,7 @@ from . import channel, listen, log, signals, spawn
 from ._version import __version__
 from .channel import Brief
 from .child import patience
-from .config import Config
+from .config.config import Config
 from .crew import Become, Crew
 from .server_log import logger
 from .systemd import Notifier

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from . import listen
-from .config import Config
+from .config.config import Config
 
 __all__ = ["FAMILIES", "METHODS", "Family", "Seat", "Tally", "page_config"]
 

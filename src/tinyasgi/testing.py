@@ -15,7 +15,7 @@ from typing import Any
 from weakref import WeakSet
 
 from .accept import let_loop_read
-from .config import Config
+from .config.config import Config
 from .exchange import COMPLETE
 from .importer import load
 from .load import created

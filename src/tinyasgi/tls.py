@@ -10,8 +10,8 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from . import importer, x509
-from .config import Config
-from .options import OptionError
+from .config.config import Config
+from .config.kinds import OptionError
 from .server_log import logger
 
 __all__ = ["Contexts", "TLSContext", "explain"]

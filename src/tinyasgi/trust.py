@@ -3,7 +3,7 @@
 from functools import cached_property
 from typing import Any
 
-from .config import Config
+from .config.config import Config
 from .http.memo import Cache
 
 __all__ = ["Trust"]

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from .access import Line, default_line, filtered, has_handlers, is_enabled
-from .config import Config
+from .config.config import Config
+from .config.kinds import OptionError
 from .exchange import Exchange
 from .formats import TIME_FORMAT
 from .log import appending, opener
-from .options import OptionError
 from .server_log import logger
 
 __all__ = ["AccessLines", "Output"]

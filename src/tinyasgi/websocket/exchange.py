@@ -3,7 +3,7 @@
 from collections import deque
 from typing import Any
 
-from ..config import Config
+from ..config.config import Config
 from ..errors import ClientDisconnected
 from ..exchange import COMPLETE, MESSAGE, STREAMING, WAITING, Exchange, is_disconnect
 from ..http.request import RequestLine

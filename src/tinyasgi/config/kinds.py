@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from .http.parsers import TOKEN
+from ..http.parsers import TOKEN
 
 __all__ = ["ADDRESS", "ADDRESSES", "DIRECTORY", "FIELDS", "FIELD_NAME", "FLAG", "FUNCTION", "MASK"]
 __all__ += ["MODE", "NAME", "PATH", "PATHS", "PATTERNS", "PEERS", "SECONDS", "SECRET", "STREAM"]

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from .._version import __version__
 from . import env_file
-from ._version import __version__
 from .config import Config
-from .options import MASK, MODE, TEXT, Kind, OptionError, UnknownOption, UnusableFile
+from .kinds import MASK, MODE, TEXT, Kind, OptionError, UnknownOption, UnusableFile
 
 __all__ = ["Setting", "environment_name", "hint", "names", "option_name", "render", "settle"]
 

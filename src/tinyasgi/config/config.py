@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .options import (
+from .kinds import (
     ADDRESS,
     ADDRESSES,
     DIRECTORY,

@@ -1,0 +1,1 @@
+"""Options: every option once, its kind, and the sources of its value."""
