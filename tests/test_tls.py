@@ -33,7 +33,7 @@ from processes import Start, nothing_left, start
 from tinyasgi import Config, Server, run
 from tinyasgi.config.kinds import OptionError
 from tinyasgi.testing import serve
-from tinyasgi.tls import Contexts
+from tinyasgi.tls.contexts import Contexts
 
 __all__ = ["nothing_left", "start"]
 
@@ -41,7 +41,7 @@ __all__ = ["nothing_left", "start"]
 @pytest.fixture
 def attentive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each handshake looks at the files."""
-    monkeypatch.setattr("tinyasgi.tls.INTERVAL", 0.0)
+    monkeypatch.setattr("tinyasgi.tls.contexts.INTERVAL", 0.0)
 
 
 def issue(tls: Certificates, path: Path, *hosts: str, **options: Any) -> str:
@@ -495,7 +495,7 @@ def test_files_are_looked_at_once_a_second(
 ) -> None:
     """A context that is replaced is gone at once."""
     now = 100.0
-    monkeypatch.setattr("tinyasgi.tls.time.monotonic", lambda: now)
+    monkeypatch.setattr("tinyasgi.tls.contexts.time.monotonic", lambda: now)
     files = [issue(tls, tmp_path / name, name) for name in ("a.example", "b.example")]
     contexts = Contexts(Config(ssl_certfile=tuple(files)))
     first = weakref.ref(contexts.current())

@@ -20,9 +20,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from websockets.sync.client import connect
 
-from tinyasgi import Server, tls_extension
+from tinyasgi import Server
 from tinyasgi.testing import serve
-from tinyasgi.tls_extension import cipher_suite, version
+from tinyasgi.tls import extension
+from tinyasgi.tls.extension import cipher_suite, version
 
 NOBODY = {"client_cert_chain": (), "client_cert_name": None, "client_cert_error": None}
 
@@ -140,8 +141,8 @@ def leaf_unit(leaf: trustme.LeafCert) -> str:
 def test_built_once_for_a_connection(tls: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
     """At its first request."""
     calls = itertools.count()
-    read = tls_extension._read
-    monkeypatch.setattr(tls_extension, "_read", lambda tls: (next(calls), read(tls))[1])
+    read = extension._read
+    monkeypatch.setattr(extension, "_read", lambda tls: (next(calls), read(tls))[1])
     options = {"ssl_certfile": tls.certfile, "health_path": "/health", "lifespan": "off"}
     with serve(App(), **options) as server, Client(server, tls.context()) as client:
         client.response(GET.replace(b" / ", b" /health "))

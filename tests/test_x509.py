@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tinyasgi import x509
+from tinyasgi.tls import certificate as tls_certificate
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 
@@ -42,18 +42,20 @@ def attribute(kind: Any, value: str) -> peer.NameAttribute:
 def test_hosts(count: int) -> None:
     hosts = ["a.example", "*.b.example", *(f"host{i}.example" for i in range(count))]
     names = [peer.RFC822Name("me@a.example"), *map(peer.DNSName, hosts), peer.DNSName("UPPER")]
-    assert x509.hosts(certificate(names=names)) == (*hosts, "upper")
+    assert tls_certificate.hosts(certificate(names=names)) == (*hosts, "upper")
 
 
 def test_host_that_is_not_ascii() -> None:
     """As openssl writes it when it is told to; the others are good."""
     whole = certificate(names=[peer.DNSName("bbcher.example"), peer.DNSName("a.example")])
-    assert x509.hosts(whole.replace(b"bbcher", "bücher".encode("latin-1"))) == ("a.example",)
+    assert tls_certificate.hosts(whole.replace(b"bbcher", "bücher".encode("latin-1"))) == (
+        "a.example",
+    )
 
 
 def test_no_hosts() -> None:
-    assert x509.hosts(certificate()) == ()
-    assert x509.hosts(certificate(names=[peer.RFC822Name("me@a.example")])) == ()
+    assert tls_certificate.hosts(certificate()) == ()
+    assert tls_certificate.hosts(certificate(names=[peer.RFC822Name("me@a.example")])) == ()
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_no_hosts() -> None:
 )
 def test_end(end: int, expired: bool) -> None:
     """Two digits of a year up to 2049, then four."""
-    assert x509.has_expired(certificate(end=end)) is expired
+    assert tls_certificate.has_expired(certificate(end=end)) is expired
 
 
 def test_subject() -> None:
@@ -74,7 +76,7 @@ def test_subject() -> None:
             attribute(NameOID.COMMON_NAME, "J. Smith"),
         ],
     ]
-    read = x509.subject(certificate(parts))
+    read = tls_certificate.subject(certificate(parts))
     assert read in (
         "OU=Sales+CN=J. Smith,DC=example,DC=net",
         "CN=J. Smith+OU=Sales,DC=example,DC=net",
@@ -96,29 +98,32 @@ def test_subject() -> None:
     ],
 )
 def test_values(value: str, written: str) -> None:
-    read = x509.subject(certificate([[attribute(NameOID.COMMON_NAME, value)]]))
+    read = tls_certificate.subject(certificate([[attribute(NameOID.COMMON_NAME, value)]]))
     assert read == f"CN={written}"
 
 
 @pytest.mark.parametrize("kind", ["UTF8String", "PrintableString", "IA5String", "BMPString"])
 def test_kinds_of_strings(kind: str) -> None:
     name = peer.NameAttribute(NameOID.COMMON_NAME, "Jim", _type=peer.name._ASN1Type[kind])
-    assert x509.subject(certificate([[name]])) == "CN=Jim"
+    assert tls_certificate.subject(certificate([[name]])) == "CN=Jim"
 
 
 def test_what_has_no_name() -> None:
     """It goes by number and in hexadecimal; the arc 2 has no end at 39."""
     kind = peer.ObjectIdentifier("2.999.1234567.3")
-    assert x509.subject(certificate([[attribute(kind, "Jim")]])) == "2.999.1234567.3=#0c034a696d"
+    assert (
+        tls_certificate.subject(certificate([[attribute(kind, "Jim")]]))
+        == "2.999.1234567.3=#0c034a696d"
+    )
 
 
 def test_no_subject() -> None:
-    assert x509.subject(certificate(names=[peer.DNSName("a.example")])) == ""
+    assert tls_certificate.subject(certificate(names=[peer.DNSName("a.example")])) == ""
 
 
 def test_what_is_cut_off() -> None:
     whole = certificate([[attribute(NameOID.COMMON_NAME, "x")]], [peer.DNSName("a.example")])
     for length in range(len(whole)):
-        for read in (x509.hosts, x509.subject, x509.has_expired):
+        for read in (tls_certificate.hosts, tls_certificate.subject, tls_certificate.has_expired):
             with pytest.raises(ValueError, match=r"DER|unpack"):
                 read(whole[:length])

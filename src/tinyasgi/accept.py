@@ -21,7 +21,7 @@ from .server_log import logger
 
 if TYPE_CHECKING:
     from .proxy_protocol import Header
-    from .tls import Contexts
+    from .tls.contexts import Contexts
 
 __all__ = ["Acceptor", "let_loop_read"]
 
@@ -195,7 +195,7 @@ class Acceptor:
             if tls:  # the event loops would take 512 KiB
                 transport.set_write_buffer_limits(MAX_UNSENT)
         except ssl.SSLError as error:
-            from .tls import explain  # which is there, as there are handshakes
+            from .tls.contexts import explain  # which is there, as there are handshakes
 
             self._context.note(name, f"no TLS handshake: {explain(error)}")
             accepted.close()

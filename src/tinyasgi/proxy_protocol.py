@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import x509
 from .http.client import Origin, peer_address, peer_name
 from .peek import peek
-from .tls_extension import TLSExtension, cipher_suite, version
+from .tls import certificate
+from .tls.extension import TLSExtension, cipher_suite, version
 from .typing import Address
 
 __all__ = ["Header", "HeaderError", "find_end", "parse", "read", "refuse"]
@@ -199,7 +199,7 @@ def _read_tls(data: bytes) -> dict[str, Any] | None:
     }
     if client & CLIENT_CERT:
         if SSL_CN in texts:
-            facts["client_cert_name"] = "CN=" + x509.escape(texts[SSL_CN])
+            facts["client_cert_name"] = "CN=" + certificate.escape(texts[SSL_CN])
         if verified != 0:
             facts["client_cert_error"] = f"OpenSSL's error {verified}"
     return facts

@@ -79,13 +79,13 @@ class Server:
         self._app: App = load.as_asgi3(app, self.config, self._beside)
         self._tls = None
         if self.config.speaks_tls:
-            from . import tls  # not before it is needed: 3 ms at start
+            from .tls import contexts  # not before it is needed: 3 ms at start
 
-            self._tls = tls.Contexts(self.config)
+            self._tls = contexts.Contexts(self.config)
         if self.config.speaks_tls or self.config.proxy_protocol:
-            from . import tls_extension
+            from .tls import extension
 
-            self._app = tls_extension.told(self._app)
+            self._app = extension.told(self._app)
         self._sockets = list(sockets)
         self._files: list[str] = []
         self._health: Health | None = None

@@ -63,7 +63,7 @@ class Origin:
             "scheme": "https" if tls is not None else "http",
         }
         if tls is not None:
-            from ..tls_extension import TLSExtension  # not before it is needed
+            from ..tls.extension import TLSExtension  # not before it is needed
 
             scope["extensions"] = {"tls": TLSExtension(tls)}
         return cls(scope, peer_name(peer, unix), address)

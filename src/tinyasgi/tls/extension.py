@@ -9,8 +9,8 @@ import sys
 from collections.abc import Awaitable
 from typing import Any
 
-from . import x509
-from .typing import App, Receive, Scope, Send
+from ..typing import App, Receive, Scope, Send
+from .certificate import subject
 
 __all__ = ["TLSExtension", "cipher_suite", "told", "version"]
 
@@ -64,7 +64,7 @@ def _read(tls: ssl.SSLObject) -> dict[str, Any]:
     if certificate is None:
         return facts
     return facts | {
-        "client_cert_name": x509.subject(certificate),
+        "client_cert_name": subject(certificate),
         # Of a session that was resumed nothing more is known than its beginning.
         "client_cert_chain": _chain(tls) or (ssl.DER_cert_to_PEM_cert(certificate),),
     }

@@ -9,10 +9,11 @@ from functools import partial
 from itertools import zip_longest
 from typing import NamedTuple
 
-from . import importer, x509
-from .config.config import Config
-from .config.kinds import OptionError
-from .server_log import logger
+from .. import importer
+from ..config.config import Config
+from ..config.kinds import OptionError
+from ..server_log import logger
+from . import certificate as tls_certificate
 
 __all__ = ["Contexts", "TLSContext", "explain"]
 
@@ -142,8 +143,8 @@ def _read(config: Config, file: str) -> tuple[str, frozenset[str]]:
         raise config.wrong("ssl_certfile", file, "usable: there is no certificate in it")
     try:
         first, *_ = [ssl.PEM_cert_to_DER_cert(text) for text in found]
-        hosts = frozenset(x509.hosts(first))
-        if x509.has_expired(first):
+        hosts = frozenset(tls_certificate.hosts(first))
+        if tls_certificate.has_expired(first):
             name = config.spelled("ssl_certfile")
             logger.warning("%s: the certificate in %r has expired", name, file)
     except ValueError:

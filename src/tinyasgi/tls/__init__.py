@@ -1,0 +1,1 @@
+"""TLS: contexts, certificates, and the ASGI extension."""
