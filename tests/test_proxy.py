@@ -19,9 +19,9 @@ from ws.helpers import handshake
 from tinyasgi import Config, Server
 from tinyasgi.config.kinds import OptionError
 from tinyasgi.http.client import Origin, peer_address
-from tinyasgi.proxy import Forwarded, _elements
+from tinyasgi.proxy.forwarded import Forwarded, _elements
+from tinyasgi.proxy.trust import Trust
 from tinyasgi.testing import connect, serve
-from tinyasgi.trust import Trust
 
 PEER = ("127.0.0.1", 50000)
 SERVER = ("127.0.0.1", 8000)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ws.helpers import handshake
 
 from tinyasgi import Server
-from tinyasgi.proxy_protocol import (
+from tinyasgi.proxy.proxy_protocol import (
     MAX_SIZE,
     SIGNATURE,
     Header,

@@ -20,7 +20,7 @@ from .peek import peek
 from .server_log import logger
 
 if TYPE_CHECKING:
-    from .proxy_protocol import Header
+    from .proxy.proxy_protocol import Header
     from .tls.contexts import Contexts
 
 __all__ = ["Acceptor", "let_loop_read"]
@@ -154,7 +154,7 @@ class Acceptor:
 
     async def _read_header(self, accepted: socket.socket, proxy: Origin) -> "Header | None":
         """What a proxy says of its client; None for who is not let in, or has left."""
-        from . import proxy_protocol  # not before it is needed
+        from .proxy import proxy_protocol  # not before it is needed
 
         context = self._context
         try:

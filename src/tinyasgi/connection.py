@@ -10,7 +10,7 @@ from .delivery import delivery
 from .http.client import Origin
 
 if TYPE_CHECKING:
-    from .proxy_protocol import Header
+    from .proxy.proxy_protocol import Header
 
 __all__ = ["Connection"]
 

@@ -14,7 +14,7 @@ from .http.parsers import BadRequest
 from .typing import Fields, Pairs
 
 if TYPE_CHECKING:
-    from .proxy_protocol import Header
+    from .proxy.proxy_protocol import Header
     from .websocket import WebSocketExchange
 
 __all__ = ["HTTP1Connection"]

@@ -8,12 +8,12 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from .config.kinds import as_root
-from .http import request
-from .http.client import Origin, peer_name
-from .http.memo import Cache
+from ..config.kinds import as_root
+from ..http import request
+from ..http.client import Origin, peer_name
+from ..http.memo import Cache
+from ..typing import Address, Fields
 from .trust import Trust
-from .typing import Address, Fields
 
 __all__ = ["Forwarded"]
 

@@ -3,8 +3,8 @@
 from functools import cached_property
 from typing import Any
 
-from .config.config import Config
-from .http.memo import Cache
+from ..config.config import Config
+from ..http.memo import Cache
 
 __all__ = ["Trust"]
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .http.client import Origin, peer_address, peer_name
-from .peek import peek
-from .tls import certificate
-from .tls.extension import TLSExtension, cipher_suite, version
-from .typing import Address
+from ..http.client import Origin, peer_address, peer_name
+from ..peek import peek
+from ..tls import certificate
+from ..tls.extension import TLSExtension, cipher_suite, version
+from ..typing import Address
 
 __all__ = ["Header", "HeaderError", "find_end", "parse", "read", "refuse"]
 
