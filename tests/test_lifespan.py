@@ -10,7 +10,7 @@ import pytest
 from helpers import GET, Client, hello, in_loop, reply
 
 from tinyasgi import Server
-from tinyasgi.lifespan import LifespanFailed
+from tinyasgi.app.lifespan import LifespanFailed
 from tinyasgi.testing import serve
 
 COMPLETE = {"type": "lifespan.startup.complete"}

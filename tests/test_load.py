@@ -10,8 +10,8 @@ import pytest
 from helpers import GET, Client, hello, in_loop, reply
 
 from tinyasgi import Config
+from tinyasgi.app.load import as_asgi3, created
 from tinyasgi.importer import LoadError, load
-from tinyasgi.load import as_asgi3, created
 from tinyasgi.testing import serve
 
 MODULE = """

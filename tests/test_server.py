@@ -18,9 +18,9 @@ from ws.helpers import HANDSHAKE
 
 import tinyasgi
 from tinyasgi import Config, Server
+from tinyasgi.app.lifespan import LifespanFailed
 from tinyasgi.config.kinds import OptionError
 from tinyasgi.importer import LoadError
-from tinyasgi.lifespan import LifespanFailed
 from tinyasgi.listen import ListenError
 from tinyasgi.testing import serve
 

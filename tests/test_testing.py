@@ -22,9 +22,9 @@ from processes import wait_until
 
 import tinyasgi.testing
 from tinyasgi import Config
+from tinyasgi.app.lifespan import LifespanFailed
 from tinyasgi.config.kinds import OptionError
 from tinyasgi.importer import LoadError
-from tinyasgi.lifespan import LifespanFailed
 from tinyasgi.listen import ListenError
 from tinyasgi.testing import LiveServer, connect, serve
 

@@ -9,7 +9,7 @@ import pytest
 from helpers import PATIENCE, in_loop
 from processes import wait_until
 
-from tinyasgi.threads import Bell, Threads
+from tinyasgi.app.wsgi.threads import Bell, Threads
 
 
 @pytest.fixture

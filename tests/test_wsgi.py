@@ -898,7 +898,7 @@ def test_a_write_that_is_cancelled(serve: Any, monkeypatch: pytest.MonkeyPatch) 
             failed.set()
         return []
 
-    monkeypatch.setattr("tinyasgi.wsgi.SimpleQueue", Answers)
+    monkeypatch.setattr("tinyasgi.app.wsgi.adapter.SimpleQueue", Answers)
     with serve(app, timeout_graceful_shutdown=0) as server, Client(server) as http:
         http.send(GET)
         assert http.head()[0] == 200

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
+from .app.load import as_asgi3
 from .config.config import Config
 from .context import Context
 from .http1 import HTTP1Connection
-from .load import as_asgi3
 
 __all__ = ["MemoryConnection", "connect"]
 

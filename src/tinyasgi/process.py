@@ -10,15 +10,16 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import forks, importer, listen, load, log, signals
+from . import forks, importer, listen, log, signals
 from ._version import __version__
 from .access import formatter, records
+from .app import load
+from .app.lifespan import LifespanFailed
 from .blocking import Watch
 from .config import env_file
 from .config.config import Config
 from .config.kinds import OptionError
 from .ending import BLOCKED, LAST, THREADS, Ending, describe_tasks, describe_threads
-from .lifespan import LifespanFailed
 from .listen import ListenError
 from .loop import loop_factory
 from .server import Server

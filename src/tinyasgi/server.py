@@ -9,15 +9,16 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from . import listen, load
+from . import listen
 from .accept import Acceptor, let_loop_read
 from .access import logger as access_logger
 from .access import records, without
+from .app import load
+from .app.lifespan import Lifespan
 from .config.config import Config
 from .context import Context
 from .exchange import Exchange
 from .health import Health
-from .lifespan import Lifespan
 from .server_log import logger
 from .typing import App
 

@@ -15,10 +15,10 @@ from typing import Any
 from weakref import WeakSet
 
 from .accept import let_loop_read
+from .app.load import created
 from .config.config import Config
 from .exchange import COMPLETE
 from .importer import load
-from .load import created
 from .loop import loop_factory
 from .memory import MemoryConnection, connect
 from .server import Server

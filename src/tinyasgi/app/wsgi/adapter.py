@@ -10,12 +10,12 @@ from operator import length_hint
 from queue import SimpleQueue
 from typing import Any, Final, TypeAlias
 
+from ...errors import ClientDisconnected
+from ...http.response import PLAIN_TEXT
+from ...typing import Message, Receive, Scope, Send
 from .environ import Environ, environ
-from .errors import ClientDisconnected
-from .http.response import PLAIN_TEXT
 from .spool import Body, Refused, Spool
 from .threads import Bell, Threads
-from .typing import Message, Receive, Scope, Send
 
 __all__ = ["WSGI"]
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any, TypeAlias
 
-from .config.config import Config
-from .importer import LoadError
-from .typing import App, Receive, Scope, Send
+from ..config.config import Config
+from ..importer import LoadError
+from ..typing import App, Receive, Scope, Send
 
 __all__ = ["as_asgi3", "created"]
 
@@ -43,7 +43,7 @@ def as_asgi3(app: Any, config: Config, stack: AnyStack | None = None) -> App:
     if interface == "asgi3":
         return app  # type: ignore[no-any-return]
     if interface == "wsgi":
-        from .wsgi import WSGI  # not before it is needed: 3 ms at start
+        from .wsgi.adapter import WSGI  # not before it is needed: 3 ms at start
 
         adapter = WSGI(app, config.wsgi_threads, config.wsgi_spool_size)
         if stack is not None:

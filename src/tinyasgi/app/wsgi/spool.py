@@ -6,8 +6,8 @@ import tempfile
 from contextlib import suppress
 from typing import IO
 
-from .server_log import logger
-from .typing import Receive
+from ...server_log import logger
+from ...typing import Receive
 
 __all__ = ["Body", "Refused", "Spool"]
 

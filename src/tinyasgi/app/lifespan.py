@@ -5,9 +5,9 @@ import contextvars
 from collections.abc import Callable
 from typing import Any
 
-from .errors import exception_text
-from .server_log import logger
-from .typing import App, Message
+from ..errors import exception_text
+from ..server_log import logger
+from ..typing import App, Message
 
 __all__ = ["Lifespan", "LifespanFailed"]
 

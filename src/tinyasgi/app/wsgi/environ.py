@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from typing import Any, TypeAlias
 from wsgiref.util import FileWrapper
 
-from ._version import __version__
-from .http.memo import Cache
-from .server_log import logger
-from .typing import Scope
+from ..._version import __version__
+from ...http.memo import Cache
+from ...server_log import logger
+from ...typing import Scope
 
 __all__ = ["Environ", "environ"]
 

@@ -1,0 +1,1 @@
+"""The application: from what the user passes to a running ASGI 3 app."""

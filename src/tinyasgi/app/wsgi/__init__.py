@@ -1,0 +1,1 @@
+"""WSGI applications: an adapter to ASGI 3."""
