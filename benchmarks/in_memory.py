@@ -82,8 +82,8 @@ class Memory(asyncio.Transport):
 
 def tinyasgi(app: Any) -> asyncio.Protocol:
     from tinyasgi.config.config import Config
-    from tinyasgi.context import Context
-    from tinyasgi.http1 import HTTP1Connection
+    from tinyasgi.protocols.context import Context
+    from tinyasgi.protocols.http1 import HTTP1Connection
 
     config = Config(http="httptools")
     return HTTP1Connection(Context(app, config, asyncio.get_running_loop()))

@@ -16,15 +16,16 @@ from helpers import GET, HANDSHAKE, PATIENCE, Client, elapse, hello, in_loop, re
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tinyasgi import Config, Server, refusal
+from tinyasgi import Config, Server
 from tinyasgi.access import default_line, formatter, records, without
 from tinyasgi.config.kinds import OptionError
-from tinyasgi.exchange import COMPLETE, Exchange
 from tinyasgi.formats import JSONFormatter
 from tinyasgi.http import parsers
 from tinyasgi.http import request as http_request
 from tinyasgi.http.client import Origin
 from tinyasgi.http.memo import Cache
+from tinyasgi.protocols import refusal
+from tinyasgi.protocols.exchange import COMPLETE, Exchange
 from tinyasgi.testing import connect, serve
 from tinyasgi.writer import AccessLines, Output
 

@@ -28,8 +28,8 @@ from helpers import (
 )
 
 from tinyasgi import Server
-from tinyasgi.context import SLICE
 from tinyasgi.errors import ClientDisconnected
+from tinyasgi.protocols.context import SLICE
 from tinyasgi.testing import connect, serve
 
 # Tasks and their contexts.

@@ -27,8 +27,8 @@ from helpers import (
 
 from tinyasgi import Server
 from tinyasgi.errors import ClientDisconnected
-from tinyasgi.exchange import Exchange
-from tinyasgi.http1 import HTTP1Connection
+from tinyasgi.protocols.exchange import Exchange
+from tinyasgi.protocols.http1 import HTTP1Connection
 from tinyasgi.testing import MemoryConnection, connect, serve
 
 START = {"type": "http.response.start", "status": 200}

@@ -20,8 +20,8 @@ from helpers import (
 )
 
 from tinyasgi import Server
-from tinyasgi.deadlines import CLOSE
 from tinyasgi.memory import MemoryConnection
+from tinyasgi.protocols.timeouts import CLOSE
 from tinyasgi.testing import connect
 
 REFUSED = b"NONSENSE\r\n\r\n"
@@ -104,7 +104,7 @@ async def test_a_slow_reader_gets_all_of_an_early_response(loop: Any) -> None:
 async def test_tls_delivers_an_early_response_to_an_upload(
     loop: Any, tls: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tinyasgi.deadlines.LINGER", 60)
+    monkeypatch.setattr("tinyasgi.protocols.timeouts.LINGER", 60)
 
     async def app(scope, receive, send):
         await reply(send, b"who are you?", 401)

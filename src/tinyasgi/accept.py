@@ -11,12 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import listen
-from .context import Context
-from .deadlines import LINGER
 from .http.client import Origin, peer_address, peer_name
 from .http.response import encode_refusal
-from .http1 import HTTP1Connection
 from .peek import peek
+from .protocols.context import Context
+from .protocols.http1 import HTTP1Connection
+from .protocols.timeouts import LINGER
 from .server_log import logger
 
 if TYPE_CHECKING:

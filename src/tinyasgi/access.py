@@ -9,8 +9,8 @@ from time import perf_counter
 from typing import Any, Final, TypeAlias
 
 from .config.config import Config
-from .exchange import COMPLETE, LOST, REFUSED, Exchange
 from .formats import iso_time
+from .protocols.exchange import COMPLETE, LOST, REFUSED, Exchange
 
 __all__ = ["Line", "default_line", "filtered", "formatter", "has_handlers", "is_enabled"]
 __all__ += ["records", "without"]

@@ -7,8 +7,8 @@ from typing import Any
 
 from .app.load import as_asgi3
 from .config.config import Config
-from .context import Context
-from .http1 import HTTP1Connection
+from .protocols.context import Context
+from .protocols.http1 import HTTP1Connection
 
 __all__ = ["MemoryConnection", "connect"]
 

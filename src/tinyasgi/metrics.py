@@ -13,9 +13,9 @@ from typing import Any
 
 from ._version import __version__
 from .accept import Acceptor
-from .context import Context
-from .exchange import LOST, REFUSED, Exchange
 from .http.response import PLAIN_TEXT
+from .protocols.context import Context
+from .protocols.exchange import LOST, REFUSED, Exchange
 from .tally import (
     ABORTED,
     ACCEPTED,

@@ -6,13 +6,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .accept import Acceptor
-from .context import Context
-from .exchange import Exchange
-from .http1 import HTTP1Connection
+from .protocols.context import Context
+from .protocols.exchange import Exchange
+from .protocols.http1 import HTTP1Connection
 from .typing import Fields, Pairs
 
 if TYPE_CHECKING:
-    from .websocket import WebSocketExchange
+    from .protocols.websocket import WebSocketExchange
 
 __all__ = ["install"]
 

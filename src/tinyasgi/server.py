@@ -16,9 +16,9 @@ from .access import records, without
 from .app import load
 from .app.lifespan import Lifespan
 from .config.config import Config
-from .context import Context
-from .exchange import Exchange
 from .health import Health
+from .protocols.context import Context
+from .protocols.exchange import Exchange
 from .server_log import logger
 from .typing import App
 

@@ -17,10 +17,10 @@ from weakref import WeakSet
 from .accept import let_loop_read
 from .app.load import created
 from .config.config import Config
-from .exchange import COMPLETE
 from .importer import load
 from .loop import loop_factory
 from .memory import MemoryConnection, connect
+from .protocols.exchange import COMPLETE
 from .server import Server
 
 __all__ = ["LiveServer", "MemoryConnection", "connect", "serve"]

@@ -12,9 +12,9 @@ from typing import Any
 from .access import Line, default_line, filtered, has_handlers, is_enabled
 from .config.config import Config
 from .config.kinds import OptionError
-from .exchange import Exchange
 from .formats import TIME_FORMAT
 from .log import appending, opener
+from .protocols.exchange import Exchange
 from .server_log import logger
 
 __all__ = ["AccessLines", "Output"]

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from tinyasgi.protocols.websocket.frames import TEXT
 from tinyasgi.testing import MemoryConnection, connect
-from tinyasgi.websocket.frames import TEXT
 
 __all__ = ["ACCEPT", "HANDSHAKE", "Peer", "echo", "handshake", "masked", "opened"]
 

@@ -8,8 +8,8 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Opcode
 from websockets.protocol import CLIENT, OPEN, SERVER, Protocol, Side
 
-from tinyasgi.websocket.deflate import Deflate, negotiate
-from tinyasgi.websocket.frames import (
+from tinyasgi.protocols.websocket.deflate import Deflate, negotiate
+from tinyasgi.protocols.websocket.frames import (
     BINARY,
     CLOSE,
     COMPRESSED,

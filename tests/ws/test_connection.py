@@ -10,9 +10,9 @@ from helpers import LOOPS, PATIENCE, Client, elapse, in_loop, until
 
 from tinyasgi import Server
 from tinyasgi.errors import ClientDisconnected
-from tinyasgi.exchange import COMPLETE
+from tinyasgi.protocols.exchange import COMPLETE
+from tinyasgi.protocols.websocket.frames import BINARY, PING, PONG, TEXT, encode, encode_close
 from tinyasgi.testing import connect, serve
-from tinyasgi.websocket.frames import BINARY, PING, PONG, TEXT, encode, encode_close
 
 from .helpers import ACCEPT, HANDSHAKE, Peer, echo, handshake, masked, opened
 
@@ -134,7 +134,7 @@ async def test_compression(compressed: bool) -> None:
 
 @in_loop
 async def test_bomb() -> None:
-    from tinyasgi.websocket.deflate import negotiate
+    from tinyasgi.protocols.websocket.deflate import negotiate
 
     agreed = negotiate("permessage-deflate")
     assert agreed is not None

@@ -12,9 +12,16 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 from websockets.frames import Frame, Opcode
 from websockets.headers import build_extension, parse_extension
 
-from tinyasgi.websocket import deflate
-from tinyasgi.websocket.deflate import TAIL, Deflate, negotiate
-from tinyasgi.websocket.frames import BINARY, COMPRESSED, TEXT, ProtocolError, encode, read_frames
+from tinyasgi.protocols.websocket import deflate
+from tinyasgi.protocols.websocket.deflate import TAIL, Deflate, negotiate
+from tinyasgi.protocols.websocket.frames import (
+    BINARY,
+    COMPRESSED,
+    TEXT,
+    ProtocolError,
+    encode,
+    read_frames,
+)
 
 from .helpers import masked
 from .oracle import cut

@@ -8,8 +8,8 @@ import pytest
 from helpers import elapse, in_loop
 
 from tinyasgi.errors import ClientDisconnected
+from tinyasgi.protocols.websocket.frames import BINARY, TEXT, encode, encode_close
 from tinyasgi.testing import connect
-from tinyasgi.websocket.frames import BINARY, TEXT, encode, encode_close
 
 from .helpers import ACCEPT, HANDSHAKE, echo, handshake, masked, opened
 

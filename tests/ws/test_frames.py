@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
-from tinyasgi.websocket import frames
-from tinyasgi.websocket.frames import (
+from tinyasgi.protocols.websocket import frames
+from tinyasgi.protocols.websocket.frames import (
     BINARY,
     CLOSE,
     PING,

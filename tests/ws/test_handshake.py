@@ -3,7 +3,7 @@
 import pytest
 
 from tinyasgi.http.parsers import BadRequest
-from tinyasgi.websocket.handshake import judge
+from tinyasgi.protocols.websocket.handshake import judge
 
 KEY = (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==")
 VERSION = (b"sec-websocket-version", b"13")

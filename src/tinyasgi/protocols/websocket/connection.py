@@ -4,11 +4,11 @@ from collections.abc import Sized
 from contextlib import suppress
 from typing import NamedTuple
 
+from ...errors import ClientDisconnected
 from ..connection import Connection
 from ..context import Context
-from ..deadlines import CLOSE, CLOSING, FAREWELL, FRAME, PONG
-from ..errors import ClientDisconnected
 from ..exchange import COMPLETE, LOST, Exchange
+from ..timeouts import CLOSE, CLOSING, FAREWELL, FRAME, PONG
 from . import frames
 from .deflate import SMALL
 from .exchange import WebSocketExchange

@@ -3,11 +3,11 @@
 import asyncio
 from typing import Any, Final, Protocol
 
-from .errors import ClientDisconnected
-from .http.client import Origin
-from .http.request import RequestLine
-from .http.response import NONE
-from .typing import Message, Pairs, Scope
+from ..errors import ClientDisconnected
+from ..http.client import Origin
+from ..http.request import RequestLine
+from ..http.response import NONE
+from ..typing import Message, Pairs, Scope
 
 __all__ = ["ASGI", "COMPLETE", "LOST", "REFUSED", "STARTED", "STREAMING", "WAITING"]
 __all__ += ["Carrier", "Exchange", "is_disconnect"]

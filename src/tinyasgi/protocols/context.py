@@ -10,21 +10,21 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from . import deadlines, refusal
-from ._version import __version__
-from .config.config import Config
+from .._version import __version__
+from ..config.config import Config
+from ..http import parsers, request
+from ..http.client import Origin
+from ..http.memo import Cache
+from ..http.request import RequestLine
+from ..http.response import Defaults
+from ..proxy.trust import Trust
+from ..server_log import logger
+from ..typing import App, Fields
+from . import refusal, timeouts
 from .exchange import COMPLETE, Exchange
-from .http import parsers, request
-from .http.client import Origin
-from .http.memo import Cache
-from .http.request import RequestLine
-from .http.response import Defaults
-from .proxy.trust import Trust
-from .server_log import logger
-from .typing import App, Fields
 
 if TYPE_CHECKING:
-    from .proxy.forwarded import Forwarded
+    from ..proxy.forwarded import Forwarded
 
 __all__ = ["Context", "Swept"]
 
@@ -135,10 +135,10 @@ class Context:
         #: Called when a connection or an exchange is gone.
         self.on_gone: Callable[[], None] = lambda: None
         self.ticks = 0
-        #: How many ticks a connection may wait for what (`deadlines`).
-        self.limits = deadlines.limits(config)
-        self.body_pace = deadlines.pace(config.min_rate_body, config.timeout_body)
-        self.write_pace = deadlines.pace(config.min_rate_write, config.timeout_write)
+        #: How many ticks a connection may wait for what (`timeouts`).
+        self.limits = timeouts.limits(config)
+        self.body_pace = timeouts.pace(config.min_rate_body, config.timeout_body)
+        self.write_pace = timeouts.pace(config.min_rate_write, config.timeout_write)
         self._timer: asyncio.TimerHandle | None = None
         self._notes = 0
         self.defaults = self._make_defaults()
@@ -249,7 +249,7 @@ class Context:
     @cached_property
     def forwarded(self) -> "Forwarded":
         """Reads what a trusted peer says of its own client."""
-        from .proxy.forwarded import Forwarded  # not before it is needed: 2 ms at start
+        from ..proxy.forwarded import Forwarded  # not before it is needed: 2 ms at start
 
         return Forwarded(self.trust, self.note)
 

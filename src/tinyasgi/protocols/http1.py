@@ -2,19 +2,19 @@
 
 from typing import TYPE_CHECKING
 
+from ..http import request, response
+from ..http.body import Decoder
+from ..http.body import choose as choose_decoder
+from ..http.head import Head
+from ..http.parsers import BadRequest
+from ..typing import Fields, Pairs
 from .connection import Connection
 from .context import Context
-from .deadlines import APP, BODY, CLOSE, HEAD, NEXT
 from .exchange import ASGI, COMPLETE, LOST, STREAMING, Exchange
-from .http import request, response
-from .http.body import Decoder
-from .http.body import choose as choose_decoder
-from .http.head import Head
-from .http.parsers import BadRequest
-from .typing import Fields, Pairs
+from .timeouts import APP, BODY, CLOSE, HEAD, NEXT
 
 if TYPE_CHECKING:
-    from .proxy.proxy_protocol import Header
+    from ..proxy.proxy_protocol import Header
     from .websocket import WebSocketExchange
 
 __all__ = ["HTTP1Connection"]

@@ -4,13 +4,13 @@ import asyncio
 import math
 from typing import TYPE_CHECKING
 
+from ..http.client import Origin
 from .context import Context
-from .deadlines import BODY, CLOSE, FIRST, MAX_LINGER, WRITE
 from .delivery import delivery
-from .http.client import Origin
+from .timeouts import BODY, CLOSE, FIRST, MAX_LINGER, WRITE
 
 if TYPE_CHECKING:
-    from .proxy.proxy_protocol import Header
+    from ..proxy.proxy_protocol import Header
 
 __all__ = ["Connection"]
 
@@ -21,7 +21,7 @@ BURST = 16 * 1024
 class Connection(asyncio.Protocol):
     """What a protocol needs of its transport.
 
-    `_wait` and `_since` say what it waits for (`deadlines`) and from which tick on; `sweep` holds
+    `_wait` and `_since` say what it waits for (`timeouts`) and from which tick on; `sweep` holds
     that against the time limits.
     """
 

@@ -3,12 +3,12 @@
 from collections import deque
 from typing import Any
 
-from ..config.config import Config
-from ..errors import ClientDisconnected
+from ...config.config import Config
+from ...errors import ClientDisconnected
+from ...http.request import RequestLine
+from ...http.response import PLAIN_TEXT
+from ...typing import Message, Scope
 from ..exchange import COMPLETE, MESSAGE, STREAMING, WAITING, Exchange, is_disconnect
-from ..http.request import RequestLine
-from ..http.response import PLAIN_TEXT
-from ..typing import Message, Scope
 from .deflate import Deflate
 from .frames import BINARY, TEXT
 from .handshake import judge

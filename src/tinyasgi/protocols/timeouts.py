@@ -3,7 +3,7 @@
 import math
 from typing import Final, NamedTuple
 
-from .config.config import Config
+from ..config.config import Config
 
 __all__ = ["APP", "BODY", "CLOSE", "CLOSING", "FAREWELL", "FIRST", "FRAME", "HEAD", "LINGER"]
 __all__ += ["MAX_LINGER", "NEXT", "PONG", "WRITE", "Pace", "limits", "pace"]

@@ -5,11 +5,11 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
+from ..http.client import Origin
+from ..http.parsers import TOKEN, BadRequest, Parser
+from ..http.request import RequestLine
+from ..typing import Fields
 from .exchange import REFUSED, Exchange
-from .http.client import Origin
-from .http.parsers import TOKEN, BadRequest, Parser
-from .http.request import RequestLine
-from .typing import Fields
 
 __all__ = ["Refusal", "read"]
 

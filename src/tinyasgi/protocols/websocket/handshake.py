@@ -4,8 +4,8 @@ import binascii
 import hashlib
 from dataclasses import dataclass
 
-from ..http.parsers import BadRequest
-from ..typing import Fields, Pairs
+from ...http.parsers import BadRequest
+from ...typing import Fields, Pairs
 from . import deflate
 from .deflate import Deflate
 

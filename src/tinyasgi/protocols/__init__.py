@@ -1,0 +1,1 @@
+"""Connections: a transport on one side, the app on the other."""
