@@ -11,7 +11,7 @@ import pytest
 from helpers import GET, LOOPS, Client, hello, in_loop, quick_loop, until
 
 from tinyasgi import Server
-from tinyasgi.accept import _first_spare
+from tinyasgi.net.accept import _first_spare
 
 TOO_MANY = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 

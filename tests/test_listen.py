@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from helpers import GET, LOOPS, PATIENCE, Client, hello, in_loop, reply
 
-from tinyasgi import Config, Server, listen
-from tinyasgi.listen import ListenError, another, bind, close, files, release
+from tinyasgi import Config, Server
+from tinyasgi.net import listen
+from tinyasgi.net.listen import ListenError, another, bind, close, files, release
 from tinyasgi.testing import serve
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="no unix sockets")

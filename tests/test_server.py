@@ -21,7 +21,7 @@ from tinyasgi import Config, Server
 from tinyasgi.app.lifespan import LifespanFailed
 from tinyasgi.config.kinds import OptionError
 from tinyasgi.importer import LoadError
-from tinyasgi.listen import ListenError
+from tinyasgi.net.listen import ListenError
 from tinyasgi.testing import serve
 
 START = {"type": "http.response.start", "status": 200}

@@ -25,7 +25,7 @@ from tinyasgi import Config
 from tinyasgi.app.lifespan import LifespanFailed
 from tinyasgi.config.kinds import OptionError
 from tinyasgi.importer import LoadError
-from tinyasgi.listen import ListenError
+from tinyasgi.net.listen import ListenError
 from tinyasgi.testing import LiveServer, connect, serve
 
 HANDSHAKE = (

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from . import channel, listen, spawn
+from . import channel, spawn
 from .channel import Brief, Channel
 from .child import MARGIN, Child, Slot, WorkerFailed, fate, patience, reason
 from .config.config import Config
 from .log import ERROR
+from .net import listen
 from .server_log import logger
 
 if TYPE_CHECKING:

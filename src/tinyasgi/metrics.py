@@ -12,8 +12,8 @@ from itertools import accumulate
 from typing import Any
 
 from ._version import __version__
-from .accept import Acceptor
 from .http.response import PLAIN_TEXT
+from .net.accept import Acceptor
 from .protocols.context import Context
 from .protocols.exchange import LOST, REFUSED, Exchange
 from .tally import (

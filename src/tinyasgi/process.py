@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import forks, importer, listen, log, signals
+from . import forks, importer, log, signals
 from ._version import __version__
 from .access import formatter, records
 from .app import load
@@ -20,8 +20,9 @@ from .config import env_file
 from .config.config import Config
 from .config.kinds import OptionError
 from .ending import BLOCKED, LAST, THREADS, Ending, describe_tasks, describe_threads
-from .listen import ListenError
 from .loop import loop_factory
+from .net import listen
+from .net.listen import ListenError
 from .server import Server
 from .server_log import logger
 from .writer import AccessLines, Output

@@ -5,7 +5,7 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .accept import Acceptor
+from .net.accept import Acceptor
 from .protocols.context import Context
 from .protocols.exchange import Exchange
 from .protocols.http1 import HTTP1Connection

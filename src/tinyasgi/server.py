@@ -9,14 +9,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from . import listen
-from .accept import Acceptor, let_loop_read
 from .access import logger as access_logger
 from .access import records, without
 from .app import load
 from .app.lifespan import Lifespan
 from .config.config import Config
 from .health import Health
+from .net import listen
+from .net.accept import Acceptor, let_loop_read
 from .protocols.context import Context
 from .protocols.exchange import Exchange
 from .server_log import logger

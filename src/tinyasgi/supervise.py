@@ -8,14 +8,15 @@ import socket
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from . import access, forks, importer, listen, log, signals, spawn, succession, worker
+from . import access, forks, importer, log, signals, spawn, succession, worker
 from .channel import Brief
 from .child import WorkerFailed
 from .config import env_file
 from .config.config import Config
 from .config.kinds import OptionError
 from .ending import Ending
-from .listen import ListenError
+from .net import listen
+from .net.listen import ListenError
 from .process import APP_FAILED, CANNOT_LISTEN, explain
 from .supervisor import Supervisor
 from .systemd import Notifier

@@ -14,12 +14,12 @@ from socket import socket
 from typing import Any
 from weakref import WeakSet
 
-from .accept import let_loop_read
 from .app.load import created
 from .config.config import Config
 from .importer import load
 from .loop import loop_factory
 from .memory import MemoryConnection, connect
+from .net.accept import let_loop_read
 from .protocols.exchange import COMPLETE
 from .server import Server
 

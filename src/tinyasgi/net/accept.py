@@ -10,18 +10,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..http.client import Origin, peer_address, peer_name
+from ..http.response import encode_refusal
+from ..peek import peek
+from ..protocols.context import Context
+from ..protocols.http1 import HTTP1Connection
+from ..protocols.timeouts import LINGER
+from ..server_log import logger
 from . import listen
-from .http.client import Origin, peer_address, peer_name
-from .http.response import encode_refusal
-from .peek import peek
-from .protocols.context import Context
-from .protocols.http1 import HTTP1Connection
-from .protocols.timeouts import LINGER
-from .server_log import logger
 
 if TYPE_CHECKING:
-    from .proxy.proxy_protocol import Header
-    from .tls.contexts import Contexts
+    from ..proxy.proxy_protocol import Header
+    from ..tls.contexts import Contexts
 
 __all__ = ["Acceptor", "let_loop_read"]
 
@@ -154,7 +154,7 @@ class Acceptor:
 
     async def _read_header(self, accepted: socket.socket, proxy: Origin) -> "Header | None":
         """What a proxy says of its client; None for who is not let in, or has left."""
-        from .proxy import proxy_protocol  # not before it is needed
+        from ..proxy import proxy_protocol  # not before it is needed
 
         context = self._context
         try:
@@ -195,7 +195,7 @@ class Acceptor:
             if tls:  # the event loops would take 512 KiB
                 transport.set_write_buffer_limits(MAX_UNSENT)
         except ssl.SSLError as error:
-            from .tls.contexts import explain  # which is there, as there are handshakes
+            from ..tls.contexts import explain  # which is there, as there are handshakes
 
             self._context.note(name, f"no TLS handshake: {explain(error)}")
             accepted.close()

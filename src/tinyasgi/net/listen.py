@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .config.config import Config
+from ..config.config import Config
 
 __all__ = ["Inherited", "ListenError", "address", "another", "bind", "close", "files"]
 __all__ += ["abandon", "has_queue", "listen", "release"]
