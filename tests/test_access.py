@@ -17,17 +17,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tinyasgi import Config, Server
-from tinyasgi.access import default_line, formatter, records, without
 from tinyasgi.config.kinds import OptionError
-from tinyasgi.formats import JSONFormatter
 from tinyasgi.http import parsers
 from tinyasgi.http import request as http_request
 from tinyasgi.http.client import Origin
 from tinyasgi.http.memo import Cache
+from tinyasgi.logs.access import default_line, formatter, records, without
+from tinyasgi.logs.formatters import JSONFormatter
+from tinyasgi.logs.writer import AccessLines, Output
 from tinyasgi.protocols import refusal
 from tinyasgi.protocols.exchange import COMPLETE, Exchange
 from tinyasgi.testing import connect, serve
-from tinyasgi.writer import AccessLines, Output
 
 START = {"type": "http.response.start", "status": 200}
 LINE = re.compile(r'(\S+) "(\S+) (\S+) HTTP/(1\.[01])" (\d+) (\d+) B (\d+\.\d) ms( aborted)?')

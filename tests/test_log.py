@@ -31,8 +31,8 @@ from hypothesis import strategies as st
 
 from tinyasgi import Config, Server
 from tinyasgi.config.kinds import OptionError
-from tinyasgi.formats import JSONFormatter, TextFormatter
-from tinyasgi.log import _File, begin, set_up
+from tinyasgi.logs.formatters import JSONFormatter, TextFormatter
+from tinyasgi.logs.setup import _File, begin, set_up
 from tinyasgi.testing import connect, serve
 
 START = {"type": "http.response.start", "status": 200}

@@ -14,7 +14,7 @@ from helpers import GET, PATIENCE, Client, Command
 
 from tinyasgi import Config
 from tinyasgi.config.kinds import OptionError
-from tinyasgi.writer import WHOLE, AccessLines, Output
+from tinyasgi.logs.writer import WHOLE, AccessLines, Output
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes that can be asked")
 
@@ -190,7 +190,7 @@ def test_lines_that_nobody_reads_are_lost_and_counted(
 ) -> None:
     loop = Loop()
     access = lines_to(pipe.output(), loop)
-    monkeypatch.setattr("tinyasgi.writer.HELD", 100_000)
+    monkeypatch.setattr("tinyasgi.logs.writer.HELD", 100_000)
     for _ in range(3):
         for _ in range(200):
             access("x" * 999)
@@ -263,7 +263,7 @@ def test_disk_that_is_full(caplog: pytest.LogCaptureFixture) -> None:
 def test_end_with_a_reader_that_does_not_read(
     pipe: Pipe, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tinyasgi.writer.LAST", 0.001)
+    monkeypatch.setattr("tinyasgi.logs.writer.LAST", 0.001)
     access = lines_to(pipe.output(), Loop())
     for _ in range(200):
         access("x" * 1000)

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from . import log, signals
+from . import signals
 from ._version import __version__
 from .config import sources
 from .config.config import Config
 from .config.kinds import FLAG, Kind, OptionError, UnknownOption
 from .config.sources import option_name
+from .logs import setup as log
 from .process import BAD_OPTION
 from .run import run
 

@@ -16,7 +16,7 @@ from . import channel, spawn
 from .channel import Brief, Channel
 from .child import MARGIN, Child, Slot, WorkerFailed, fate, patience, reason
 from .config.config import Config
-from .log import ERROR
+from .logs.setup import ERROR
 from .net import listen
 from .server_log import logger
 

@@ -10,9 +10,8 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import forks, importer, log, signals
+from . import forks, importer, signals
 from ._version import __version__
-from .access import formatter, records
 from .app import load
 from .app.lifespan import LifespanFailed
 from .blocking import Watch
@@ -20,12 +19,14 @@ from .config import env_file
 from .config.config import Config
 from .config.kinds import OptionError
 from .ending import BLOCKED, LAST, THREADS, Ending, describe_tasks, describe_threads
+from .logs import setup as log
+from .logs.access import formatter, records
+from .logs.writer import AccessLines, Output
 from .loop import loop_factory
 from .net import listen
 from .net.listen import ListenError
 from .server import Server
 from .server_log import logger
-from .writer import AccessLines, Output
 
 if TYPE_CHECKING:
     from .tally import Tally

@@ -3,11 +3,12 @@
 import os
 from typing import Any
 
-from . import log, signals, systemd
+from . import signals, systemd
 from .alone import Alone
 from .config.config import Config
 from .config.kinds import OptionError
 from .ending import Ending
+from .logs import setup as log
 from .process import BAD_OPTION, explain
 
 __all__ = ["run"]

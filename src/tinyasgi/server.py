@@ -9,12 +9,12 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .access import logger as access_logger
-from .access import records, without
 from .app import load
 from .app.lifespan import Lifespan
 from .config.config import Config
 from .health import Health
+from .logs.access import logger as access_logger
+from .logs.access import records, without
 from .net import listen
 from .net.accept import Acceptor, let_loop_read
 from .protocols.context import Context

@@ -8,13 +8,15 @@ import socket
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from . import access, forks, importer, log, signals, spawn, succession, worker
+from . import forks, importer, signals, spawn, succession, worker
 from .channel import Brief
 from .child import WorkerFailed
 from .config import env_file
 from .config.config import Config
 from .config.kinds import OptionError
 from .ending import Ending
+from .logs import access
+from .logs import setup as log
 from .net import listen
 from .net.listen import ListenError
 from .process import APP_FAILED, CANNOT_LISTEN, explain

@@ -13,12 +13,13 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import channel, log, signals, spawn
+from . import channel, signals, spawn
 from ._version import __version__
 from .channel import Brief
 from .child import patience
 from .config.config import Config
 from .crew import Become, Crew
+from .logs import setup as log
 from .net import listen
 from .server_log import logger
 from .systemd import Notifier

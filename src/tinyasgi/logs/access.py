@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, Final, TypeAlias
 
-from .config.config import Config
-from .formats import iso_time
-from .protocols.exchange import COMPLETE, LOST, REFUSED, Exchange
+from ..config.config import Config
+from ..protocols.exchange import COMPLETE, LOST, REFUSED, Exchange
+from .formatters import iso_time
 
 __all__ = ["Line", "default_line", "filtered", "formatter", "has_handlers", "is_enabled"]
 __all__ += ["records", "without"]

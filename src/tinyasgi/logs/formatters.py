@@ -7,7 +7,7 @@ import re
 import time
 from typing import Any, ClassVar
 
-from .errors import exception_text, safely
+from ..errors import exception_text, safely
 
 __all__ = ["TIME_FORMAT", "JSONFormatter", "TextFormatter", "iso_time"]
 

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .config.config import Config
-from .formats import JSONFormatter, TextFormatter
-from .server_log import logger
-from .signals import Stop
+from ..config.config import Config
+from ..server_log import logger
+from ..signals import Stop
+from .formatters import JSONFormatter, TextFormatter
 
 __all__ = ["ERROR", "appending", "begin", "opener", "reopen", "set_up", "tell"]
 __all__ += ["warn"]

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ..config.config import Config
+from ..config.kinds import OptionError
+from ..protocols.exchange import Exchange
+from ..server_log import logger
 from .access import Line, default_line, filtered, has_handlers, is_enabled
-from .config.config import Config
-from .config.kinds import OptionError
-from .formats import TIME_FORMAT
-from .log import appending, opener
-from .protocols.exchange import Exchange
-from .server_log import logger
+from .formatters import TIME_FORMAT
+from .setup import appending, opener
 
 __all__ = ["AccessLines", "Output"]
 
