@@ -92,9 +92,9 @@ def tinyasgi(app: Any) -> asyncio.Protocol:
 def counted(app: Any) -> asyncio.Protocol:
     """The same with metrics on."""
     from tinyasgi.config.config import Config
-    from tinyasgi.metrics import Metrics
+    from tinyasgi.metrics.prometheus import Metrics
+    from tinyasgi.metrics.store import Tally
     from tinyasgi.net.accept import Acceptor
-    from tinyasgi.tally import Tally
 
     connection: Any = tinyasgi(app)
     context = connection._context

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from .config.config import Config
 
 if TYPE_CHECKING:
-    from .tally import Seat
+    from .metrics.store import Seat
 
 __all__ = ["Brief", "Channel"]
 

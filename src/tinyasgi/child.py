@@ -110,7 +110,7 @@ class Child:
 
 
 def reason(child: Child, code: int | None, told: bool) -> str:
-    """What has ended a worker, in one of the words of `tally.REASONS`. told: it was to end."""
+    """What has ended a worker, in one of the words of `store.REASONS`. told: it was to end."""
     if child.is_killed:
         return "killed"
     if told and (not code or -code in SIGNALS):

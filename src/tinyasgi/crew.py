@@ -21,7 +21,7 @@ from .net import listen
 from .server_log import logger
 
 if TYPE_CHECKING:
-    from .tally import Tally
+    from .metrics.store import Tally
 
 __all__ = ["Become", "Crew"]
 

@@ -29,7 +29,7 @@ from .server import Server
 from .server_log import logger
 
 if TYPE_CHECKING:
-    from .tally import Tally
+    from .metrics.store import Tally
 
 __all__ = ["APP_FAILED", "BAD_OPTION", "CANNOT_LISTEN", "Process", "explain"]
 

@@ -23,8 +23,8 @@ from .server_log import logger
 from .typing import App
 
 if TYPE_CHECKING:
-    from .metrics import Metrics
-    from .tally import Tally
+    from .metrics.prometheus import Metrics
+    from .metrics.store import Tally
 
 __all__ = ["Server", "serve"]
 
@@ -204,8 +204,8 @@ class Server:
 
     def _count(self) -> "Metrics":
         """Lets what happens be counted. Raises ListenError."""
-        from .metrics import Metrics
-        from .tally import Tally
+        from .metrics.prometheus import Metrics
+        from .metrics.store import Tally
 
         if self.tally is None:
             self.tally = Tally.open(self.config, row=1)
@@ -214,7 +214,7 @@ class Server:
 
     def _page(self, metrics: "Metrics") -> "Server":
         """The server that shows what is counted, for one whose app is up."""
-        from .tally import page_config
+        from .metrics.store import page_config
 
         metrics.begin()
         assert self.tally is not None

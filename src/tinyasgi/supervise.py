@@ -24,7 +24,7 @@ from .supervisor import Supervisor
 from .systemd import Notifier
 
 if TYPE_CHECKING:
-    from .tally import Tally
+    from .metrics.store import Tally
 
 __all__ = ["resume", "supervise", "take_over"]
 
@@ -106,7 +106,7 @@ def _open_tally(config: Config) -> "Tally":
     if sys.platform == "win32":  # where a process is not given descriptors
         value = config.metrics_bind
         raise config.wrong("metrics_bind", value, "possible with a supervisor on this platform")
-    from .tally import Tally  # not before it is needed
+    from .metrics.store import Tally  # not before it is needed
 
     return Tally.open(config, row=0)
 

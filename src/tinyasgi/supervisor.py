@@ -25,8 +25,8 @@ from .server_log import logger
 from .systemd import Notifier
 
 if TYPE_CHECKING:
+    from .metrics.store import Tally
     from .reload import Changes
-    from .tally import Tally
 
 __all__ = ["Supervisor"]
 

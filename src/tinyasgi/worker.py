@@ -74,7 +74,7 @@ class Worker(Process):
         self, messages: Channel, sockets: list[socket.socket], brief: Brief, ending: Ending
     ) -> None:
         if brief.seat is not None:
-            from .tally import Tally
+            from .metrics.store import Tally
 
             self.tally = Tally.of(brief.seat, sockets)
             sockets = sockets[: -brief.seat.listeners]

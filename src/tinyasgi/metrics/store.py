@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from .config.config import Config
-from .net import listen
+from ..config.config import Config
+from ..net import listen
 
 __all__ = ["FAMILIES", "METHODS", "Family", "Seat", "Tally", "page_config"]
 

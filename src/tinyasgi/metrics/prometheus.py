@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Any
 
-from ._version import __version__
-from .http.response import PLAIN_TEXT
-from .net.accept import Acceptor
-from .protocols.context import Context
-from .protocols.exchange import LOST, REFUSED, Exchange
-from .tally import (
+from .._version import __version__
+from ..http.response import PLAIN_TEXT
+from ..net.accept import Acceptor
+from ..protocols.context import Context
+from ..protocols.exchange import LOST, REFUSED, Exchange
+from ..typing import App, Message, Receive, Scope, Send
+from .store import (
     ABORTED,
     ACCEPTED,
     CONNECTIONS,
@@ -37,7 +38,6 @@ from .tally import (
     Family,
     Tally,
 )
-from .typing import App, Message, Receive, Scope, Send
 
 __all__ = ["Metrics"]
 
