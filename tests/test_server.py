@@ -487,8 +487,8 @@ async def test_stop_does_not_wait_for_a_peer_once_nothing_runs(
 async def test_stop_waits_for_a_peer_that_reads_its_last_response_late(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tinyasgi.server.LOOK", 0.001)
-    monkeypatch.setattr("tinyasgi.server.STALL", 0.001)
+    monkeypatch.setattr("tinyasgi.server.server.LOOK", 0.001)
+    monkeypatch.setattr("tinyasgi.server.server.STALL", 0.001)
     entered = asyncio.Event()
 
     async def app(scope, receive, send):

@@ -25,7 +25,7 @@ from .logs.writer import AccessLines, Output
 from .loop import loop_factory
 from .net import listen
 from .net.listen import ListenError
-from .server import Server
+from .server.server import Server
 from .server_log import logger
 
 if TYPE_CHECKING:

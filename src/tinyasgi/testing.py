@@ -21,7 +21,7 @@ from .loop import loop_factory
 from .memory import MemoryConnection, connect
 from .net.accept import let_loop_read
 from .protocols.exchange import COMPLETE
-from .server import Server
+from .server.server import Server
 
 __all__ = ["LiveServer", "MemoryConnection", "connect", "serve"]
 

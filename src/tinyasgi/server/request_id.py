@@ -5,14 +5,14 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .net.accept import Acceptor
-from .protocols.context import Context
-from .protocols.exchange import Exchange
-from .protocols.http1 import HTTP1Connection
-from .typing import Fields, Pairs
+from ..net.accept import Acceptor
+from ..protocols.context import Context
+from ..protocols.exchange import Exchange
+from ..protocols.http1 import HTTP1Connection
+from ..typing import Fields, Pairs
 
 if TYPE_CHECKING:
-    from .protocols.websocket import WebSocketExchange
+    from ..protocols.websocket import WebSocketExchange
 
 __all__ = ["install"]
 

@@ -1,8 +1,8 @@
 """The health path: answered by the server, not by the app, and not in the access log."""
 
-from .config.config import Config
-from .http.response import PLAIN_TEXT
-from .typing import App, Receive, Scope, Send
+from ..config.config import Config
+from ..http.response import PLAIN_TEXT
+from ..typing import App, Receive, Scope, Send
 
 __all__ = ["Health"]
 

@@ -9,22 +9,22 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .app import load
-from .app.lifespan import Lifespan
-from .config.config import Config
+from ..app import load
+from ..app.lifespan import Lifespan
+from ..config.config import Config
+from ..logs.access import logger as access_logger
+from ..logs.access import records, without
+from ..net import listen
+from ..net.accept import Acceptor, let_loop_read
+from ..protocols.context import Context
+from ..protocols.exchange import Exchange
+from ..server_log import logger
+from ..typing import App
 from .health import Health
-from .logs.access import logger as access_logger
-from .logs.access import records, without
-from .net import listen
-from .net.accept import Acceptor, let_loop_read
-from .protocols.context import Context
-from .protocols.exchange import Exchange
-from .server_log import logger
-from .typing import App
 
 if TYPE_CHECKING:
-    from .metrics.prometheus import Metrics
-    from .metrics.store import Tally
+    from ..metrics.prometheus import Metrics
+    from ..metrics.store import Tally
 
 __all__ = ["Server", "serve"]
 
@@ -80,11 +80,11 @@ class Server:
         self._app: App = load.as_asgi3(app, self.config, self._beside)
         self._tls = None
         if self.config.speaks_tls:
-            from .tls import contexts  # not before it is needed: 3 ms at start
+            from ..tls import contexts  # not before it is needed: 3 ms at start
 
             self._tls = contexts.Contexts(self.config)
         if self.config.speaks_tls or self.config.proxy_protocol:
-            from .tls import extension
+            from ..tls import extension
 
             self._app = extension.told(self._app)
         self._sockets = list(sockets)
@@ -204,8 +204,8 @@ class Server:
 
     def _count(self) -> "Metrics":
         """Lets what happens be counted. Raises ListenError."""
-        from .metrics.prometheus import Metrics
-        from .metrics.store import Tally
+        from ..metrics.prometheus import Metrics
+        from ..metrics.store import Tally
 
         if self.tally is None:
             self.tally = Tally.open(self.config, row=1)
@@ -214,7 +214,7 @@ class Server:
 
     def _page(self, metrics: "Metrics") -> "Server":
         """The server that shows what is counted, for one whose app is up."""
-        from .metrics.store import page_config
+        from ..metrics.store import page_config
 
         metrics.begin()
         assert self.tally is not None
