@@ -10,7 +10,7 @@ import pytest
 from helpers import GET, LOOPS, Client, in_loop
 from processes import APP, Start, ask, nothing_left, start, who
 
-from tinyasgi.blocking import Watch
+from tinyasgi.process.watchdog import Watch
 
 __all__ = ["nothing_left", "start"]
 
@@ -76,7 +76,7 @@ async def test_no_block_is_too_short_to_be_seen(
                 waits.append(timeout)
             return super().wait(timeout)
 
-    monkeypatch.setattr("tinyasgi.blocking.threading.Event", Event)
+    monkeypatch.setattr("tinyasgi.process.watchdog.threading.Event", Event)
     last: list[float] = []
 
     def block() -> None:

@@ -185,8 +185,8 @@ def test_blocked_event_loop(start: Start) -> None:
 
 def test_reports_are_repeated(start: Start, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
-        "import sys, tinyasgi, tinyasgi.ending\n"
-        "tinyasgi.ending.REPORT = 0.1\n"
+        "import sys, tinyasgi, tinyasgi.process.ending\n"
+        "tinyasgi.process.ending.REPORT = 0.1\n"
         "sys.exit(tinyasgi.run('app:app', port=0, timeout_graceful_shutdown=600))\n"
     )
     with start(script="script.py") as command:

@@ -12,7 +12,7 @@ import pytest
 from helpers import PATIENCE, Command
 from processes import Start, nothing_left, start, who
 
-from tinyasgi import systemd
+from tinyasgi.process import systemd
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no systemd")
 

@@ -9,10 +9,10 @@ from . import signals
 from .channel import Brief
 from .config.config import Config
 from .config.kinds import OptionError
-from .ending import Ending
-from .process import Process
+from .process.ending import Ending
+from .process.process import Process
+from .process.systemd import Notifier
 from .server_log import logger
-from .systemd import Notifier
 
 if TYPE_CHECKING:
     from .supervisor import Supervisor

@@ -17,7 +17,7 @@ from .config.config import Config
 from .config.kinds import FLAG, Kind, OptionError, UnknownOption
 from .config.sources import option_name
 from .logs import setup as log
-from .process import BAD_OPTION
+from .process.process import BAD_OPTION
 from .run import run
 
 __all__ = ["main"]

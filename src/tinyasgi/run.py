@@ -3,13 +3,14 @@
 import os
 from typing import Any
 
-from . import signals, systemd
+from . import signals
 from .alone import Alone
 from .config.config import Config
 from .config.kinds import OptionError
-from .ending import Ending
 from .logs import setup as log
-from .process import BAD_OPTION, explain
+from .process import systemd
+from .process.ending import Ending
+from .process.process import BAD_OPTION, explain
 
 __all__ = ["run"]
 

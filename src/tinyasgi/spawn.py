@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from . import forks, signals
+from . import signals
+from .process import forks
 
 __all__ = ["OF_GROUP", "SIGNALS", "Process", "fork", "given", "memory", "spawn"]
 

@@ -8,20 +8,21 @@ import socket
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from . import forks, importer, signals, spawn, succession, worker
+from . import importer, signals, spawn, succession, worker
 from .channel import Brief
 from .child import WorkerFailed
 from .config import env_file
 from .config.config import Config
 from .config.kinds import OptionError
-from .ending import Ending
 from .logs import access
 from .logs import setup as log
 from .net import listen
 from .net.listen import ListenError
-from .process import APP_FAILED, CANNOT_LISTEN, explain
+from .process import forks
+from .process.ending import Ending
+from .process.process import APP_FAILED, CANNOT_LISTEN, explain
+from .process.systemd import Notifier
 from .supervisor import Supervisor
-from .systemd import Notifier
 
 if TYPE_CHECKING:
     from .metrics.store import Tally

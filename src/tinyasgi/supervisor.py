@@ -21,8 +21,8 @@ from .config.config import Config
 from .crew import Become, Crew
 from .logs import setup as log
 from .net import listen
+from .process.systemd import Notifier
 from .server_log import logger
-from .systemd import Notifier
 
 if TYPE_CHECKING:
     from .metrics.store import Tally

@@ -17,9 +17,9 @@ from weakref import WeakSet
 from .app.load import created
 from .config.config import Config
 from .importer import load
-from .loop import loop_factory
 from .memory import MemoryConnection, connect
 from .net.accept import let_loop_read
+from .process.loop import loop_factory
 from .protocols.exchange import COMPLETE
 from .server.server import Server
 

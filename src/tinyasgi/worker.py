@@ -11,11 +11,12 @@ import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import channel, forks, signals, spawn
-from .blocking import Watch
+from . import channel, signals, spawn
 from .channel import Brief, Channel
-from .ending import Ending
-from .process import Process
+from .process import forks
+from .process.ending import Ending
+from .process.process import Process
+from .process.watchdog import Watch
 
 __all__ = ["become", "main"]
 

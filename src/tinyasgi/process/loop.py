@@ -4,7 +4,7 @@ import asyncio
 import importlib.util
 from collections.abc import Callable
 
-from .config.config import Config
+from ..config.config import Config
 
 __all__ = ["loop_factory"]
 

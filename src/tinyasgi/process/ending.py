@@ -16,7 +16,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, NamedTuple, TypeAlias
 
-from .server_log import logger
+from ..server_log import logger
 
 __all__ = ["BLOCKED", "LAST", "THREADS", "Ending", "What", "describe_tasks", "describe_threads"]
 

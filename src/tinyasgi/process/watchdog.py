@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from .server_log import logger
+from ..server_log import logger
 
 __all__ = ["Watch"]
 

@@ -6,7 +6,7 @@ import socket
 import time
 from contextlib import suppress
 
-from .config.kinds import OptionError
+from ..config.kinds import OptionError
 
 __all__ = ["Notifier", "inherited"]
 

@@ -10,26 +10,27 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import forks, importer, signals
-from ._version import __version__
-from .app import load
-from .app.lifespan import LifespanFailed
-from .blocking import Watch
-from .config import env_file
-from .config.config import Config
-from .config.kinds import OptionError
+from .. import importer, signals
+from .._version import __version__
+from ..app import load
+from ..app.lifespan import LifespanFailed
+from ..config import env_file
+from ..config.config import Config
+from ..config.kinds import OptionError
+from ..logs import setup as log
+from ..logs.access import formatter, records
+from ..logs.writer import AccessLines, Output
+from ..net import listen
+from ..net.listen import ListenError
+from ..server.server import Server
+from ..server_log import logger
+from . import forks
 from .ending import BLOCKED, LAST, THREADS, Ending, describe_tasks, describe_threads
-from .logs import setup as log
-from .logs.access import formatter, records
-from .logs.writer import AccessLines, Output
 from .loop import loop_factory
-from .net import listen
-from .net.listen import ListenError
-from .server.server import Server
-from .server_log import logger
+from .watchdog import Watch
 
 if TYPE_CHECKING:
-    from .metrics.store import Tally
+    from ..metrics.store import Tally
 
 __all__ = ["APP_FAILED", "BAD_OPTION", "CANNOT_LISTEN", "Process", "explain"]
 
