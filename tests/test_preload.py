@@ -29,7 +29,9 @@ def test_app_is_imported_once(start: Start, tmp_path: Path) -> None:
 
 
 def test_what_ends_a_forked_process_is_told() -> None:
-    code = "from tinyasgi import spawn; p = spawn.fork(lambda: 1 / 0); p.wait(); print(p.code)"
+    code = (
+        "from tinyasgi.workers import spawn; p = spawn.fork(lambda: 1 / 0); p.wait(); print(p.code)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
     assert done.stderr.endswith("ZeroDivisionError: division by zero\n")

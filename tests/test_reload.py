@@ -13,7 +13,7 @@ from helpers import GET, PATIENCE, Client
 from processes import APP, Start, nothing_left, start, who
 
 from tinyasgi import Config
-from tinyasgi.reload import Changes
+from tinyasgi.workers.reload import Changes
 
 __all__ = ["nothing_left", "start"]
 

@@ -4,13 +4,13 @@ import os
 from typing import Any
 
 from . import signals
-from .alone import Alone
 from .config.config import Config
 from .config.kinds import OptionError
 from .logs import setup as log
 from .process import systemd
 from .process.ending import Ending
 from .process.process import BAD_OPTION, explain
+from .single import Alone
 
 __all__ = ["run"]
 
@@ -53,9 +53,9 @@ def _run(app: Any, config: Config, options: dict[str, Any], ending: Ending) -> i
             config = config.replace(bind=given)
         needs = _needs_supervisor(config)
         if isinstance(app, str) and (needs or config.limit_max_requests):
-            from . import supervise  # not before it is needed: 20 ms at start, and 3 MiB
+            from .workers import main  # not before it is needed: 20 ms at start, and 3 MiB
 
-            return supervise.supervise(app, config, ending, notifier)
+            return main.supervise(app, config, ending, notifier)
         if needs:
             value = getattr(config, needs)
             raise config.wrong(needs, value, "possible but for an app given as module:attribute")
@@ -66,9 +66,9 @@ def _run(app: Any, config: Config, options: dict[str, Any], ending: Ending) -> i
     code = alone.run()
     if alone.supervisor is None:
         return code
-    from . import supervise
+    from .workers import main
 
-    return supervise.take_over(alone.supervisor)
+    return main.take_over(alone.supervisor)
 
 
 def _fill_standard_streams() -> None:

@@ -13,19 +13,20 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import channel, signals, spawn
-from ._version import __version__
+from .. import signals
+from .._version import __version__
+from ..config.config import Config
+from ..logs import setup as log
+from ..net import listen
+from ..process.systemd import Notifier
+from ..server_log import logger
+from . import channel, spawn
 from .channel import Brief
-from .child import patience
-from .config.config import Config
-from .crew import Become, Crew
-from .logs import setup as log
-from .net import listen
-from .process.systemd import Notifier
-from .server_log import logger
+from .pool import Become, Crew
+from .slot import patience
 
 if TYPE_CHECKING:
-    from .metrics.store import Tally
+    from ..metrics.store import Tally
     from .reload import Changes
 
 __all__ = ["Supervisor"]
@@ -107,7 +108,7 @@ class Supervisor:
         return False
 
     def __getstate__(self) -> dict[str, Any]:
-        """For `succession`: what waits for something is made anew."""
+        """For `reexec`: what waits for something is made anew."""
         return {**vars(self), "_selector": None, "_changes": None}
 
     def renew(self) -> None:

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from .config.config import Config
-from .server_log import logger
+from ..config.config import Config
+from ..server_log import logger
 
 __all__ = ["Changes", "check"]
 

@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ..config.config import Config
+from ..logs.setup import ERROR
+from ..net import listen
+from ..server_log import logger
 from . import channel, spawn
 from .channel import Brief, Channel
-from .child import MARGIN, Child, Slot, WorkerFailed, fate, patience, reason
-from .config.config import Config
-from .logs.setup import ERROR
-from .net import listen
-from .server_log import logger
+from .slot import MARGIN, Child, Slot, WorkerFailed, fate, patience, reason
 
 if TYPE_CHECKING:
-    from .metrics.store import Tally
+    from ..metrics.store import Tally
 
 __all__ = ["Become", "Crew"]
 

@@ -8,24 +8,25 @@ import socket
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from . import importer, signals, spawn, succession, worker
+from .. import importer, signals
+from ..config import env_file
+from ..config.config import Config
+from ..config.kinds import OptionError
+from ..logs import access
+from ..logs import setup as log
+from ..net import listen
+from ..net.listen import ListenError
+from ..process import forks
+from ..process.ending import Ending
+from ..process.process import APP_FAILED, CANNOT_LISTEN, explain
+from ..process.systemd import Notifier
+from . import reexec, spawn, worker
 from .channel import Brief
-from .child import WorkerFailed
-from .config import env_file
-from .config.config import Config
-from .config.kinds import OptionError
-from .logs import access
-from .logs import setup as log
-from .net import listen
-from .net.listen import ListenError
-from .process import forks
-from .process.ending import Ending
-from .process.process import APP_FAILED, CANNOT_LISTEN, explain
-from .process.systemd import Notifier
+from .slot import WorkerFailed
 from .supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from .metrics.store import Tally
+    from ..metrics.store import Tally
 
 __all__ = ["resume", "supervise", "take_over"]
 
@@ -71,12 +72,12 @@ def take_over(supervisor: Supervisor) -> int:
     supervisor.take_signals()
     if supervisor.crew.stopping:
         return _run(supervisor)
-    succession.succeed(supervisor)
+    reexec.succeed(supervisor)
 
 
 def resume() -> NoReturn:
     """Goes on as a supervisor in a new program."""
-    supervisor = succession.inherit()
+    supervisor = reexec.inherit()
     config = supervisor.config
     try:
         log.begin(config)
@@ -107,7 +108,7 @@ def _open_tally(config: Config) -> "Tally":
     if sys.platform == "win32":  # where a process is not given descriptors
         value = config.metrics_bind
         raise config.wrong("metrics_bind", value, "possible with a supervisor on this platform")
-    from .metrics.store import Tally  # not before it is needed
+    from ..metrics.store import Tally  # not before it is needed
 
     return Tally.open(config, row=0)
 

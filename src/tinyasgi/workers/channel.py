@@ -11,10 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .config.config import Config
+from ..config.config import Config
 
 if TYPE_CHECKING:
-    from .metrics.store import Seat
+    from ..metrics.store import Seat
 
 __all__ = ["Brief", "Channel"]
 

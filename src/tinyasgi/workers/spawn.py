@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from . import signals
-from .process import forks
+from .. import signals
+from ..process import forks
 
 __all__ = ["OF_GROUP", "SIGNALS", "Process", "fork", "given", "memory", "spawn"]
 
 #: How Python is started to become a worker.
-COMMAND = "from tinyasgi.worker import main; main()"
+COMMAND = "from tinyasgi.workers.worker import main; main()"
 
 
 class Process:

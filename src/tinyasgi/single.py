@@ -6,16 +6,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import signals
-from .channel import Brief
 from .config.config import Config
 from .config.kinds import OptionError
 from .process.ending import Ending
 from .process.process import Process
 from .process.systemd import Notifier
 from .server_log import logger
+from .workers.channel import Brief
 
 if TYPE_CHECKING:
-    from .supervisor import Supervisor
+    from .workers.supervisor import Supervisor
 
 __all__ = ["Alone"]
 
@@ -82,7 +82,7 @@ class Alone(Process):
                 self._start_successors(self.config.workers + (name == "SIGTTIN"))
 
     def _start_successors(self, count: int) -> None:
-        from .supervisor import Supervisor  # not before it is needed
+        from .workers.supervisor import Supervisor  # not before it is needed
 
         logger.info("replacing the app")
         self._notifier.reloading()

@@ -11,12 +11,13 @@ import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import channel, signals, spawn
+from .. import signals
+from ..process import forks
+from ..process.ending import Ending
+from ..process.process import Process
+from ..process.watchdog import Watch
+from . import channel, spawn
 from .channel import Brief, Channel
-from .process import forks
-from .process.ending import Ending
-from .process.process import Process
-from .process.watchdog import Watch
 
 __all__ = ["become", "main"]
 
@@ -75,7 +76,7 @@ class Worker(Process):
         self, messages: Channel, sockets: list[socket.socket], brief: Brief, ending: Ending
     ) -> None:
         if brief.seat is not None:
-            from .metrics.store import Tally
+            from ..metrics.store import Tally
 
             self.tally = Tally.of(brief.seat, sockets)
             sockets = sockets[: -brief.seat.listeners]

@@ -18,7 +18,7 @@ from .supervisor import Supervisor
 __all__ = ["inherit", "succeed"]
 
 #: What the new program runs.
-COMMAND = "from tinyasgi.supervise import resume; resume()"
+COMMAND = "from tinyasgi.workers.main import resume; resume()"
 
 
 def succeed(supervisor: Supervisor) -> NoReturn:

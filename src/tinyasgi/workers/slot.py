@@ -6,9 +6,9 @@ import socket
 import time
 from dataclasses import dataclass
 
+from ..config.config import Config
 from . import channel
 from .channel import Channel
-from .config.config import Config
 from .spawn import SIGNALS, Process
 
 __all__ = ["MARGIN", "Child", "Slot", "WorkerFailed", "fate", "patience", "reason"]
