@@ -338,7 +338,7 @@ async def test_idle_connection_is_closed() -> None:
 
 @in_loop
 async def test_a_client_that_still_reads_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyasgi.memory.MemoryConnection", Crowded)
+    monkeypatch.setattr("tinyasgi.testing.memory.MemoryConnection", Crowded)
     async with connect(hello, **options(keep_alive=75)) as connection:
         assert isinstance(connection, Crowded)
         connection.unread = 50_000
@@ -452,7 +452,7 @@ async def test_client_that_does_not_read_is_given_up(
         await receive()
         await receive()
 
-    monkeypatch.setattr("tinyasgi.memory.MemoryConnection", Crowded)
+    monkeypatch.setattr("tinyasgi.testing.memory.MemoryConnection", Crowded)
     async with connect(app, **options(write=10)) as connection:
         assert isinstance(connection, Crowded)
         await connection.feed(GET)
@@ -591,7 +591,7 @@ async def test_reading_has_a_slowest_pace(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tinyasgi.memory.MemoryConnection", Crowded)
+    monkeypatch.setattr("tinyasgi.testing.memory.MemoryConnection", Crowded)
     async with connect(hello) as connection:
         assert isinstance(connection, Crowded)
         connection.unread = 500_000
@@ -611,7 +611,7 @@ async def test_slow_reading_is_no_slow_sending(monkeypatch: pytest.MonkeyPatch) 
         await read_it_all(scope, receive, lambda message: asyncio.sleep(0))
         await send({"type": "http.response.body"})
 
-    monkeypatch.setattr("tinyasgi.memory.MemoryConnection", Crowded)
+    monkeypatch.setattr("tinyasgi.testing.memory.MemoryConnection", Crowded)
     async with connect(app) as connection:
         assert isinstance(connection, Crowded)
         connection.unread = 50_000

@@ -20,9 +20,9 @@ from helpers import (
 )
 
 from tinyasgi import Server
-from tinyasgi.memory import MemoryConnection
 from tinyasgi.protocols.timeouts import CLOSE
 from tinyasgi.testing import connect
+from tinyasgi.testing.memory import MemoryConnection
 
 REFUSED = b"NONSENSE\r\n\r\n"
 
@@ -50,7 +50,7 @@ async def test_it_counts_from_the_last_byte_received() -> None:
 
 @in_loop
 async def test_it_counts_from_the_last_byte_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyasgi.memory.MemoryConnection", Crowded)
+    monkeypatch.setattr("tinyasgi.testing.memory.MemoryConnection", Crowded)
     async with connect(hello) as connection:
         assert isinstance(connection, Crowded)
         await connection.feed(REFUSED)

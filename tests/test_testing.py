@@ -268,7 +268,7 @@ def test_expecting_one_leaves_others() -> None:
 
 
 def test_expected_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tinyasgi.testing, "PATIENCE", 0.01)
+    monkeypatch.setattr(tinyasgi.testing.live, "PATIENCE", 0.01)
     with pytest.raises(AssertionError, match="no KeyError or OSError from the app") as caught:  # noqa: SIM117
         with serve(fails) as server:
             with server.expect(ZeroDivisionError):
@@ -466,7 +466,7 @@ def test_cancelled_for_its_client_is_no_error() -> None:
 
 @pytest.mark.parametrize("how", ["blocks the loop", "will not be cancelled"])
 def test_app_that_can_not_be_stopped(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tinyasgi.testing, "SPARE", 0.01)
+    monkeypatch.setattr(tinyasgi.testing.live, "SPARE", 0.01)
     entered, release = threading.Event(), threading.Event()
 
     async def app(scope, receive, send):

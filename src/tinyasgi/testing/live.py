@@ -14,14 +14,14 @@ from socket import socket
 from typing import Any
 from weakref import WeakSet
 
-from .app.load import created
-from .config.config import Config
-from .importer import load
+from ..app.load import created
+from ..config.config import Config
+from ..importer import load
+from ..net.accept import let_loop_read
+from ..process.loop import loop_factory
+from ..protocols.exchange import COMPLETE
+from ..server.server import Server
 from .memory import MemoryConnection, connect
-from .net.accept import let_loop_read
-from .process.loop import loop_factory
-from .protocols.exchange import COMPLETE
-from .server.server import Server
 
 __all__ = ["LiveServer", "MemoryConnection", "connect", "serve"]
 
@@ -34,7 +34,7 @@ PATIENCE = 10.0
 logger = logging.getLogger("tinyasgi")
 
 #: The server that the current code is run by.
-_server: ContextVar["LiveServer"] = ContextVar("tinyasgi.testing.server")
+_server: ContextVar["LiveServer"] = ContextVar("tinyasgi.testing.live.server")
 
 
 class LiveServer:

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
-from .app.load import as_asgi3
-from .config.config import Config
-from .protocols.context import Context
-from .protocols.http1 import HTTP1Connection
+from ..app.load import as_asgi3
+from ..config.config import Config
+from ..protocols.context import Context
+from ..protocols.http1 import HTTP1Connection
 
 __all__ = ["MemoryConnection", "connect"]
 
