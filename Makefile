@@ -81,7 +81,7 @@ soak: $(VENV)/test.stamp
 	$(bin)/python tests/soak.py $(SECONDS) $(OPTIONS)
 
 trials: $(VENV)/test.stamp
-	TRIALS=20 $(bin)/python -m pytest -rP -k 'nothing_fails or only_what' tests/test_supervisor.py tests/test_alone.py
+	TRIALS=20 $(bin)/python -m pytest -rP -k 'nothing_fails or only_what' tests/workers/test_supervisor.py tests/test_single.py
 
 # An extra of pyproject.toml, installed again when that file changes.
 $(VENV)/%.stamp: pyproject.toml | $(bin)/python

@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from helpers import Certificates
+
+from tests.support.helpers import Certificates
 
 
 @pytest.fixture(scope="session")

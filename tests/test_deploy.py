@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import GET, Client, Command
-from processes import APP, wait_until
-from proxies import DEPLOY, shipped
 
+from tests.support.helpers import GET, Client, Command
+from tests.support.processes import APP, wait_until
+from tests.support.proxies import DEPLOY, shipped
 from tinyasgi.cli import main
 
 #: The start line.

@@ -18,13 +18,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from browser import chromium
 from examples import chat, echo, hello, sse, sync_work, upload
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as connect_websocket
 
 import tinyasgi
+from tests.support.browser import chromium
 from tinyasgi.testing import serve
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
-from helpers import GET, PATIENCE, Client
 
+from tests.support.helpers import GET, PATIENCE, Client
 from tinyasgi.testing import serve
 
 # What they deprecate is no matter of ours.

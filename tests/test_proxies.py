@@ -13,11 +13,12 @@ from itertools import chain
 from typing import Any
 
 import pytest
-from helpers import GET, PATIENCE, in_loop
-from load import Load
-from processes import wait_until
-from proxies import BACKENDS, Site
 from websockets.asyncio.client import connect
+
+from tests.support.helpers import GET, PATIENCE, in_loop
+from tests.support.load import Load
+from tests.support.processes import wait_until
+from tests.support.proxies import BACKENDS, Site
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.5 is an address there")
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import GET, Client, Command, hello
-from processes import wait_until
 
+from tests.support.helpers import GET, Client, Command, hello
+from tests.support.processes import wait_until
 from tinyasgi import run
 from tinyasgi.testing import serve
 

@@ -4,8 +4,7 @@ import dataclasses
 import re
 from pathlib import Path
 
-from conformance.table import ROWS
-
+from tests.conformance.table import ROWS
 from tinyasgi import Config
 from tinyasgi.config.sources import option_name
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Client
-from processes import APP, Start, ask, is_alive, nothing_left, start, wait_until, who
 
+from tests.support.helpers import Client
+from tests.support.processes import APP, Start, ask, is_alive, nothing_left, start, wait_until, who
 from tinyasgi.signals import Signals
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches its processes in /proc")

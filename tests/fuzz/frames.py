@@ -4,7 +4,7 @@ Of an input's first byte the lowest bit says whether compression was agreed on, 
 where reads are cut. The rest are the frames. The `websockets` library must read the same in them.
 """
 
-from ws import oracle
+from tests.protocols.websocket import oracle
 
 __all__ = ["check"]
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import atheris
 
 FUZZ = Path(__file__).parent
-sys.path.insert(0, str(FUZZ.parent))
+sys.path.insert(0, str(FUZZ.parents[1]))
 
 with atheris.instrument_imports(include=["tinyasgi"]):
-    from fuzz import connection, frames
+    from tests.fuzz import connection, frames
 
 CHECKS = {"connection": connection.check, "frames": frames.check}
 

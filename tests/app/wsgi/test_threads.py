@@ -1,0 +1,173 @@
+"""A pool of threads: who works, who waits, and the end; and the bell of a loop."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+
+import pytest
+
+from tests.support.helpers import PATIENCE, in_loop
+from tests.support.processes import wait_until
+from tinyasgi.app.wsgi.threads import Bell, Threads
+
+
+@pytest.fixture
+def pool() -> Iterator[Callable[[int], Threads]]:
+    """Makes pools; all their threads have ended at the end."""
+    before = set(threading.enumerate())
+    pools = []
+
+    def make(most: int) -> Threads:
+        pools.append(Threads(most))
+        return pools[-1]
+
+    yield make
+    for each in pools:
+        each.end()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+class Task:
+    """A job that says which thread has begun with it, and ends when it is told to."""
+
+    def __init__(self) -> None:
+        self.began: SimpleQueue[threading.Thread] = SimpleQueue()
+        self.end = threading.Event()
+
+    def __call__(self) -> None:
+        self.began.put(threading.current_thread())
+        assert self.end.wait(PATIENCE)
+
+    @property
+    def thread(self) -> threading.Thread:
+        return self.began.get(timeout=PATIENCE)
+
+
+def refuse_to_start(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_the_last_to_rest_works_first(pool: Callable[[int], Threads]) -> None:
+    threads = pool(3)
+    first, second, third = Task(), Task(), Task()
+    assert threads.run(first)
+    assert threads.run(second)
+    one, two = first.thread, second.thread
+    assert one is not two
+    second.end.set()
+    wait_until(lambda: len(threads._idle) == 1)
+    first.end.set()
+    wait_until(lambda: len(threads._idle) == 2)
+    assert threads.run(third)
+    assert third.thread is one
+    third.end.set()
+
+
+def test_jobs_wait_in_order(pool: Callable[[int], Threads]) -> None:
+    threads = pool(1)
+    tasks = [Task() for _ in range(4)]
+    assert [threads.run(task) for task in tasks] == [True, False, False, False]
+    assert threads.withdraw(tasks[2])
+    assert not threads.withdraw(tasks[2])
+    assert not threads.withdraw(tasks[0])
+    for task in (tasks[0], tasks[1], tasks[3]):
+        assert task.thread.name == "wsgi"
+        assert all(later.began.empty() for later in tasks)
+        task.end.set()
+
+
+def test_what_waits_is_done_before_the_end(pool: Callable[[int], Threads]) -> None:
+    threads = pool(1)
+    first, second = Task(), Task()
+    threads.run(first)
+    threads.run(second)
+    threads.end()
+    first.end.set()
+    second.end.set()
+    thread = second.thread
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def test_no_thread_to_be_had(
+    pool: Callable[[int], Threads], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = pool(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse_to_start)
+        with pytest.raises(RuntimeError):
+            threads.run(Task())
+    task = Task()
+    assert threads.run(task)
+    task.end.set()
+
+
+def test_a_thread_that_blocks_has_a_successor(pool: Callable[[int], Threads]) -> None:
+    threads = pool(3)
+    tasks = [Task() for _ in range(4)]
+    assert [threads.run(task) for task in tasks] == [True, True, True, False]
+    assert len({task.thread for task in tasks[:3]}) == 3
+    assert tasks[3].began.empty()
+    for task in tasks:
+        task.end.set()
+
+
+def test_no_further_thread_to_be_had(
+    pool: Callable[[int], Threads], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = pool(2)
+    first, waiting, second = Task(), Task(), Task()
+    threads.run(first)
+    thread = first.thread
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse_to_start)
+        assert not threads.run(waiting)
+    assert threads.withdraw(waiting)
+    threads.run(second)
+    assert second.thread is not thread
+    first.end.set()
+    second.end.set()
+
+
+def test_jobs_have_the_threads_that_there_are(
+    pool: Callable[[int], Threads], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = pool(2)
+    first, second = Task(), Task()
+    threads.run(first)
+    thread = first.thread
+    monkeypatch.setattr(threading.Thread, "start", refuse_to_start)
+    assert not threads.run(second)
+    first.end.set()
+    assert second.thread is thread
+    second.end.set()
+
+
+@in_loop
+async def test_the_bell_rings_once() -> None:
+    bell, done, rung = Bell(asyncio.get_running_loop()), asyncio.Event(), []
+
+    def ring() -> None:
+        for number in range(100):
+            bell.ring(lambda number=number: rung.append(number))
+        bell.ring(done.set)
+
+    thread = threading.Thread(target=ring)
+    thread.start()
+    thread.join(PATIENCE)  # within one turn of the loop
+    assert rung == []
+    assert len(bell.loop._ready) == 1
+    await done.wait()
+    assert rung == list(range(100))
+
+
+def test_a_loop_that_is_closed() -> None:
+    loop = asyncio.new_event_loop()
+    loop.close()
+    bell = Bell(loop)
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            bell.ring(int)

@@ -1,0 +1,231 @@
+"""Every option with None, 0, nothing and what uvicorn has as its default.
+
+Each either means what a user expects, or is refused with a reason.
+"""
+
+import dataclasses
+import inspect
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_cli import alone, command, dashed, needed, refuse
+from tinyasgi import Config
+from tinyasgi.config.kinds import FLAG, OptionError
+
+__all__ = ["alone", "command"]  # fixtures
+
+#: An outcome: the value is refused.
+X = object()
+#: uvicorn has no such option, or not with this name.
+NONE = object()
+DEFAULT_PEERS = ("127.0.0.1", "::1", "unix")
+
+#: What each value comes to: None, 0, "", uvicorn's default, and nothing on the command line, as in
+#: `--host ""`. None is "not given"; where uvicorn has it for what this server can't do, it is
+#: refused. 0 is no limit, but of uvicorn's two limits that 0 makes absolute it is one, too: no
+#: keep-alive, and no time for a graceful shutdown.
+OUTCOMES: dict[str, tuple[Any, Any, Any, Any, Any]] = {
+    # option: None, 0, "", uvicorn's, nothing on the command line
+    "factory": (X, X, X, False, NONE),
+    "app_dir": (X, X, "", NONE, ""),  # the current directory; uvicorn's is an argument of `run`
+    "interface": (X, X, X, "auto", X),
+    "wsgi_threads": (X, X, X, NONE, X),
+    "wsgi_spool_size": (X, 0, X, NONE, X),
+    "lifespan": (X, X, X, "auto", X),
+    "env_file": (None, X, X, None, X),
+    "root_path": (X, X, "", "", ""),
+    "health_path": (None, X, X, NONE, X),
+    "cancel_on_disconnect": (X, X, X, NONE, NONE),
+    "host": (X, X, "", "127.0.0.1", ""),  # all addresses, as for uvicorn
+    "port": (X, 0, X, 8000, X),
+    "uds": (None, X, X, None, X),
+    "uds_mode": (X, 0, X, NONE, X),
+    "uds_group": (None, X, X, NONE, X),
+    "fd": (None, 0, X, None, X),
+    "bind": ((), X, X, NONE, X),
+    "backlog": (X, X, X, 2048, X),
+    "metrics_bind": (None, X, X, NONE, X),
+    "workers": (X, X, X, X, X),  # uvicorn: None
+    "preload": (X, X, X, NONE, NONE),
+    "worker_lifetime": (X, 0, X, NONE, X),
+    "worker_max_rss": (X, 0, X, NONE, X),
+    "worker_timeout": (X, 0, X, NONE, X),
+    "reload": (X, X, X, False, NONE),
+    "reload_dir": ((), X, X, NONE, X),
+    "reload_include": ((), X, X, NONE, X),
+    "reload_exclude": ((), X, X, NONE, X),
+    "debug_blocking": (None, 0, X, NONE, X),
+    "loop": (X, X, X, "auto", X),
+    "http": (X, X, X, "auto", X),
+    "ws": (X, X, X, "auto", X),
+    "ws_per_message_deflate": (X, X, X, True, NONE),
+    "ws_max_size": (X, 0, X, 16 * 1024 * 1024, X),
+    "ws_max_queue": (X, X, X, 32, X),
+    "ws_ping_interval": (X, 0, X, 20.0, X),
+    "ws_ping_timeout": (X, 0, X, 20.0, X),
+    "limit_head_size": (X, X, X, NONE, X),
+    "limit_head_fields": (X, X, X, NONE, X),
+    "limit_body_size": (X, 0, X, NONE, X),
+    "limit_concurrency": (X, 0, X, X, X),  # uvicorn: None
+    "limit_connections": (X, 0, X, NONE, X),
+    "limit_max_requests": (X, 0, X, X, X),  # uvicorn: None
+    "limit_max_requests_jitter": (X, 0, X, 0, X),
+    "timeout_head": (X, 0, X, NONE, X),
+    "timeout_body": (X, 0, X, NONE, X),
+    "timeout_keep_alive": (X, 0, X, 5, X),
+    "timeout_write": (X, 0, X, NONE, X),
+    "shutdown_delay": (X, 0, X, NONE, X),
+    "timeout_graceful_shutdown": (X, 0, X, X, X),  # uvicorn: None, which is without end
+    "proxy_headers": (X, X, X, True, NONE),
+    "forwarded_fields": (X, X, X, NONE, X),
+    "forwarded_allow_ips": (DEFAULT_PEERS, X, (), DEFAULT_PEERS, ()),  # "": nobody
+    "proxy_protocol": (X, X, X, NONE, NONE),
+    "request_id_header": (None, X, X, NONE, X),
+    "header": ((), X, X, NONE, X),
+    "date_header": (X, X, X, True, NONE),
+    "server_header": (X, X, X, True, NONE),
+    "log_level": (X, X, X, X, X),  # uvicorn: None
+    "log_format": (X, X, X, NONE, X),
+    "log_config": (None, X, X, X, X),  # uvicorn: a dict
+    "error_log_file": (X, X, X, NONE, X),
+    "use_colors": (None, X, X, None, NONE),
+    "access_log": (X, X, X, True, NONE),
+    "access_log_format": (None, X, X, NONE, X),
+    "access_log_exclude": ((), X, X, NONE, X),
+    "access_log_file": (X, X, X, NONE, X),
+    "ssl_certfile": ((), X, X, (), X),
+    "ssl_keyfile": ((), X, X, (), X),
+    "ssl_keyfile_password": (None, X, "", None, ""),
+    "ssl_ca_certs": (None, X, X, None, X),
+    "ssl_cert_reqs": (X, "none", X, "none", X),  # 0 is ssl.CERT_NONE
+    "ssl_ciphers": (None, X, X, None, X),
+    "ssl_min_version": (X, X, X, NONE, X),
+    "ssl_context_factory": (None, X, X, None, X),
+}
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+each = pytest.mark.parametrize("name", OUTCOMES)
+
+
+def check(name: str, value: Any, outcome: Any) -> None:
+    """Holds what a value comes to against what it should come to."""
+    if outcome is not X:
+        assert getattr(Config(**{name: value}), name) == outcome
+        return
+    with pytest.raises(OptionError) as raised:
+        Config(**{name: value})
+    message = str(raised.value)
+    assert message.startswith(f"{name}: ")
+    assert message.endswith(f" is not {FIELDS[name].metadata['kind'].allowed}")
+    assert len(message) < 1000
+
+
+def test_table_is_complete() -> None:
+    assert list(OUTCOMES) == list(FIELDS)
+
+
+@each
+def test_none(name: str) -> None:
+    check(name, None, OUTCOMES[name][0])
+
+
+@each
+def test_zero(name: str) -> None:
+    check(name, 0, OUTCOMES[name][1])
+
+
+@each
+def test_nothing(name: str) -> None:
+    check(name, "", OUTCOMES[name][2])
+
+
+@each
+@pytest.mark.parametrize("value", [b"bytes", {}, object(), {"a"}, 1j, -1])
+def test_wrong_type(name: str, value: Any) -> None:
+    check(name, value, X)
+
+
+@each
+def test_flags_are_no_numbers(name: str) -> None:
+    is_flag = FIELDS[name].metadata["kind"] is FLAG
+    check(name, True, True if is_flag else X)
+    if is_flag:
+        check(name, 1, X)
+
+
+@each
+def test_default_of_uvicorn(name: str) -> None:
+    uvicorn = pytest.importorskip("uvicorn")
+    parameters = inspect.signature(uvicorn.Config).parameters
+    outcome = OUTCOMES[name][3]
+    assert (name in parameters) is (outcome is not NONE)
+    if outcome is not NONE:
+        check(name, parameters[name].default, outcome)
+
+
+@each
+def test_nothing_on_the_command_line(name: str, command: Any, capsys: Any) -> None:
+    outcome = OUTCOMES[name][4]
+    words = [dashed(name), "", *needed(name), "m:a"]
+    if FIELDS[name].metadata["kind"] is FLAG:
+        assert outcome is NONE  # it takes no value
+    elif outcome is X:
+        assert f" {dashed(name)}: '' is not " in refuse(capsys, *words)
+    else:
+        assert getattr(command(*words)[1], name) == outcome
+
+
+@each
+def test_nothing_in_the_environment(name: str, command: Any) -> None:
+    """It is not given."""
+    assert command("m:a", **{f"TINYASGI_{name.upper()}": ""})[1] == Config()
+
+
+# Values of Python that stand for others.
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meaning"),
+    [
+        ("ssl_cert_reqs", ssl.CERT_REQUIRED, "required"),
+        ("ssl_cert_reqs", ssl.CERT_OPTIONAL, "optional"),
+        ("log_level", "INFO", "info"),
+        ("log_level", "trace", "debug"),
+        ("log_level", 30, "warning"),
+        ("ssl_certfile", Path("a.pem"), ("a.pem",)),
+        ("ssl_certfile", [Path("a.pem"), "b.pem"], ("a.pem", "b.pem")),
+        ("ssl_ca_certs", Path("a.pem"), "a.pem"),
+        ("env_file", Path(".env"), ".env"),
+        ("app_dir", Path("src"), "src"),
+        ("access_log_file", Path("log"), "log"),
+        ("header", [["A", "1"], ("B", "2")], (("A", "1"), ("B", "2"))),
+        ("forwarded_allow_ips", "*", ("*",)),
+        ("forwarded_allow_ips", "10.0.0.1, 10.0.0.2", ("10.0.0.1", "10.0.0.2")),
+        ("reload_dir", [], ()),
+    ],
+)
+def test_meaning(name: str, value: Any, meaning: Any) -> None:
+    needs = {"ssl_certfile": "a", "ssl_ca_certs": "a"} if name == "ssl_cert_reqs" else {}
+    config = Config(**needs, **{name: value})
+    assert getattr(config, name) == meaning
+    hash(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("uds", "a\0b"),
+        ("ssl_certfile", ["a\0b"]),
+        ("request_id_header", "\udcff"),
+        ("log_level", 25),
+        ("timeout_head", 1e10),
+        ("header", [["A"]]),
+        ("header", ["A: 1"]),
+        ("log_config", {"key": "value" * 1000}),
+    ],
+)
+def test_refused(name: str, value: Any) -> None:
+    check(name, value, X)

@@ -1,0 +1,18 @@
+"""The inputs that the fuzzer starts from, without the fuzzer."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz import connection, frames
+
+CORPUS = Path(__file__).parent / "corpus"
+CHECKS = {"connection": connection.check, "frames": frames.check}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CORPUS.glob("*/*")), ids=lambda path: f"{path.parent.name}-{path.name}"
+)
+def test_corpus(path: Path) -> None:
+    asyncio.run(CHECKS[path.parent.name](path.read_bytes()))

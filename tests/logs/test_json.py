@@ -1,0 +1,294 @@
+"""`--log-format json`: every line of stdout and stderr is an object, whatever happens."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.helpers import Client, Command, Response
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+
+KEYS = ["time", "level", "logger", "message", "pid"]
+ACCESS_KEYS = ["client", "method", "path", "query", "version", "status", "bytes", "duration_ms"]
+ACCESS_KEYS += ["referer", "user_agent", "request_id", "aborted"]
+
+APP = """
+import asyncio, gc, logging, os, threading, warnings
+
+warnings.warn("at the import", stacklevel=1)
+
+class Thing:
+    def __del__(self):
+        raise ValueError("in __del__")
+
+async def fail():
+    raise KeyError("in a task")
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    path = scope["path"]
+    if path == "/fail":
+        raise ValueError("two\\nlines")
+    elif path == "/log":
+        extra = {"n": float("nan"), "o": {(): 1}}
+        logging.getLogger("app").warning("two\\n%s", "lines", extra=extra)
+        logging.getLogger("app").error("%d", "wrong")
+    elif path == "/warn":
+        warnings.warn("two\\nlines", stacklevel=1)
+    elif path == "/task":
+        await asyncio.wait([asyncio.create_task(fail())])
+        gc.collect()
+    elif path == "/thread":
+        thread = threading.Thread(target=lambda: 1 / 0)
+        thread.start()
+        thread.join()
+    elif path == "/del":
+        Thing()
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
+"""
+
+
+def objects(text: str) -> list[dict[str, Any]]:
+    """The lines of a text, each of which is an object with the keys of all."""
+    found = []
+    for line in text.splitlines():
+        value = json.loads(line, parse_constant=pytest.fail)
+        assert list(value)[: len(KEYS)] == KEYS, line
+        assert line.isascii()
+        found.append(value)
+    return found
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Callable[..., Command]:
+    def start(*words: str, app: str = APP, target: str = "app:app", **environment: Any) -> Command:
+        (tmp_path / "app.py").write_text(app)
+        options = ["--log-format", "json", "--lifespan", "off", "--port", "0"]
+        warned = {"PYTHONWARNINGS": "always"} | environment
+        return Command(*options, *words, target, cwd=tmp_path, **warned)
+
+    return start
+
+
+def get(port: int, target: str) -> Response:
+    with Client(port) as client:
+        return client.response(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_requests_and_what_goes_wrong_in_them(workers: int, start: Any) -> None:
+    with start("--workers", str(workers)) as command:
+        for path in ("/", "/fail", "/log", "/warn", "/task", "/thread", "/del", "/a%0Ab?c=%22\\"):
+            get(command.port, path)
+        for _ in range(50):
+            with Client(command.port) as client:
+                assert client.response(b"NONS\x1b[31mENSE\r\n\r\n").status == 400
+        assert command.stop() == 0
+    lines = objects(command.log)
+    messages = [line["message"] for line in lines]
+    assert messages.count("UserWarning: at the import") == workers
+    for message in ("GET /fail HTTP/1.1: the app failed", "two\nlines", "%d ('wrong',)"):
+        assert message in messages
+    for error in ("two\nlines", "'in a task'", "division by zero", "in __del__"):
+        (line,) = [line for line in lines if line.get("exception", "").endswith(f": {error}")]
+        assert line["traceback"].startswith("Traceback")
+        assert line["worker"] in range(workers)
+    (line,) = [line for line in lines if line["message"] == "two\nlines"]
+    assert (line["n"], line["o"]) == ("nan", "{(): 1}")
+    assert sum("NONS" in message for message in messages) <= 40
+    served = objects(command.output)
+    assert [line["status"] for line in served].count(500) == 1
+    assert list(served[0]) == [*KEYS, "worker", *ACCESS_KEYS]
+    (line,) = [line for line in served if line["path"] == "/a%0Ab"]
+    assert line == line | {
+        "query": "c=%22\\",
+        "method": "GET",
+        "client": "127.0.0.1",
+        "aborted": False,
+        "referer": None,
+    }
+
+
+def test_logging_that_the_app_sets_up_without_a_format(start: Any) -> None:
+    app = (
+        """
+import logging, sys
+logging.warning("two\\nlines")  # this alone gives a handler to the root logger
+logging.basicConfig(level="INFO", stream=sys.stdout, force=True)
+logging.info("more\\nlines")
+"""
+        + APP
+    )
+    with start(app=app) as command:
+        get(command.port, "/task")
+        assert command.stop() == 0
+    assert "two\nlines" in [line["message"] for line in objects(command.log)]
+    served = objects(command.output)
+    assert [line["message"] for line in served if line["logger"] == "root"] == ["more\nlines"]
+    (line,) = [line for line in served if line["logger"] == "asyncio"]
+    assert line["exception"] == "KeyError: 'in a task'"
+
+
+def test_format_that_the_app_names(start: Any) -> None:
+    app = (
+        """
+import logging
+logging.basicConfig(format="mine: %(message)s")
+logging.warning("a line")
+"""
+        + APP
+    )
+    with start(app=app) as command:
+        get(command.port, "/")
+        assert command.stop() == 0
+    assert "mine: a line" in command.log.splitlines()
+
+
+def test_worker_that_is_killed(start: Any) -> None:
+    with start("--workers", "2") as command:
+        os.kill(int(get(command.port, "/").body), signal.SIGKILL)
+        command.wait_for("SIGKILL")
+        command.wait_for("is ready")
+        command.send(signal.SIGHUP)
+        command.wait_for("all workers are replaced")
+        get(command.port, "/")
+        assert command.stop() == 0
+    lines = objects(command.log)
+    assert {line.get("worker") for line in lines if "SIGKILL" in line["message"]} == {None}
+    assert objects(command.output)
+
+
+def test_alone_and_then_not(start: Any) -> None:
+    with start() as command:
+        command.wait_for("on http")
+        command.send(signal.SIGHUP)
+        command.wait_for("on http", 2)
+        assert command.stop() == 0
+    assert objects(command.log)
+
+
+def test_reload_of_an_app_that_fails(start: Any, tmp_path: Path) -> None:
+    with start("--reload") as command:
+        command.wait_for("on http")
+        (tmp_path / "app.py").write_text("import nothing_of_the_kind")
+        command.wait_for("the next change")
+        assert command.stop() == 0
+    assert any("ModuleNotFoundError" in line["message"] for line in objects(command.log))
+
+
+CONFIGURED = "import logging; logging.basicConfig(level=20, format='OWN %(message)s')\n"
+
+
+def test_app_that_has_configured_the_root_logger(start: Any) -> None:
+    with start(app=CONFIGURED + APP, PYTHONWARNINGS="ignore") as command:
+        get(command.port, "/log")
+        assert command.stop() == 0
+    own = [line for line in command.log.splitlines() if line.startswith("OWN")]
+    others = [line for line in command.log.splitlines() if line.startswith("{")]
+    assert own[0] == "OWN two"
+    assert not any("tinyasgi" in line for line in own)
+    assert [line["level"] for line in objects("\n".join(others))] == ["info"] * 3
+    assert len(objects(command.output)) == 1
+
+
+# What keeps it from starting.
+
+BROKEN = [
+    ([], {}, "import nothing_of_the_kind", "can't be imported"),
+    (["--factory"], {}, "def app(): raise ValueError", "the factory failed"),
+    (["--workers", "2"], {}, "import nothing_of_the_kind", "can't be imported"),
+    (["--preload", "--workers", "2"], {}, "import nothing_of_the_kind", "can't be imported"),
+    ([], {}, "import sys; sys.exit('no database')", "no database"),
+    (["--workers", "2"], {}, "import sys; sys.exit('no database')", "no database"),
+    (["--lifespan", "on"], {}, "async def app(s, r, S): raise ValueError('two\\nlines')", "lines"),
+    (["--ssl-certfile", "missing.pem"], {}, APP, "missing.pem"),
+    (["--timeout-head", "long"], {}, APP, "--timeout-head: 'long' is not"),
+    (["--nonsense"], {}, APP, "there is no option --nonsense"),
+    (["--use-colors=3"], {}, APP, "ignored explicit argument '3'"),
+    ([], {"TINYASGI_BACKLOG": "many"}, APP, "TINYASGI_BACKLOG: 'many' is not"),
+    (["--access-log-format", "%(zz)s"], {}, APP, "there is no atom %(zz)s"),
+    (["--access-log-format", "%(zz)s", "--workers", "2"], {}, APP, "there is no atom %(zz)s"),
+    (
+        ["--access-log-file", "no/x"],
+        {},
+        APP,
+        "/no/x' is not a file to append to: No such",
+    ),
+    (["--error-log-file", "no/x"], {}, APP, "/no/x' is not a file to append to: No such"),
+    (["--access-log-file", "no/x", "--workers", "2"], {}, APP, "is not a file to append to"),
+    (
+        ["--log-config", "missing.json"],
+        {},
+        APP,
+        "/missing.json' is not a logging configuration",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "environment", "app", "cause"), BROKEN)
+def test_failed_start(words: Any, environment: Any, app: str, cause: str, start: Any) -> None:
+    with start(*words, app=app, **{"PYTHONWARNINGS": "ignore"} | environment) as command:
+        assert command.wait() in (1, 2, 3)
+    line = objects(command.log)[-1]
+    assert cause in line["message"]
+    assert line["level"] == "error"
+    assert command.output == ""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_port_in_use(workers: str, start: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = str(sock.getsockname()[1])
+        with start("--port", port, "--workers", workers, PYTHONWARNINGS="ignore") as command:
+            assert command.wait() == 1
+    (line,) = objects(command.log)
+    assert port in line["message"]
+
+
+@pytest.mark.parametrize("where", ["environment", "tinyasgi.toml", "pyproject.toml", "other.toml"])
+def test_wrong_option_where_json_is_asked_for_elsewhere(where: str, tmp_path: Path) -> None:
+    environment = {"TINYASGI_LOG_FORMAT": "json"} if where == "environment" else {}
+    if not environment:
+        table = "[tool.tinyasgi]\n" if where == "pyproject.toml" else ""
+        (tmp_path / where).write_text(table + 'log-format = "json"\nlog-level = "loud"\n')
+    more = ["--config", where] if where == "other.toml" else []
+    command = Command("--log-level", "loud", *more, "app:app", cwd=tmp_path, **environment)
+    assert command.wait() == 2
+    (line,) = objects(command.log)
+    assert "loud" in line["message"]
+
+
+def test_run_with_a_wrong_option() -> None:
+    code = "import tinyasgi, sys; sys.exit(tinyasgi.run('app', log_format='json', port=-1))"
+    words = [sys.executable, "-c", code]
+    ran = subprocess.run(words, capture_output=True, text=True, check=False)
+    (line,) = objects(ran.stderr)
+    assert ran.returncode == 2
+    assert line["message"].startswith("port: -1 is not")
+
+
+def test_error_that_nobody_catches(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(
+        "import tinyasgi\n"
+        "tinyasgi.run('nothing_of_the_kind', log_format='json')\n"
+        "raise ValueError('two\\nlines')\n"
+    )
+    command = Command(script="script.py", cwd=tmp_path)
+    assert command.wait() == 1
+    line = objects(command.log)[-1]
+    assert (line["level"], line["exception"]) == ("critical", "ValueError: two\nlines")
+
+
+def test_failed_start_is_in_the_error_log_file_too(start: Any, tmp_path: Path) -> None:
+    with start("--error-log-file", "log", app="1 +", PYTHONWARNINGS="ignore") as command:
+        assert command.wait() == 3
+    assert (tmp_path / "log").read_text() == command.log

@@ -1,0 +1,620 @@
+"""Metrics: what is counted, over all processes and whatever becomes of them, and who is told."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from websockets.sync.client import connect
+
+from tests.support.helpers import (
+    GET,
+    LOOPS,
+    Client,
+    Command,
+    hello,
+    in_loop,
+    quick_loop,
+    reply,
+    until,
+    upload,
+)
+from tests.support.load import Load
+from tests.support.processes import Start, ask, nothing_left, start, wait_until
+from tinyasgi import Config, Server
+from tinyasgi.config.kinds import OptionError
+from tinyasgi.metrics.store import FAMILIES, GAUGES, REQUESTS, ROW, WORKERS, Tally
+from tinyasgi.testing import LiveServer, serve
+
+__all__ = ["nothing_left", "start"]
+
+ROOT = Path(__file__).parents[2]
+SCRAPE = GET.replace(b" / ", b" /metrics ")
+ON = {"metrics_bind": "127.0.0.1:0", "lifespan": "off"}
+linux = pytest.mark.skipif(sys.platform != "linux", reason="watches its processes in /proc")
+
+Samples = dict[tuple[str, ...], float]
+
+
+def port_of(server: Server) -> int:
+    """Where its metrics are."""
+    return int(server.metrics_url.removesuffix("/metrics").rpartition(":")[2])
+
+
+def page(where: Any) -> str:
+    """where: a server or a command, the port of its metrics, or the path of a unix socket."""
+    if isinstance(where, LiveServer):
+        where = port_of(where.server)
+    elif isinstance(where, Command):
+        where = int(where.wait_for(r"metrics on http://[^ ]*:(\d+)/metrics")[1])
+    with Client(where) as client:
+        response = client.response(SCRAPE)
+    assert response.status == 200
+    return response.body.decode()
+
+
+def scrape(where: Any) -> Samples:
+    """All samples by their names, without the prefix, and the values of their labels."""
+    samples: Samples = {}
+    for family in text_string_to_metric_families(page(where)):
+        assert family.documentation
+        assert family.type in ("counter", "gauge", "histogram")
+        for sample in family.samples:
+            key = (sample.name.removeprefix("tinyasgi_"), *sample.labels.values())
+            assert key not in samples
+            samples[key] = sample.value
+    return samples
+
+
+def requests(samples: Samples) -> dict[tuple[str, ...], float]:
+    """Their numbers by method and status."""
+    return {key[1:]: value for key, value in samples.items() if key[0] == "requests_total"}
+
+
+def wait_for_requests(where: Any, count: int) -> Samples:
+    """A process counts just after it has answered; the one that is asked may be another."""
+    found: Samples = {}
+
+    def look() -> bool:
+        nonlocal found
+        found = scrape(where)
+        return sum(requests(found).values()) >= count
+
+    wait_until(look)
+    assert requests(found) == {("GET", "200"): count}
+    assert found["request_duration_seconds_count",] == count
+    return found
+
+
+def wait_for(where: Any, name: str, value: float) -> None:
+    wait_until(lambda: scrape(where)[name,] == value)
+
+
+# One server.
+
+
+def test_requests() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await reply(send, b"12345", int(scope["path"][1:] or 200))
+
+    def send(client: Client, method: str, status: int) -> None:
+        client.send(b"%b /%d HTTP/1.1\r\nHost: here\r\n\r\n" % (method.encode(), status))
+        client.head()
+        if method != "HEAD":
+            client.file.read(5)
+
+    sent = [("GET", 200), ("GET", 200), ("GET", 404), ("POST", 201), ("PUT", 200), ("PATCH", 200)]
+    sent += [("DELETE", 500), ("OPTIONS", 999), ("BREW", 418), ("get", 200), ("HEAD", 200)]
+    with serve(app, **ON) as server:
+        with Client(server) as client:
+            for method, status in sent:
+                send(client, method, status)
+        samples = scrape(server)
+        assert scrape(server) == samples  # the metrics are not about themselves
+    assert requests(samples) == {
+        ("GET", "200"): 2,
+        ("GET", "404"): 1,
+        ("HEAD", "200"): 1,
+        ("POST", "201"): 1,
+        ("PUT", "200"): 1,
+        ("PATCH", "200"): 1,
+        ("DELETE", "500"): 1,
+        ("OPTIONS", "999"): 1,
+        ("other", "418"): 1,
+        ("other", "200"): 1,
+    }
+    assert samples["request_duration_seconds_count",] == len(sent)
+    assert samples["request_duration_seconds_bucket", "+Inf"] == len(sent)
+    assert samples["request_duration_seconds_sum",] > 0
+    assert samples["response_body_bytes_total",] == 5 * (len(sent) - 1)
+    assert samples["connections_accepted_total",] == 1
+    assert samples["requests_aborted_total",] == 0
+    assert samples["workers",] == 1
+    assert samples["process_start_time_seconds",] > 1.7e9
+    assert [value for key, value in samples.items() if key[0] == "build_info"] == [1]
+
+
+def test_what_the_server_refuses() -> None:
+    """Each is counted once, be it an exchange already or not."""
+    with serve(hello, **ON, limit_body_size=10, timeout_head=1) as server:
+        for data in (
+            b"DELETE / HTTP/9.9\r\n\r\n",
+            b"GET / HTTP/1.1\r\n\r\n",  # no Host
+            b"HEAD /" + b"x" * 70_000,
+            b"\x16\x03\x01 TLS\r\n\r\n",
+            upload(11),
+            b"POST / HTTP/1.1\r\nHost: he",  # and no more
+        ):
+            with Client(server) as client:
+                client.send(data)
+                client.rest()
+        samples = scrape(server)
+    assert requests(samples) == {
+        ("DELETE", "505"): 1,
+        ("GET", "400"): 1,
+        ("HEAD", "414"): 1,
+        ("other", "400"): 1,
+        ("POST", "413"): 1,
+        ("POST", "408"): 1,
+    }
+
+
+def test_too_many_at_once() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/wait":
+            await receive()
+            await receive()
+        await reply(send)
+
+    with (
+        serve(app, **ON, limit_concurrency=1) as server,
+        Client(server) as first,
+        Client(server) as second,
+    ):
+        first.send(GET.replace(b" / ", b" /wait "))
+        wait_for(server, "requests_in_flight", 1)
+        assert second.response(GET).status == 503
+        first.half_close()
+        assert first.response().status == 200
+        assert requests(scrape(server)) == {("GET", "503"): 1, ("GET", "200"): 1}
+
+
+def test_in_flight_and_open() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await receive()
+        await reply(send)
+
+    with serve(app, **ON) as server:
+        with Client(server) as idle, Client(server) as client:
+            client.send(GET)
+            wait_for(server, "requests_in_flight", 1)
+            wait_for(server, "connections_open", 2)
+            assert requests(scrape(server)) == {}
+            client.half_close()
+            client.response()
+            idle.close()
+        wait_for(server, "connections_open", 0)
+        samples = scrape(server)
+        assert samples["requests_in_flight",] == 0
+        assert requests(samples) == {("GET", "200"): 1}
+
+
+@pytest.mark.parametrize("status", [200, -7, 10**9])
+def test_client_that_leaves(status: Any) -> None:
+    """Whatever the app would have said, and however far it was with it."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        if scope["path"] != "/":
+            await send({"type": "http.response.start", "status": status})
+        if scope["path"] == "/stream":
+            await send({"type": "http.response.body", "body": b"begin", "more_body": True})
+        await receive()
+
+    paths = [b"/", b"/start", b"/stream"] if status == 200 else [b"/", b"/start"]
+    with serve(app, **ON, raise_app_exceptions=False) as server:
+        for count, path in enumerate(paths):
+            with Client(server) as client:
+                client.send(GET.replace(b" / ", b" %b " % path))
+                if path == b"/stream":
+                    client.head()
+                wait_for(server, "requests_in_flight", 1)
+                client.reset()
+            wait_for(server, "requests_aborted_total", count + 1)
+        expected: dict[Any, float] = {("GET", "none"): 1 if status == 200 else 2}
+        if status == 200:
+            expected["GET", "200"] = 2
+        assert requests(scrape(server)) == expected
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.OK, 200.0])
+def test_status_that_equals_an_int(status: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": status})
+        if scope["path"] == "/":
+            await send({"type": "http.response.body", "body": b"hello"})
+        await receive()
+
+    with serve(app, **ON) as server, Client(server) as client:
+        for _ in range(2):
+            assert client.response(GET).body == b"hello"
+        client.send(GET.replace(b" / ", b" /start "))
+        wait_for(server, "requests_in_flight", 1)
+        client.reset()
+        wait_for(server, "requests_aborted_total", 1)
+        assert requests(scrape(server)) == {("GET", "200"): 3}
+
+
+def test_app_that_fails() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise ValueError
+
+    with serve(app, **ON, raise_app_exceptions=False) as server, Client(server) as client:
+        assert client.response(GET).status == 500
+        assert requests(scrape(server)) == {("GET", "500"): 1}
+
+
+def test_websocket() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        if scope["path"] == "/deny":
+            return
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+            await send({"type": "websocket.send", "text": message["text"]})
+
+    with serve(app, **ON) as server:
+        with connect(server.ws_url, proxy=None) as client:
+            for _ in range(3):
+                client.send("four")
+                assert client.recv() == client.recv() == "four"
+            samples = scrape(server)
+            assert samples["websockets_open",] == 1
+            assert samples["connections_open",] == 1
+            assert requests(samples) == {}
+        with pytest.raises(Exception, match="403"), connect(server.ws_url + "/deny", proxy=None):
+            pass
+        wait_for(server, "websockets_open", 0)
+        samples = scrape(server)
+    assert requests(samples) == {("GET", "101"): 1, ("GET", "403"): 1}
+    assert samples["websockets_accepted_total",] == 1
+    assert samples["websocket_messages_total", "received"] == 3
+    assert samples["websocket_messages_total", "sent"] == 6
+    assert samples["response_body_bytes_total",] == 6 * 4 + len("Forbidden\n")
+    assert samples["connections_accepted_total",] == 2
+    assert samples["request_duration_seconds_count",] == 1  # not the session
+
+
+def test_health_and_access_log() -> None:
+    """The health path is not counted, as it is not logged. What is logged is counted."""
+    logged = []
+
+    async def test() -> None:
+        server = Server(hello, **ON, port=0, health_path="/healthz", access=logged.append)  # type: ignore[arg-type]
+        async with server:
+            port = port_of(server)
+            for path in (b"/healthz", b"/"):
+                with await asyncio.to_thread(Client, server.port) as client:
+                    await asyncio.to_thread(client.response, GET.replace(b" / ", b" %b " % path))
+            samples = await asyncio.to_thread(scrape, port)
+            assert requests(samples) == {("GET", "200"): 1}
+
+    asyncio.run(test())
+    assert len(logged) == 1
+
+
+def test_page() -> None:
+    with serve(hello, **ON) as server:
+        port = port_of(server.server)
+        with Client(port) as client:
+            client.send(SCRAPE.replace(b"GET", b"HEAD"))
+            status, fields = client.head()
+            assert status == 200
+            assert fields["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+            assert fields["connection"] == "close"
+            assert client.rest() == b""
+        for request, status in ((GET, 404), (SCRAPE.replace(b"GET", b"POST"), 405)):
+            with Client(port) as client:
+                assert client.response(request).status == status
+        assert requests(scrape(server)) == {}
+
+
+@pytest.mark.parametrize("base", LOOPS)
+def test_clock(base: Any) -> None:
+    """The lag is looked at while there are connections; when all is idle nothing wakes up."""
+
+    async def test() -> None:
+        loop: Any = asyncio.get_running_loop()
+
+        async def ask(port: int, request: bytes) -> str:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request)
+            answer = await reader.read()
+            writer.close()
+            return answer.decode().partition("\r\n\r\n")[2]
+
+        async with Server(hello, **ON, port=0) as server:  # type: ignore[arg-type]
+            port = port_of(server)
+            await ask(server.port, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            await until(lambda: loop.timers == 0)
+            page = await ask(port, SCRAPE)
+            await until(lambda: loop.timers == 0)
+        assert re.search(r"^tinyasgi_event_loop_lag_seconds_count [1-9]", page, re.MULTILINE)
+
+    with asyncio.Runner(loop_factory=quick_loop(base)) as runner:
+        runner.run(test())
+
+
+def test_app_that_outlives_its_connection() -> None:
+    """It is in flight for as long as it runs, although the clock of connections stands still."""
+    done = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await reply(send)
+        await done.wait()
+
+    async def test() -> None:
+        async with Server(app, **ON, port=0) as server:  # type: ignore[arg-type]
+            tally = server.tally
+            assert tally is not None
+            _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(GET)
+            in_flight = tally.cells(tally.row)
+            await until(lambda: in_flight[1] == 1 and not in_flight[2])
+            writer.close()
+            await until(lambda: not server._context.connections)
+            done.set()
+            await until(lambda: in_flight[1] == 0)
+
+    with asyncio.Runner(loop_factory=quick_loop(asyncio.SelectorEventLoop)) as runner:
+        runner.run(test())
+
+
+@in_loop
+async def test_off() -> None:
+    """Nothing listens, and nothing is around the app."""
+    async with Server(hello, port=0, lifespan="off", access_log=False) as server:
+        assert server.tally is None
+        assert server.metrics_url == ""
+        assert server._context.app is hello
+        assert server._context.access is None
+
+
+def test_off_imports_nothing(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "modules.py").write_text(
+        "import sys\nasync def app(scope, receive, send):\n"
+        "    body = repr([n for n in sys.modules if n.startswith('tinyasgi.metrics')]).encode()\n"
+        "    await send({'type': 'http.response.start', 'status': 200})\n"
+        "    await send({'type': 'http.response.body', 'body': body})\n"
+    )
+    with start(app="modules:app") as command:
+        assert ask(command.port) == "[]"
+        assert command.stop() == 0
+    assert "metrics" not in command.log
+
+
+# Addresses.
+
+
+@pytest.mark.parametrize("value", ["9100", "fd://3", "http://here", "127.0.0.1:99999", "unix:"])
+def test_no_address(value: str) -> None:
+    with pytest.raises(OptionError, match="metrics_bind"):
+        Config(metrics_bind=value)
+
+
+@pytest.mark.parametrize("words", [(), ("--workers", "2")])
+def test_address_taken(words: tuple[str, ...], start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with start(*words, "--metrics-bind", address) as command:
+            assert command.wait() == 1
+    assert command.log == f"tinyasgi: error: can't listen on {address}: Address already in use\n"
+
+
+@linux
+@pytest.mark.parametrize("words", [(), ("--workers", "2")])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("unix:./sock", "unix:sock"), ("127.0.0.1:{}", "0.0.0.0:{}")]
+)
+def test_not_that_of_the_app(words: tuple[str, ...], ours: str, theirs: str, start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    addresses = ["--metrics-bind", ours.format(port), "--bind", theirs.format(port)]
+    with start(*words, *addresses) as command:
+        assert command.wait() == 1
+    assert command.log.startswith("tinyasgi: error: can't listen on ")
+    assert command.log.count("\n") == 1
+
+
+@linux
+@pytest.mark.parametrize("words", [(), ("--workers", "2")])
+def test_unix_socket(
+    words: tuple[str, ...], start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with start(*words, "--metrics-bind", "unix:metrics") as command:
+        command.wait_for("metrics on unix:\\S+/metrics")
+        ask(command.port)
+        wait_for_requests("metrics", 1)
+        command.send(signal.SIGHUP)
+        command.wait_for("INFO stopped" if not words else "all workers are replaced")
+        wait_for_requests("metrics", 1)
+        assert command.stop() == 0
+    assert not (tmp_path / "metrics").exists()
+
+
+# Several processes.
+
+
+@linux
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["spawned", "forked"])
+def test_counts_stay_whatever_becomes_of_workers(preload: tuple[str, ...], start: Start) -> None:
+    with start("--workers", "2", "--metrics-bind", "127.0.0.1:0", *preload) as command:
+        with Load(command.port) as load:
+            for number, line in [
+                (signal.SIGHUP, "all workers are replaced"),
+                (signal.SIGTTIN, "worker 2 .* is ready"),
+                (signal.SIGTTOU, "workers from now on: 2"),
+            ]:
+                seen = load.count
+                wait_until(lambda seen=seen: load.count > seen + 100)  # type: ignore[misc]
+                before = scrape(command)
+                command.send(number)
+                command.wait_for(line)
+                after = scrape(command)
+                assert after["requests_total", "GET", "200"] > 0
+                for key, value in before.items():
+                    if not key[0].endswith(("_open", "workers", "in_flight")):
+                        assert after[key] >= value, key
+        assert load.failures == []
+        wait_for_requests(command, load.count)
+        wait_until(lambda: scrape(command)["worker_exits_total", "stopped"] == 3)
+        count = load.count
+        with Client(command.port) as client:
+            pid = int(client.response(GET).body.split()[1])
+            client.send(GET.replace(b" / ", b" /hang "))
+            command.wait_for("hanging")
+            wait_for(command, "requests_in_flight", 1)
+            os.kill(pid, signal.SIGKILL)
+            command.wait_for("SIGKILL")
+        command.wait_for("worker .* is ready", 2)
+        samples = wait_for_requests(command, count + 1)
+        assert samples["worker_exits_total", "signal"] == 1
+        assert samples["requests_in_flight",] == samples["connections_open",] == 0
+        assert samples["workers",] == 2
+        ask(command.port)
+        wait_for_requests(command, count + 2)
+        assert command.stop() == 0
+
+
+@linux
+def test_counts_stay_when_a_lone_process_becomes_a_supervisor(start: Start, tmp_path: Path) -> None:
+    with start("--metrics-bind", "127.0.0.1:0") as command:
+        began = scrape(command)["process_start_time_seconds",]
+        app = (tmp_path / "app.py").read_text()
+        (tmp_path / "app.py").write_text("raise ValueError")
+        ask(command.port)
+        command.send(signal.SIGHUP)
+        command.wait_for("goes on as it was")
+        samples = wait_for_requests(command, 1)
+        assert samples["worker_exits_total", "failed"] == 1
+        (tmp_path / "app.py").write_text(app)
+        with Load(command.port) as load:
+            wait_until(lambda: load.count > 100)
+            command.send(signal.SIGHUP)
+            command.wait_for("1 worker")
+            command.wait_for("INFO stopped")
+            seen = load.count
+            wait_until(lambda: load.count > seen + 100)
+            command.send(signal.SIGHUP)
+            command.wait_for("all workers are replaced")
+        assert load.failures == []
+        wait_for_requests(command, load.count + 1)
+        wait_until(lambda: scrape(command)["worker_exits_total", "stopped"] == 2)
+        samples = scrape(command)
+        assert samples["workers",] == 1
+        assert samples["process_start_time_seconds",] == began
+        assert command.stop() == 0
+
+
+@pytest.mark.parametrize("has_memfd", [True, False])
+def test_rows(has_memfd: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row is for one process at a time, and the next one counts on."""
+    if not has_memfd:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    assert FAMILIES[-1].cells.stop * 8 <= ROW
+    config = Config(metrics_bind="127.0.0.1:0")
+    tally = Tally.open(config, row=0)
+    try:
+        first, second = tally.seat([]), tally.seat([1])
+        assert (first.row, second.row) == (1, 2)
+        for seat in (first, second):
+            cells = tally.cells(seat.row)
+            cells[WORKERS] = 1.0
+            cells[REQUESTS] += 5.0
+        assert tally.total()[WORKERS] == 2
+        tally.leave(1, "signal")
+        assert tally.seat([2]).row == 1
+        total = tally.total()
+        assert total[WORKERS] == 1
+        assert total[REQUESTS] == 10
+        assert all(tally.cells(1)[cell] == 0 for cell in GAUGES)
+        tally.cells(1)[REQUESTS] += 1.0
+        assert tally.total()[REQUESTS] == 11
+    finally:
+        tally.close()
+
+
+# What others read.
+
+
+def queries() -> list[str]:
+    """Those of the dashboard, its variables put in."""
+    dashboard = json.loads((ROOT / "deploy" / "grafana.json").read_text())
+    found = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len(found) > 20
+    return [
+        expr.replace("$__rate_interval", "1m").replace("$job", ".*").replace("$instance", ".*")
+        for expr in found
+    ]
+
+
+def names(text: str) -> set[str]:
+    """The metrics that a text speaks of."""
+    found = set(re.findall(r"\b(?:tinyasgi|process)_[a-z_]+\b", text))
+    return {re.sub("_(bucket|count|sum)$", "", name) for name in found} - {"tinyasgi_"}
+
+
+def test_names_elsewhere() -> None:
+    """All metrics that are told of exist, and all that exist are told of."""
+    with serve(hello, **ON) as server:
+        known = set(re.findall(r"^# TYPE (\S+)", page(server), re.MULTILINE))
+    dashboard = names("\n".join(queries()))
+    assert dashboard <= known
+    assert names((ROOT / "deploy" / "prometheus-alerts.yaml").read_text()) <= known
+    assert names((ROOT / "docs" / "metrics.md").read_text()) == known
+    assert known - dashboard == {"tinyasgi_build_info", "process_start_time_seconds"}
+
+
+promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="Prometheus is not installed")
+
+
+def check(*words: str, text: str | None = None, folder: Path = ROOT / "deploy") -> None:
+    done = subprocess.run(
+        ["promtool", "check", *words],
+        cwd=folder,
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@promtool
+def test_prometheus_takes_the_page() -> None:
+    with serve(hello, **ON) as server:
+        ask(server.port)
+        check("metrics", text=page(server))
+
+
+@promtool
+def test_prometheus_takes_the_files(tmp_path: Path) -> None:
+    check("config", "prometheus.yaml")
+    rules = [{"record": f"query:{count}", "expr": expr} for count, expr in enumerate(queries())]
+    rules_file = {"groups": [{"name": "dashboard", "rules": rules}]}
+    (tmp_path / "rules.json").write_text(json.dumps(rules_file))  # which is YAML, too
+    check("rules", "rules.json", folder=tmp_path)

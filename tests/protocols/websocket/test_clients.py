@@ -1,0 +1,115 @@
+"""Clients that people use, on either event loop, with compression and without."""
+
+import asyncio
+import os
+import queue
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect as connect_asyncio
+from websockets.sync.client import connect
+
+from tests.support.helpers import PATIENCE
+from tinyasgi.testing import LiveServer, serve
+
+from . import clients
+from .clients import CLIENTS, Visit
+
+MESSAGES = ["Grüße", b"\0\xff", "", b"", "é" * 40_000, os.urandom(1024) * 8192]
+REASON = "genug für heute"
+
+#: How each visitor of the echo has left.
+ends: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Echoes; other paths end it or refuse it."""
+    if scope["type"] != "websocket":
+        raise NotImplementedError(scope["type"])
+    assert await receive() == {"type": "websocket.connect"}
+    accept = {
+        "type": "websocket.accept",
+        "subprotocol": next(reversed(scope["subprotocols"]), None),
+    }
+    match scope["path"]:
+        case "/echo":
+            await send(accept)
+            while (message := await receive())["type"] == "websocket.receive":
+                await send({**message, "type": "websocket.send"})
+            ends.put((message["code"], message["reason"]))
+        case "/close":
+            await send(accept)
+            await send({"type": "websocket.close", "code": 4001, "reason": REASON})
+        case "/deny":
+            kind = "websocket.http.response"
+            await send({"type": f"{kind}.start", "status": 401, "headers": []})
+            await send({"type": f"{kind}.body", "body": b"who is there?"})
+
+
+@pytest.fixture(params=["asyncio", "uvloop"], scope="module")
+def server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
+    if request.param == "uvloop":
+        pytest.importorskip("uvloop")
+    with serve(app, loop=request.param) as server:
+        yield server
+
+
+@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "compressed"])
+@pytest.mark.parametrize("client", CLIENTS)
+def test_conversation(server: LiveServer, client: Any, compressed: bool) -> None:
+    node = client is clients.node  # which always compresses, and takes no message of 8 MiB
+    messages = MESSAGES[:-1] if node else MESSAGES
+    visit = client(server.ws_url + "/echo", messages, compressed)
+    assert visit.compressed == compressed or node
+    assert visit.subprotocol == "a"
+    assert (visit.code, visit.heard) == (4000, messages)
+    assert ends.get(timeout=PATIENCE) == (4000, "bye")
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_app_closes(server: LiveServer, client: Any) -> None:
+    visit = client(server.ws_url + "/close", [], True)
+    assert (visit.status, visit.code, visit.reason) == (101, 4001, REASON)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_app_denies(server: LiveServer, client: Any) -> None:
+    visit = client(server.ws_url + "/deny", [], True)
+    assert visit == Visit(None if client is clients.node else 401)
+
+
+def test_many_at_once(server: LiveServer) -> None:
+    async def visit(number: int) -> None:
+        async with connect_asyncio(server.ws_url + "/echo", proxy=None) as client:
+            for message in (f"{number}.{turn}" for turn in range(20)):
+                await client.send(message)
+                assert await client.recv() == message
+
+    async def visits() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(50):
+                tasks.create_task(visit(number))
+
+    asyncio.run(visits())
+    assert {ends.get(timeout=PATIENCE) for _ in range(50)} == {(1000, "")}
+
+
+def test_client_vanishes(server: LiveServer) -> None:
+    with connect(server.ws_url + "/echo", proxy=None) as client:
+        client.close_socket()
+    assert ends.get(timeout=PATIENCE) == (1006, "")
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_tls(loop: str) -> None:
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    with serve(app, loop=loop, tls=True) as server:
+        trust = ssl.create_default_context(cafile=server.ca_certs)
+        with connect(server.ws_url + "/echo", ssl=trust, proxy=None, max_size=None) as client:
+            for message in MESSAGES:
+                client.send(message)
+                assert client.recv(PATIENCE) == message
+    assert ends.get(timeout=PATIENCE) == (1000, "")

@@ -1,0 +1,384 @@
+"""The PROXY protocol: what headers mean, and what comes of a connection that has one, or none."""
+
+import asyncio
+import fcntl
+import json
+import logging
+import socket
+import ssl
+import struct
+import termios
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.protocols.websocket.helpers import handshake
+from tests.support.helpers import GET, LOOPS, Certificates, Client, hello, in_loop, reply, until
+from tinyasgi import Server
+from tinyasgi.proxy.proxy_protocol import (
+    MAX_SIZE,
+    SIGNATURE,
+    Header,
+    HeaderError,
+    _crc32c,
+    find_end,
+    parse,
+)
+from tinyasgi.testing import serve
+
+CLIENT, SERVER = ("203.0.113.9", 4711), ("198.51.100.1", 443)
+LINE = b"PROXY TCP4 203.0.113.9 198.51.100.1 4711 443\r\n"
+FOUR = socket.inet_aton(CLIENT[0]) + socket.inet_aton(SERVER[0]) + struct.pack("!HH", 4711, 443)
+SIX = socket.inet_pton(socket.AF_INET6, "2001:db8::1")
+
+
+def tlv(kind: int, value: bytes) -> bytes:
+    return struct.pack("!BH", kind, len(value)) + value
+
+
+def header(command: int = 0x21, family: int = 0x11, content: bytes = FOUR) -> bytes:
+    """A header of version 2."""
+    return SIGNATURE + struct.pack("!BBH", command, family, len(content)) + content
+
+
+def with_checksum(content: bytes, error: int = 0) -> bytes:
+    blank = header(content=content + tlv(3, bytes(4)))
+    return blank[:-4] + struct.pack("!L", _crc32c(blank) ^ error)
+
+
+def ssl_tlv(client: int = 1, verify: int = 0, **texts: str) -> bytes:
+    kinds = {"version": 0x21, "cn": 0x22, "cipher": 0x23}
+    values = [tlv(kinds[name], text.encode()) for name, text in texts.items()]
+    return tlv(0x20, struct.pack("!BL", client, verify) + b"".join(values))
+
+
+TLS = ssl_tlv(7, 0, version="TLSv1.3", cn="a,b", cipher="TLS_AES_128_GCM_SHA256")
+FACTS = {"tls_version": 0x0304, "cipher_suite": 0x1301, "client_cert_name": "CN=a\\,b"}
+
+# Headers.
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (LINE, Header(CLIENT, SERVER)),
+        (
+            b"PROXY TCP6 2001:DB8:0::1 ::1 1 65535\r\n",
+            Header(("2001:db8::1", 1), ("::1", 65535)),
+        ),
+        (b"PROXY UNKNOWN\r\n", Header()),
+        (b"PROXY UNKNOWN ffff::1 whatever 1 2\r\n", Header()),
+        (header(), Header(CLIENT, SERVER)),
+        (
+            header(family=0x21, content=SIX * 2 + struct.pack("!HH", 1, 2)),
+            Header(("2001:db8::1", 1), ("2001:db8::1", 2)),
+        ),
+        (
+            header(family=0x31, content=b"/from".ljust(108, b"\0") + b"/to".ljust(108, b"\0")),
+            Header(None, ("/to", None)),
+        ),
+        (header(0x20), Header()),
+        (header(0x20, 0x00, b""), Header()),
+        (header(0x20, 0x99, b"anything"), Header()),
+        (header(0x21, 0x00, b""), Header()),
+        (header(0x21, 0x00, b"anything"), Header()),
+        (header(0x21, 0x12), Header()),  # UDP
+        (header(content=FOUR + tlv(4, b"padding") + tlv(0xEA, b"aws")), Header(CLIENT, SERVER)),
+        (header(content=FOUR + TLS), Header(CLIENT, SERVER, FACTS)),
+        (header(content=FOUR + ssl_tlv(0)), Header(CLIENT, SERVER)),
+        (
+            header(content=FOUR + ssl_tlv(7, 18, version="TLSv9", cn="\xff", cipher="?")),
+            Header(
+                CLIENT,
+                SERVER,
+                {
+                    "tls_version": None,
+                    "cipher_suite": None,
+                    "client_cert_name": "CN=\xff",
+                    "client_cert_error": "OpenSSL's error 18",
+                },
+            ),
+        ),
+        (with_checksum(FOUR + TLS), Header(CLIENT, SERVER, FACTS)),
+    ],
+)
+def test_header(data: bytes, expected: Header) -> None:
+    assert parse(data) == expected
+    for end in range(len(data)):
+        assert find_end(data[:end]) is None
+    assert find_end(data) == find_end(data + b"GET / HTTP/1.1\r\n\r\n") == len(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"PROXY \r\n",
+        b"PROXY TCP5 1.1.1.1 1.1.1.1 1 1\r\n",
+        b"PROXY TCP4 1.1.1.1 1.1.1.1 1\r\n",
+        b"PROXY TCP4 1.1.1.1 1.1.1.1 1 1 \r\n",
+        b"PROXY TCP4 1.1.1.1  1.1.1.1 1 1\r\n",
+        b"PROXY TCP4 1.1.1.1 1.1.1.1 1 65536\r\n",
+        b"PROXY TCP4 1.1.1.1 1.1.1.1 01 1\r\n",
+        b"PROXY TCP4 1.1.1 1.1.1.1 1 1\r\n",
+        b"PROXY TCP4 256.1.1.1 1.1.1.1 1 1\r\n",
+        b"PROXY TCP4 ::1 ::1 1 1\r\n",
+        b"PROXY TCP6 1.1.1.1 1.1.1.1 1 1\r\n",
+        b"PROXY TCP6 ::1 :: 1 x\r\n",
+        b"PROXY TCP4 1.1.1.1 1.1.1.1 1 1\n\r\n",
+        b"PROXY UNKNOWNx\r\n",
+        b"PROXY UNKNOWN \x00\r\n",
+        header(0x22),
+        header(0x11),
+        header(0x31),
+        header(family=0x41),
+        header(family=0x13),
+        header(content=FOUR[:-1]),
+        header(family=0x21),
+        header(family=0x31, content=bytes(215)),
+        header(content=FOUR + b"\x04"),
+        header(content=FOUR + tlv(4, b"abc")[:-1]),
+        header(content=FOUR + tlv(0x20, b"")),
+        header(content=FOUR + tlv(0x20, b"\x01\0\0")),
+        header(content=FOUR + tlv(0x20, b"\x01\0\0\0\0\x21\0\xff")),
+        header(content=FOUR + tlv(3, b"")),
+        with_checksum(FOUR + TLS, error=1),
+    ],
+)
+def test_header_that_is_malformed(data: bytes) -> None:
+    with pytest.raises(HeaderError, match="a malformed PROXY header: b'"):
+        find_end(data)
+        parse(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"GET / HTTP/1.1\r\n", "no PROXY header: b'GET / HTTP/1.1"),
+        (b"P" + b"UT / HTTP/1.1\r\n", "no PROXY header"),
+        (b"\x16\x03\x01\x02", "no PROXY header: b'.x16"),
+        (b"\r\n\r\nGET / HTTP/1.1", "no PROXY header"),
+        (b"PROXY\r\n", "no PROXY header"),
+        (b"proxy TCP4", "no PROXY header"),
+        (b"PROXY TCP4 " + b"1" * 100, "a malformed PROXY header"),
+        (header(content=bytes(MAX_SIZE)), "a PROXY header of over 8192 bytes"),
+    ],
+)
+def test_what_is_no_header(data: bytes, reason: str) -> None:
+    with pytest.raises(HeaderError, match=reason):
+        find_end(data)
+
+
+def test_checksum() -> None:
+    assert _crc32c(b"123456789") == 0xE3069283  # as the catalogues of checksums have it
+
+
+@settings(deadline=None)
+@given(st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", SIGNATURE, header()[:16]]), st.binary())
+def test_anything_is_read(start: bytes, rest: bytes) -> None:
+    try:
+        end = find_end(start + rest)
+        if end is not None:
+            assert 0 < end <= len(start + rest)
+            parse((start + rest)[:end])
+    except HeaderError as error:
+        assert str(error).isprintable()
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300))
+def test_any_values_are_read(values: bytes) -> None:
+    try:
+        parse(header(content=FOUR + values))
+    except HeaderError as error:
+        assert str(error).isprintable()
+
+
+# Connections.
+
+
+async def tell(scope: Any, receive: Any, send: Any) -> None:
+    """Tells what it sees."""
+    assert scope["type"] == "http"
+    seen = {name: scope[name] for name in ("client", "server", "scheme", "path")}
+    seen["tls"] = scope.get("extensions", {}).get("tls")
+    await reply(send, json.dumps(seen).encode())
+
+
+def told(client: Client, *pieces: bytes) -> Any:
+    client.send(*pieces)
+    return json.loads(client.response().body)
+
+
+def test_version_1() -> None:
+    with serve(tell, proxy_protocol=True) as server, Client(server) as client:
+        seen = told(client, LINE + GET)
+        assert (seen["client"], seen["server"]) == ([*CLIENT], [*SERVER])
+        assert (seen["scheme"], seen["tls"]) == ("http", None)
+        assert told(client, GET) == seen  # as long as the connection lasts
+
+
+@pytest.mark.parametrize("data", [LINE, header(content=FOUR + TLS)], ids=["1", "2"])
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_byte_by_byte(loop: Any, data: bytes) -> None:
+    """Each arrives alone: the next is sent when the server has taken the last."""
+    async with Server(tell, port=0, proxy_protocol=True, timeout_head=0) as server:
+        sock = socket.create_connection(("127.0.0.1", server.port))
+        with sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for byte in data:
+                sock.send(bytes([byte]))
+                await until(lambda: unacknowledged(sock) == 0)
+            sock.send(GET)
+            sock.setblocking(False)
+            answer = await asyncio.get_running_loop().sock_recv(sock, 65536)
+            assert b'"client": ["203.0.113.9", 4711]' in answer
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Bytes that the other end has not got; it takes them in its own turn."""
+    return struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]
+
+
+def test_tls_of_the_client() -> None:
+    with serve(tell, proxy_protocol=True) as server, Client(server) as client:
+        seen = told(client, with_checksum(FOUR + TLS) + GET)
+    assert (seen["client"], seen["scheme"]) == ([*CLIENT], "https")
+    empty = {"server_cert": None, "client_cert_chain": [], "client_cert_error": None}
+    assert seen["tls"] == empty | FACTS
+
+
+def test_the_header_comes_before_tls(tmp_path: Path) -> None:
+    """And the TLS of the connection is that of the client, then."""
+    certificates = Certificates(tmp_path)
+    options = {"ssl_certfile": certificates.certfile, "proxy_protocol": True}
+    with serve(tell, **options) as server:
+        for data in (LINE, header(), header(0x20)):
+            raw = socket.create_connection(("127.0.0.1", server.port), 60)
+            raw.sendall(data)
+            with certificates.context().wrap_socket(raw, server_hostname="localhost") as sock:
+                mine = [*raw.getsockname()] if raw.fileno() >= 0 else [*sock.getsockname()]
+                sock.sendall(GET)
+                answer = sock.recv(65536)
+                while b"\r\n\r\n" not in answer or not answer.endswith(b"}"):
+                    answer += sock.recv(65536)
+            seen = json.loads(answer.partition(b"\r\n\r\n")[2])
+            assert seen["client"] == (mine if data == header(0x20) else [*CLIENT])
+            assert seen["scheme"] == "https"
+            assert seen["tls"]["tls_version"] == 0x0304
+
+
+def test_a_proxy_that_speaks_for_itself() -> None:
+    """Its address stays, and fields are not believed: it may have passed them on."""
+    field = b"\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n"
+    with serve(tell, proxy_protocol=True) as server:
+        for data in (b"PROXY UNKNOWN\r\n", header(0x20, 0, b""), header(0x21, 0, b"")):
+            with Client(server) as client:
+                seen = told(client, data + GET.replace(b"\r\n\r\n", field))
+                assert seen["client"] == [*client.sock.getsockname()]
+
+
+def test_fields_are_believed_of_whom_the_header_names() -> None:
+    """A proxy that hands on bytes does not strip what clients send."""
+    request = GET.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n")
+    with serve(tell, proxy_protocol=True) as server, Client(server) as client:
+        assert told(client, LINE + request)["client"] == [*CLIENT]
+    allowed = ("127.0.0.1", "203.0.113.0/24")
+    options = {"proxy_protocol": True, "forwarded_allow_ips": allowed}
+    with serve(tell, **options) as server, Client(server) as client:
+        assert told(client, LINE + request)["client"] == ["192.0.2.1", 0]
+
+
+def test_unix_sockets(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    unix = header(family=0x31, content=b"/from".ljust(108, b"\0") + b"/to".ljust(108, b"\0"))
+    with serve(tell, uds=path, proxy_protocol=True):
+        with Client(path) as client:
+            assert told(client, header() + GET)["client"] == [*CLIENT]
+        with Client(path) as client:
+            seen = told(client, unix + GET)
+            assert (seen["client"], seen["server"]) == (None, ["/to", None])
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "reason"),
+    [
+        (GET, {}, "no PROXY header: b'GET / HTTP/1.1"),
+        (b"PROXY TCP9\r\n" + GET, {}, "a malformed PROXY header: b'PROXY TCP9"),
+        (header(0x2F), {}, "a malformed PROXY header: b'"),
+        (LINE + GET, {"forwarded_allow_ips": ("10.0.0.1",)}, "PROXY headers are not taken from"),
+        (GET, {"forwarded_allow_ips": ("10.0.0.1",)}, "PROXY headers are not taken from"),
+        (GET, {"forwarded_allow_ips": ()}, "PROXY headers are not taken from"),
+    ],
+)
+def test_who_is_not_let_in(
+    data: bytes, options: Any, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        serve(hello, lifespan="off", proxy_protocol=True, **options) as server,
+        Client(server) as client,
+    ):
+        answer = client.response(data)
+        assert (answer.status, answer.fields["connection"]) == (400, "close")
+        assert client.rest() == b""
+        peer = "{}:{}".format(*client.sock.getsockname())
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
+    assert line.startswith(f"{peer}: {reason}")
+    assert line.removeprefix(f"{peer}: ") in answer.body.decode()
+
+
+def test_who_is_not_let_in_with_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    certificates = Certificates(tmp_path)
+    options = {"ssl_certfile": certificates.certfile, "proxy_protocol": True}
+    refused = pytest.raises((ssl.SSLError, ConnectionError))
+    with serve(hello, lifespan="off", **options) as server, refused:
+        Client(server, certificates.context())
+    assert [": no PROXY header: b" in line for line in caplog.messages] == [True]
+
+
+def test_headers_that_end_too_soon(caplog: pytest.LogCaptureFixture) -> None:
+    with serve(hello, lifespan="off", proxy_protocol=True) as server:
+        with Client(server):
+            pass  # who looks whether the port is open
+        with Client(server) as client:
+            client.send(LINE[:20])
+            client.half_close()
+            assert client.head()[0] == 400
+        with Client(server) as client:
+            assert client.response(LINE + GET).body == b"hello"
+    assert [": the PROXY header is cut off" in line for line in caplog.messages] == [True]
+
+
+def test_headers_have_a_time_limit(caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        serve(hello, lifespan="off", proxy_protocol=True, timeout_head=0.05) as server,
+        Client(server) as client,
+    ):
+        client.send(LINE[:20])
+        assert client.head()[0] == 400
+        assert client.rest().endswith(b"no PROXY header in time\n")
+    assert [": no PROXY header in time" in line for line in caplog.messages] == [True]
+
+
+def test_a_stop_does_not_wait_for_headers() -> None:
+    with serve(hello, lifespan="off", proxy_protocol=True, timeout_head=0) as server:
+        client = Client(server)
+        client.send(LINE[:5])
+        with Client(server) as other:
+            assert other.response(LINE + GET).status == 200
+    assert client.rest() == b""
+    client.close()
+
+
+def test_websocket() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": f"{scope['client']} {scope['scheme']}"})
+
+    with serve(app, lifespan="off", proxy_protocol=True) as server, Client(server) as client:
+        client.send(header(content=FOUR + TLS) + handshake())
+        assert client.head()[0] == 101
+        assert client.file.read(2 + 25)[2:] == b"('203.0.113.9', 4711) wss"

@@ -1,0 +1,30 @@
+"""The recipes of docs/testing.md work as they stand there."""
+
+import shutil
+
+import pytest
+
+from tests.support.recipes import PAGE, RECIPES, run
+
+pytest_plugins = ["pytester"]
+
+#: Recipes that have a test of their own.
+APART = {"test_browser.py", "test_websocket.py"}
+
+
+def test_all_blocks_are_recipes() -> None:
+    assert PAGE.read_text().count("```python\n") == len(RECIPES)
+
+
+def test_recipes(pytester: pytest.Pytester) -> None:
+    names = RECIPES.keys() - APART
+    tests = sum(RECIPES[name].count("\ndef test_") for name in names)
+    run(pytester, *names).assert_outcomes(passed=tests)
+
+
+@pytest.mark.skipif(
+    not shutil.which("chromium") or not shutil.which("chromedriver"),
+    reason="no Chromium here: apt-get install chromium chromium-driver",
+)
+def test_browser(pytester: pytest.Pytester) -> None:
+    run(pytester, "test_browser.py").assert_outcomes(passed=1)

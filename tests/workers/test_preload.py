@@ -1,0 +1,140 @@
+"""Workers that are forked off a process that has imported the app."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import APP, Start, nothing_left, start, wait_until, who
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at memory in /proc")
+
+__all__ = ["nothing_left", "start"]
+
+SHOUTING = "import sys\nprint('imported', file=sys.stderr, flush=True)\n" + APP
+
+
+def test_app_is_imported_once(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(SHOUTING)
+    with start("--preload", "--workers", "3") as command:
+        assert who(command.port, 3).keys() == {0, 1, 2}
+        assert command.stop() == 0
+    assert command.log.count("imported") == 1
+    assert command.log.count("shutdown of") == 3
+    assert "Traceback" not in command.log
+    assert "Warning" not in command.log
+
+
+def test_what_ends_a_forked_process_is_told() -> None:
+    code = (
+        "from tinyasgi.workers import spawn; p = spawn.fork(lambda: 1 / 0); p.wait(); print(p.code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+    assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
+
+
+def test_memory_is_shared(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP + "data = [str(n) for n in range(1_000_000)]\n")
+
+    def used(pids: list[int]) -> int:
+        """Bytes, where what n processes share counts as one n-th in each."""
+        texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
+        return sum(int(re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)[1]) for text in texts)  # type: ignore[index]
+
+    with start() as command:
+        alone = used(list(who(command.port, 1).values()))
+        assert command.stop() == 0
+    with start("--preload", "--workers", "4") as command:
+        workers = list(who(command.port, 4).values())
+        assert used([*workers, command.process.pid]) < 2 * alone
+        assert command.stop() == 0
+
+
+def test_killed_worker_is_replaced(start: Start) -> None:
+    with start("--preload", "--workers", "2") as command:
+        before = who(command.port, 2)
+        os.kill(before[1], signal.SIGKILL)
+        command.wait_for("worker 1 .* is ready")
+        after = who(command.port, 2)
+        assert after[0] == before[0]
+        assert after[1] != before[1]
+        assert command.stop() == 0
+
+
+def test_workers_leave_when_their_parent_dies(start: Start) -> None:
+    with start("--preload", "--workers", "2") as command:
+        workers = who(command.port, 2)
+        command.process.kill()
+        command.wait()
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers.values()))
+    assert command.log.count("shutdown of") == 2
+
+
+def test_hup_imports_the_app_anew(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(SHOUTING)
+    with start("--preload", "--workers", "2") as command:
+        before = who(command.port, 2)
+        (tmp_path / "app.py").write_text(SHOUTING.replace('f"{os', 'f"1{os'))
+        command.send(signal.SIGHUP)
+        command.wait_for("all workers are replaced")
+        for pid in before.values():
+            command.wait_for(f"shutdown of {pid}")
+        assert who(command.port, 2).keys() == {10, 11}
+        assert command.stop() == 0
+    assert command.log.count("imported") == 2
+
+
+def test_hup_with_an_app_that_fails(start: Start, tmp_path: Path) -> None:
+    with start("--preload", "--workers", "2") as command:
+        before = who(command.port, 2)
+        (tmp_path / "app.py").write_text("raise ValueError('broken')")
+        command.send(signal.SIGHUP)
+        command.wait_for("the workers go on as they are")
+        command.wait_for("ValueError: broken")
+        command.wait_for("workers that go on as they were: 2 of 2")
+        assert who(command.port, 2) == before
+        (tmp_path / "app.py").write_text(APP.replace('f"{os', 'f"1{os'))
+        command.send(signal.SIGHUP)
+        command.wait_for("takes over", 2)
+        for pid in before.values():
+            command.wait_for(f"shutdown of {pid}")
+        assert who(command.port, 2).keys() == {10, 11}
+        assert command.stop() == 0
+        assert all(line.strip() for line in command.log.splitlines())
+
+
+def test_app_that_fails(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("raise ValueError('broken')")
+    with start("--preload", "--workers", "2") as command:
+        assert command.wait() == 3
+    assert command.log.count("Traceback") == 1
+    assert "ValueError: broken" in command.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_during_the_import(number: int, start: Start, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(SHOUTING + "time.sleep(600)")
+    with start("--preload") as command:
+        command.wait_for("imported")
+        assert command.stop(number) == 0
+    assert "Traceback" not in command.log
+
+
+def test_environment(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "settings").write_text("NAME=7\n")
+    (tmp_path / "app.py").write_text(APP.replace("os.environ['TINYASGI_WORKER']", "name"))
+    with (tmp_path / "app.py").open("a") as file:
+        file.write("name = os.environ['NAME']\n")
+    pytest.importorskip("dotenv")
+    with start("--preload", "--env-file", "settings") as command:
+        assert who(command.port, 1).keys() == {7}
+        (tmp_path / "settings").write_text("NAME=8\n")
+        command.send(signal.SIGHUP)
+        command.wait_for("shutdown of")
+        assert who(command.port, 1).keys() == {8}
+        assert command.stop() == 0
