@@ -1,10 +1,21 @@
 """Where requests come from and go to: as the transport says it, or as a proxy does."""
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Origin", "peer_address", "peer_name"]
+__all__ = ["FORWARDING", "Origin", "peer_address", "peer_name"]
+
+#: The headers in which proxies describe their clients, by `--forwarded-fields`.
+FORWARDING: dict[str, dict[bytes, str]] = {
+    "x-forwarded": {
+        b"x-forwarded-for": "for",
+        b"x-forwarded-proto": "proto",
+        b"x-forwarded-host": "host",
+        b"x-forwarded-port": "port",
+        b"x-forwarded-prefix": "prefix",
+    },
+    "forwarded": {b"forwarded": "forwarded"},
+}
 
 
 def peer_address(peer: Any, unix: bool) -> str | None:
@@ -44,26 +55,3 @@ class Origin:
     """What takes the place of the Host field."""
     root_path: str | None = None
     """What takes the place of the option of this name."""
-
-    @classmethod
-    def of(cls, transport: asyncio.BaseTransport, unix: bool) -> "Origin | None":
-        """Read a transport; None if its peer is not connected any more.
-
-        unix: the connection was accepted from a unix socket.
-        """
-        peer = transport.get_extra_info("peername")
-        host = transport.get_extra_info("sockname")
-        address = peer_address(peer, unix)
-        if address is None:
-            return None
-        tls = transport.get_extra_info("ssl_object")
-        scope: dict[str, Any] = {
-            "client": None if unix else tuple(peer[:2]),
-            "server": (host, None) if unix else tuple(host[:2]),
-            "scheme": "https" if tls is not None else "http",
-        }
-        if tls is not None:
-            from ..tls.extension import TLSExtension  # not before it is needed
-
-            scope["extensions"] = {"tls": TLSExtension(tls)}
-        return cls(scope, peer_name(peer, unix), address)

@@ -169,7 +169,7 @@ class Acceptor:
         context.note(proxy.name, fault)
         if self._tls is None:
             answer = encode_refusal(400, fault, context.defaults, "GET")
-            context.refused(proxy, False, b"", 400, answer)
+            context.refused(proxy, b"", 400, answer)
             async with asyncio.timeout(LINGER):
                 await proxy_protocol.refuse(accepted, answer)
         return None

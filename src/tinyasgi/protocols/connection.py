@@ -2,9 +2,9 @@
 
 import asyncio
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..http.client import Origin
+from ..http.client import Origin, peer_address, peer_name
 from .context import Context
 from .delivery import delivery
 from .timeouts import BODY, CLOSE, FIRST, MAX_LINGER, WRITE
@@ -18,6 +18,29 @@ __all__ = ["Connection"]
 BURST = 16 * 1024
 
 
+def read_origin(transport: asyncio.BaseTransport, unix: bool) -> Origin | None:
+    """Read a transport; None if its peer is not connected any more.
+
+    unix: the connection was accepted from a unix socket.
+    """
+    peer = transport.get_extra_info("peername")
+    host = transport.get_extra_info("sockname")
+    address = peer_address(peer, unix)
+    if address is None:
+        return None
+    tls = transport.get_extra_info("ssl_object")
+    scope: dict[str, Any] = {
+        "client": None if unix else tuple(peer[:2]),
+        "server": (host, None) if unix else tuple(host[:2]),
+        "scheme": "https" if tls is not None else "http",
+    }
+    if tls is not None:
+        from ..tls.extension import TLSExtension  # not before it is needed
+
+        scope["extensions"] = {"tls": TLSExtension(tls)}
+    return Origin(scope, peer_name(peer, unix), address)
+
+
 class Connection(asyncio.Protocol):
     """What a protocol needs of its transport.
 
@@ -28,15 +51,13 @@ class Connection(asyncio.Protocol):
     # fmt: off
     __slots__ = (
         "_behind", "_context", "_ended", "_header", "_progress", "_reading", "_since", "_taken",
-        "_transport", "_unix", "_wait", "burst", "eof", "origin", "paused", "peer", "trusted",
+        "_transport", "_unix", "_wait", "burst", "eof", "origin", "paused", "peer",
     )
     # fmt: on
 
     _transport: asyncio.Transport
     peer: Origin
     """Who is at the other end of the transport."""
-    trusted: bool
-    """What the peer says of its own clients is believed."""
     origin: Origin
     """Where the request that is carried comes from: the peer, or a client of it."""
 
@@ -64,7 +85,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a BaseTransport cannot write
-        peer = Origin.of(transport, self._unix)
+        peer = read_origin(transport, self._unix)
         if peer is None:  # reset by now: nobody is there to answer
             self._wait = CLOSE
             self._transport.abort()
@@ -72,7 +93,6 @@ class Connection(asyncio.Protocol):
         if self._header is not None:
             peer = self._header.replace(peer)
         self.peer = self.origin = peer
-        self.trusted = self._context.trust.of(peer.address)
         self._context.opened(self)
 
     def eof_received(self) -> bool:
@@ -167,7 +187,6 @@ class Connection(asyncio.Protocol):
         self._transport.set_protocol(successor)
         successor._transport = self._transport
         successor.peer, successor.origin = self.peer, self.origin
-        successor.trusted = self.trusted
         successor.paused = self.paused
         successor._reading = self._reading
         self._context.opened(successor)
@@ -177,6 +196,11 @@ class Connection(asyncio.Protocol):
         """The descriptor of its socket, negative without one."""
         sock = self._transport.get_extra_info("socket")
         return -1 if sock is None else sock.fileno()
+
+    @property
+    def trusted(self) -> bool:
+        """The peer may describe its clients."""
+        return self._context.trust.of(self.peer.address)
 
     @property
     def fresh(self) -> bool:

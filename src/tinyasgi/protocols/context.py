@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .._version import __version__
 from ..config.config import Config
 from ..http import parsers, request
-from ..http.client import Origin
+from ..http.client import FORWARDING, Origin
 from ..http.memo import Cache
 from ..http.request import RequestLine
 from ..http.response import Defaults
-from ..proxy.trust import Trust
 from ..server_log import logger
 from ..typing import App, Fields
 from . import refusal, timeouts
@@ -25,6 +24,7 @@ from .exchange import COMPLETE, Exchange
 
 if TYPE_CHECKING:
     from ..proxy.forwarded import Forwarded
+    from ..proxy.trust import Trust
 
 __all__ = ["Context", "Swept"]
 
@@ -81,11 +81,12 @@ class Context:
     # Slots are quicker to read than so many attributes in a dict: 1,200 instructions for each GET.
     # fmt: off
     __slots__ = (
-        "__dict__",  # for `forwarded`, and for a `start` that adds request ids
+        "__dict__",  # for `trust` and `forwarded`, and for a `start` that adds request ids
         "_failed", "_left", "_notes", "_timer", "access", "app", "body_pace", "concurrency",
-        "config", "connections", "defaults", "health_path", "leaving", "limits", "lines_below",
-        "loop", "on_error", "on_gone", "on_stop", "on_tick", "overdue", "parser", "request_lines",
-        "running", "state", "stopping", "ticks", "trust", "unanswered", "variables", "write_pace",
+        "config", "connections", "defaults", "forwarding", "health_path", "leaving", "limits",
+        "lines_below", "loop", "on_error", "on_gone", "on_stop", "on_tick", "overdue", "parser",
+        "request_lines", "running", "state", "stopping", "ticks", "unanswered", "variables",
+        "write_pace",
     )
     # fmt: on
 
@@ -109,8 +110,10 @@ class Context:
         self.leaving = config.timeout_keep_alive == 0
         #: And whoever streams is told to end.
         self.stopping = False
-        #: Which peers are believed what they say of their own clients.
-        self.trust = Trust(config)
+        #: The headers in which trusted peers describe their clients.
+        self.forwarding = frozenset(
+            FORWARDING[config.forwarded_fields] if config.proxy_headers else ()
+        )
         #: Exchanges that may be unanswered at once.
         self.concurrency = config.limit_concurrency or math.inf
         #: The path that is answered whatever else is running.
@@ -212,14 +215,14 @@ class Context:
         if self.access is not None:
             self.observe(self.access, exchange)
 
-    def refused(self, peer: Origin, trusted: bool, head: bytes, status: int, answer: bytes) -> None:
+    def refused(self, peer: Origin, head: bytes, status: int, answer: bytes) -> None:
         """Write the access line of a request that did not become an exchange.
 
-        trusted: the fields of proxies name the client. head: as much as has arrived.
+        head: as much as has arrived.
         """
         if self.access is not None:
             line, fields = refusal.read(head, self.request_lines, self.parser)
-            origin = self.origin(fields, peer) if trusted else peer
+            origin = self.origin(fields, peer)
             self.observe(self.access, refusal.Refusal(origin, line, fields, status, answer))
 
     def observe(self, observer: Callable[..., None], *args: object) -> None:
@@ -247,6 +250,13 @@ class Context:
     # Connections and the clock.
 
     @cached_property
+    def trust(self) -> "Trust":
+        """The peers that may describe their clients."""
+        from ..proxy.trust import Trust  # not before it is needed
+
+        return Trust(self.config)
+
+    @cached_property
     def forwarded(self) -> "Forwarded":
         """Reads what a trusted peer says of its own client."""
         from ..proxy.forwarded import Forwarded  # not before it is needed: 2 ms at start
@@ -255,7 +265,7 @@ class Context:
 
     def origin(self, fields: Fields, peer: Origin) -> Origin:
         """The client of a trusted peer, or the peer itself, if the fields do not name one."""
-        if self.trust.names.isdisjoint(dict(fields)):
+        if self.forwarding.isdisjoint(dict(fields)) or not self.trust.of(peer.address):
             return peer
         return self.forwarded(peer, fields)
 

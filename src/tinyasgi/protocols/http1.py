@@ -137,7 +137,7 @@ class HTTP1Connection(Connection):
             judged = request.judge(line.version, fields)
             if line.host is not None:
                 fields = request.with_host(fields, line.host)
-            self.origin = context.origin(fields, self.peer) if self.trusted else self.peer
+            self.origin = context.origin(fields, self.peer)
             if self.origin.host is not None:
                 fields = request.with_host(fields, self.origin.host)
             root = self.origin.root_path
@@ -358,7 +358,7 @@ class HTTP1Connection(Connection):
         self._write(answer, False)
         self._end(linger=True)
         if exchange is None:
-            context.refused(self.peer, self.trusted, head, refused.status, answer)
+            context.refused(self.peer, head, refused.status, answer)
 
     def _end(self, linger: bool = False) -> None:
         """No further exchange."""

@@ -4,20 +4,10 @@ from functools import cached_property
 from typing import Any
 
 from ..config.config import Config
+from ..http.client import FORWARDING
 from ..http.memo import Cache
 
 __all__ = ["Trust"]
-
-_FAMILIES = {
-    "x-forwarded": {
-        b"x-forwarded-for": "for",
-        b"x-forwarded-proto": "proto",
-        b"x-forwarded-host": "host",
-        b"x-forwarded-port": "port",
-        b"x-forwarded-prefix": "prefix",
-    },
-    "forwarded": {b"forwarded": "forwarded"},
-}
 
 
 class Trust(Cache[str, bool]):
@@ -28,8 +18,7 @@ class Trust(Cache[str, bool]):
         self._allowed = frozenset(config.forwarded_allow_ips)
         self.everyone = "*" in self._allowed
         #: What each field tells. Where there is none of these, nothing is said.
-        self.fields = _FAMILIES[config.forwarded_fields] if config.proxy_headers else {}
-        self.names = frozenset(self.fields)
+        self.fields = FORWARDING[config.forwarded_fields] if config.proxy_headers else {}
 
     def of(self, address: str | None) -> bool:
         """The same for an address that may be unknown (`client.peer_address`): no list has that."""
