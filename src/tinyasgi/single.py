@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from . import signals
 from .config.config import Config
 from .config.kinds import OptionError
+from .process.brief import Brief
 from .process.ending import Ending
 from .process.process import Process
 from .process.systemd import Notifier
 from .server_log import logger
-from .workers.channel import Brief
 
 if TYPE_CHECKING:
     from .workers.supervisor import Supervisor

@@ -17,11 +17,11 @@ from ..logs import setup as log
 from ..net import listen
 from ..net.listen import ListenError
 from ..process import forks
+from ..process.brief import Brief
 from ..process.ending import Ending
 from ..process.process import APP_FAILED, CANNOT_LISTEN, explain
 from ..process.systemd import Notifier
 from . import reexec, spawn, worker
-from .channel import Brief
 from .slot import WorkerFailed
 from .supervisor import Supervisor
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ..config.config import Config
 from ..logs.setup import ERROR
 from ..net import listen
+from ..process.brief import Brief
 from ..server_log import logger
 from . import channel, spawn
-from .channel import Brief, Channel
+from .channel import Channel
 from .slot import MARGIN, Child, Slot, WorkerFailed, fate, patience, reason
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from .._version import __version__
 from ..config.config import Config
 from ..logs import setup as log
 from ..net import listen
+from ..process.brief import Brief
 from ..process.systemd import Notifier
 from ..server_log import logger
 from . import channel, spawn
-from .channel import Brief
 from .pool import Become, Crew
 from .slot import patience
 

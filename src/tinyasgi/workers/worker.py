@@ -13,11 +13,12 @@ from typing import NoReturn
 
 from .. import signals
 from ..process import forks
+from ..process.brief import Brief
 from ..process.ending import Ending
 from ..process.process import Process
 from ..process.watchdog import Watch
 from . import channel, spawn
-from .channel import Brief, Channel
+from .channel import Channel
 
 __all__ = ["become", "main"]
 
