@@ -1,5 +1,5 @@
-# make serve, make test, make check, make bench, make hotpath, make figures, make docs, make fuzz,
-# make autobahn, make browser, make clients, make promtool, make proxies, make trials, make package,
+# make serve, make test, make check, make bench, make hotpath, make figures, make docs, make map,
+# make fuzz, make autobahn, make browser, make clients, make promtool, make proxies, make trials, make package,
 # make soak
 #
 # VENV=.venv-3.13 PYTHON=python3.13 makes another environment beside the first.
@@ -12,7 +12,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 bin := $(VENV)/bin
 
-.PHONY: serve test check bench hotpath figures docs fuzz autobahn browser clients promtool proxies trials package soak
+.PHONY: serve test check bench hotpath figures docs map fuzz autobahn browser clients promtool proxies trials package soak
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/standard.stamp
@@ -49,6 +49,9 @@ figures: $(VENV)/standard.stamp
 
 docs: $(VENV)/standard.stamp
 	$(bin)/python docs/options.py
+
+map: $(VENV)/standard.stamp
+	$(bin)/python docs/map.py
 
 fuzz: $(VENV)/test.stamp
 	$(bin)/python tests/fuzz/fuzz.py connection -max_total_time=$$(( $(SECONDS) / 2 ))

@@ -1,68 +1,36 @@
-"""The table of rooms in docs/design.md is law: it says who imports whom, and it is complete."""
+"""Imports go down the order of packages in docs/design.md, also lazy ones and those for types."""
 
-import ast
-import re
-from importlib.util import resolve_name
+import graphlib
+import runpy
 from pathlib import Path
 
 import pytest
 
-import tinyasgi
-
-PACKAGE = Path(tinyasgi.__file__).parent
-DESIGN = Path(__file__).parents[1] / "docs" / "design.md"
-ROOMS = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
-
-
-def module(room: str) -> str:
-    """`parsers/h11.py` → `tinyasgi.http.parsers.h11`."""
-    parts = room.removesuffix(".py").removesuffix("__init__").rstrip("/").split("/")
-    return ".".join(["tinyasgi", *filter(None, parts)])
+MAP = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "map.py"))
+FILES = MAP["files"]()
+LAYERS = {name: number for number, layer in enumerate(MAP["order"]()) for name in layer}
+#: They are above all others.
+DOORS = {"tinyasgi", "__main__"}
 
 
-MODULES = {module(room) for room in ROOMS}
+def test_the_order_is_complete() -> None:
+    assert LAYERS.keys() == {MAP["package_of"](name) for name in FILES} - DOORS
 
 
-def imports(room: str) -> set[str]:
-    """What a room imports from the package, named as in the table."""
-    here = module(room)
-    package = here if room.endswith("__init__.py") else here.rpartition(".")[0]
-    found = set()
-    for node in ast.walk(ast.parse(ROOMS[room].read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            source = resolve_name("." * node.level + (node.module or ""), package)
-            for alias in node.names:
-                inner = f"{source}.{alias.name}"
-                found.add(inner if inner in MODULES or alias.name == "__version__" else source)
-    ours = {name for name in found if name == "tinyasgi" or name.startswith("tinyasgi.")}
-    # `__version__`, which is set before anything is imported, is free to all.
-    return {name.removeprefix("tinyasgi.") for name in ours - {"tinyasgi.__version__"}}
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_imports_go_down(name: str) -> None:
+    package = MAP["package_of"](name)
+    others = {MAP["package_of"](other) for other in MAP["imports"](name, FILES[name])} - {package}
+    assert not others & DOORS
+    layer = -1 if package in DOORS else LAYERS[package]
+    assert [other for other in others if LAYERS[other] <= layer] == []
 
 
-def table() -> dict[str, set[str]]:
-    """Rooms, and what each may import. A row may have more than one room."""
-    if not DESIGN.exists():
-        pytest.skip("docs/design.md is not written yet")
-    rows: dict[str, set[str]] = {}
-    for line in DESIGN.read_text().splitlines():
-        if match := re.fullmatch(r"\|\s*(`[^|]*\.py`)\s*\|[^|]*\|([^|]*)\|", line):
-            allowed = set(re.findall(r"[\w.]+", match[2]))
-            rows |= dict.fromkeys(re.findall(r"`([^`]*\.py)`", match[1]), allowed)
-    return rows
+def test_no_circle_of_files() -> None:
+    graph = {name: MAP["imports"](name, path, lazy=False) for name, path in FILES.items()}
+    graphlib.TopologicalSorter(graph).prepare()
 
 
-def test_every_room_is_in_the_table() -> None:
-    assert table().keys() == ROOMS.keys()
-
-
-@pytest.mark.parametrize("room", sorted(ROOMS))
-def test_imports(room: str) -> None:
-    assert imports(room) == table().get(room)
-
-
-def test_server_log_has_one_door() -> None:
-    """A filter or a handler that raises is caught in `server_log`."""
-    named = {room for room, path in ROOMS.items() if 'tinyasgi.server")' in path.read_text()}
-    assert named == {"server_log.py", "log.py"}  # which sets up its handlers
+def test_the_map_is_current() -> None:
+    text = MAP["PAGE"].read_text(encoding="utf-8")
+    assert text == MAP["render"](), "make map brings it up to date"
