@@ -75,8 +75,10 @@ OUTCOMES: dict[str, tuple[Any, Any, Any, Any, Any]] = {
     "limit_max_requests_jitter": (X, 0, X, 0, X),
     "timeout_head": (X, 0, X, NONE, X),
     "timeout_body": (X, 0, X, NONE, X),
+    "min_rate_body": (X, 0, X, NONE, X),
     "timeout_keep_alive": (X, 0, X, 5, X),
     "timeout_write": (X, 0, X, NONE, X),
+    "min_rate_write": (X, 0, X, NONE, X),
     "shutdown_delay": (X, 0, X, NONE, X),
     "timeout_graceful_shutdown": (X, 0, X, X, X),  # uvicorn: None, which is without end
     "proxy_headers": (X, X, X, True, NONE),

@@ -1189,14 +1189,13 @@ LIMITS = [
     ),
     *section(
         "9110 §15.6.4",
-        Row(
-            "503",
+        served(
+            "work-after-the-response",
             (GET, GET),
-            (Seen(),),
-            (OK, 503),
+            Seen(),
+            Seen(),
             app=does(READ, start(), last(b"ok"), FOREVER),
             options=ONE_REQUEST,
-            ends="closed",
         ),
         served("one-request-at-a-time", (GET, GET), Seen(), Seen(), options=ONE_REQUEST),
         served("one-request-at-a-time-pipelined", GET * 3, *[Seen()] * 3, options=ONE_REQUEST),
