@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
         """
         if self.burst or (more and len(data) < BURST):
             if not self.burst:
-                self._context.call_soon(self._flush)
+                self._context.loop.call_soon(self._flush, context=self._context.outside)
             self._collect(data)
             if not more:
                 self._flush()

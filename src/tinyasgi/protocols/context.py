@@ -153,13 +153,14 @@ class Context:
     # What an app calls runs in its context of variables, and an event loop keeps the current
     # context with each callback. So what may outlast a request is registered outside of it.
 
-    def run_outside(self, function: Callable[..., object], *args: object) -> None:
-        """Call a function outside of the context of any request."""
-        self.variables.copy().run(function, *args)
+    @cached_property
+    def outside(self) -> contextvars.Context:
+        """For callbacks of the loop: no context of a request. First used after lifespan startup."""
+        return self.variables.copy()
 
-    def call_soon(self, callback: Callable[..., object], *args: object) -> None:
-        """Call in the next turn of the loop, outside of the context of any request."""
-        self.loop.call_soon(callback, *args, context=self.variables.copy())
+    def run_outside(self, function: Callable[..., object], *args: object) -> None:
+        """Call a function in a copy of `outside`, which may have been entered by a callback."""
+        self.outside.copy().run(function, *args)
 
     # Exchanges.
 

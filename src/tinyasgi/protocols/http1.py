@@ -173,11 +173,12 @@ class HTTP1Connection(Connection):
         self._exchange = exchange
         self._wait = APP
         self._unread = rest
-        if rest or length or not self._reading:  # a disconnect is noticed only while reading
+        # A disconnect is noticed only while reading.
+        if rest or self._decoder is not None or not self._reading:
             self._set_reading(not rest and not exchange.full)
         context.start(exchange)
         if self.burst and self._exchange is exchange:
-            context.call_soon(self._flush_before, exchange)
+            context.loop.call_soon(self._flush_before, exchange, context=context.outside)
 
     def _take_body(self, exchange: Exchange | None, data: bytes) -> bytes:
         """Takes what there is of a request body; what follows it. Raises BadRequest."""
@@ -322,7 +323,7 @@ class HTTP1Connection(Connection):
         else:
             self._wait = NEXT
             if not self._reading:  # not from here: an app may be deep in its `send`
-                context.call_soon(self._proceed)
+                context.loop.call_soon(self._proceed, context=context.outside)
 
     def _lose(self, exchange: Exchange) -> None:
         """The response stays incomplete."""
