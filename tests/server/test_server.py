@@ -515,7 +515,7 @@ async def test_stop_waits_until_a_peer_that_still_sends_has_taken_its_response(
 ) -> None:
     """The kernel has all of it; a close would take back what the peer has not."""
     for name in ("LOOK", "STALL", "SETTLE"):
-        monkeypatch.setattr(f"tinyasgi.server.{name}", 0.001)
+        monkeypatch.setattr(f"tinyasgi.server.server.{name}", 0.001)
     entered = asyncio.Event()
 
     async def app(scope, receive, send):
