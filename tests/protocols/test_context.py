@@ -514,6 +514,32 @@ def test_limit_max_requests_finishes_what_is_running() -> None:
         assert response.fields["connection"] == "close"
 
 
+@pytest.mark.parametrize("kind", ["malformed body", "stop"])
+@in_loop
+async def test_request_is_cancelled_before_its_task_begins(kind: str) -> None:
+    """Its app runs up to its first wait, as with Python 3.12, where a task begins at once."""
+    ended = []
+
+    async def app(scope, receive, send):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(kind)
+
+    async with connect(app, cancel_on_disconnect=True) as connection:
+        context = connection.context
+        head = b"POST / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.protocol.data_received(head)
+        if kind == "stop":
+            for exchange in list(context.running):
+                exchange.cancel()
+        else:
+            connection.protocol.data_received(b"nonsense\r\n")
+        await until(lambda: not context.running)
+        assert context.unanswered == 0
+    assert ended == [kind]
+
+
 # Observers.
 
 

@@ -1,6 +1,7 @@
 """One request and its response, as the app sees them (ASGI HTTP specification)."""
 
 import asyncio
+import inspect
 from typing import Any, Final, Protocol
 
 from ..errors import ClientDisconnected
@@ -265,12 +266,16 @@ class Exchange:
             self.wake()
 
     def cancel(self) -> None:
-        """The server ends the response, where it stands, and the app's task."""
+        """End the response where it stands, and cancel the app's task."""
         if self.phase < COMPLETE:
             self.connection.abort(self)
         task = self.task or asyncio.current_task()
         assert task is not None
-        task.cancel()
+        if inspect.getcoroutinestate(task.get_coro()) == inspect.CORO_CREATED:  # type: ignore[arg-type]
+            # It would never run, not even its `finally`: let it take its first step.
+            task.get_loop().call_soon(task.cancel)
+        else:
+            task.cancel()
 
     def ended(self, error: BaseException | None) -> BaseException | None:
         """The app returned, or raised `error`: what there is to report of it, if anything."""
