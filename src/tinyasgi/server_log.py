@@ -10,8 +10,8 @@ _logger = logging.getLogger("tinyasgi.server")
 class _Logger:
     """The methods of a logger that the server uses.
 
-    A filter or a handler of the user may raise. The server goes on, and writes the exception to
-    stderr together with the message.
+    A filter or a handler of the user may raise anything, even SystemExit. The server goes on, and
+    writes the exception to stderr together with the message.
     """
 
     def log(self, level: int, text: str, *args: object, exc_info: object = None) -> None:
@@ -35,7 +35,7 @@ class _Logger:
         try:
             # The caller is two frames up.
             _logger.log(level, text, *args, exc_info=exc_info, stacklevel=3)  # type: ignore[arg-type]
-        except Exception as error:
+        except BaseException as error:
             if logging.lastResort is not None:
                 values = {"name": _logger.name, "levelno": logging.ERROR, "levelname": "ERROR"}
                 lost = {"msg": f"logging failed: {text}", "args": args}

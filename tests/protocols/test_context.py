@@ -608,15 +608,21 @@ async def test_access_hook_that_raises_after_a_websocket() -> None:
         assert not connection.context.connections
 
 
+@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit, asyncio.CancelledError])
 @in_loop
-async def test_filter_of_the_server_log_that_raises(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_filter_of_the_server_log_that_raises(
+    kind: type[BaseException], capfd: pytest.CaptureFixture[str]
+) -> None:
     """Faults of peers and of the app are logged where a connection is read or an app ends."""
+
+    def fail(record: logging.LogRecord) -> bool:
+        raise kind("a filter")
 
     async def app(scope, receive, send):
         raise LookupError("the app")
 
     logger = logging.getLogger("tinyasgi.server")
-    logger.addFilter(raising)
+    logger.addFilter(fail)
     try:
         async with connect(app) as connection:
             assert (await connection.feed(GET)).startswith(b"HTTP/1.1 500 ")
@@ -624,10 +630,10 @@ async def test_filter_of_the_server_log_that_raises(capfd: pytest.CaptureFixture
             sent = await connection.feed(b"nonsense\r\n\r\n")
             assert b"HTTP/1.1 400 " in sent
     finally:
-        logger.removeFilter(raising)
+        logger.removeFilter(fail)
     errors = capfd.readouterr().err
     assert "logging failed: GET / HTTP/1.1: the app failed" in errors
-    assert errors.count("ZeroDivisionError: an observer") == 2
+    assert errors.count(f"{kind.__name__}: a filter") == 2
 
 
 @in_loop
