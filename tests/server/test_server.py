@@ -567,6 +567,18 @@ async def test_quit_cuts_a_stop_short(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @in_loop
+async def test_on_wait_that_raises_does_not_end_a_stop(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(what: Callable[[], list[str]], seconds: float) -> None:
+        raise LookupError("an observer")
+
+    async with Server(hello, port=0, on_wait=fail) as server:
+        pass
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", server.port), 1)
+    assert caplog.text.count("LookupError: an observer") == 1
+
+
+@in_loop
 async def test_quit_before_a_stop() -> None:
     entered = asyncio.Event()
 

@@ -353,7 +353,7 @@ class Server:
         """Whether work ends in time; `quit` makes the time short. what: is waited for."""
         try:
             limit = min(seconds, LAST) if self._hurry else seconds
-            self._on_wait(what, limit)
+            self._context.observe(self._on_wait, what, limit)
             async with asyncio.timeout(limit) as self._timeout:
                 await work
         except TimeoutError:
