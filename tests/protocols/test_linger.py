@@ -139,3 +139,27 @@ async def test_tls_delivers_the_last_response_to_a_slow_reader(
         client.send(GET)
         await until(lambda: server._context.ticks > 6)
         assert await asyncio.to_thread(read, client) == 10_000_000
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_a_client_that_has_left_unnoticed(
+    loop: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Reading pauses for a client that sends ahead. It answers the response by a reset."""
+    began, left = asyncio.Event(), asyncio.Event()
+
+    async def app(scope, receive, send):
+        began.set()
+        await left.wait()
+        await reply(send, b"", 204, (b"connection", b"close"))
+
+    async with Server(app, port=0, lifespan="off") as server:
+        client = await asyncio.to_thread(Client, server.port)
+        client.send(GET, GET)
+        await began.wait()
+        client.close()
+        left.set()
+        context = server._context
+        await until(lambda: not context.running and not context.connections)
+    assert caplog.text == ""

@@ -174,9 +174,12 @@ class Connection(asyncio.Protocol):
             self._transport.close()
             return
         self._ended = self._context.ticks
-        if self._transport.can_write_eof():  # not with TLS
-            self._transport.write_eof()
         self._resume_reading()
+        if self._transport.can_write_eof():  # not with TLS
+            try:
+                self._transport.write_eof()
+            except OSError:  # reset by a peer that had left while reading was paused
+                self._transport.abort()
 
     def _drop(self) -> None:
         """Something has arrived after the end."""
