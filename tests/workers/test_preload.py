@@ -38,6 +38,59 @@ def test_what_ends_a_forked_process_is_told() -> None:
     assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
 
 
+@pytest.mark.parametrize("how", ["closed by the parent", "closed by the app"])
+def test_no_stdout(how: str, start: Start, tmp_path: Path) -> None:
+    words = ("--preload", "--workers", "2")
+    if how == "closed by the app":
+        (tmp_path / "app.py").write_text(f"import sys\nsys.stdout.close()\n{APP}")
+    else:
+        (tmp_path / "script.py").write_text(
+            "import os, sys\nos.close(1)\nos.execv(sys.executable, [sys.executable, '-m',"
+            f" 'tinyasgi', '--port', '0', *{words}, 'app:app'])\n"
+        )
+        words = ()
+    with start(*words, **({} if words else {"script": "script.py"})) as command:
+        before = who(command.port, 2)
+        command.send(signal.SIGHUP)
+        command.wait_for("all workers are replaced")
+        assert who(command.port, 2) != before
+        assert command.stop() == 0
+    assert "Traceback" not in command.log
+
+
+ENDING = """
+import atexit, multiprocessing, threading
+closed = threading.Event()
+
+def rest():
+    closed.wait()
+    say("end of a thread")
+
+def begin():
+    atexit.register(say, "end of a worker")
+    threading.Thread(target=rest).start()
+
+atexit.register(say, "end of the supervisor")
+multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,)).start()
+"""
+
+
+def test_end_of_a_worker(start: Start, tmp_path: Path) -> None:
+    """It waits for its own threads, and calls its own functions of `atexit`."""
+    app = APP.replace("        await receive()\n", "        begin()\n        await receive()\n", 1)
+    app = app.replace('        say(f"shutdown', '        closed.set()\n        say(f"shutdown')
+    (tmp_path / "app.py").write_text(app + ENDING)
+    with start("--preload", "--workers", "2", "--timeout-graceful-shutdown", "1") as command:
+        before = who(command.port, 2)
+        os.kill(before[0], signal.SIGTERM)  # it is replaced
+        command.wait_for("end of a worker")
+        assert command.stop() == 0
+    assert command.log.count("end of a thread") == command.log.count("end of a worker") == 3
+    assert command.log.count("end of the supervisor") == 1
+    assert command.log.count("  process ForkProcess-1") == 1
+    assert "Traceback" not in command.log
+
+
 def test_memory_is_shared(start: Start, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP + "data = [str(n) for n in range(1_000_000)]\n")
 

@@ -1,10 +1,12 @@
 """Processes: how one is started with sockets, and how its end is seen. Platforms differ here."""
 
+import atexit
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
@@ -75,6 +77,7 @@ def fork(run: Callable[[], int]) -> Process:
     if pid:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return Process(pid)
+    _begin_anew()
     code = 1
     try:
         code = run()
@@ -83,9 +86,26 @@ def fork(run: Callable[[], int]) -> Process:
     except BaseException:
         sys.excepthook(*sys.exc_info())  # as of any Python that ends so
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(BaseException):  # as at the end of any Python
+            threading._shutdown()  # type: ignore[attr-defined]
+            atexit._run_exitfuncs()
+        flush()
         os._exit(code)
+
+
+def _begin_anew() -> None:
+    """Leaves to the parent what it is to do in its end."""
+    atexit._clear()
+    if (util := sys.modules.get("multiprocessing.util")) is not None:
+        sys.modules["multiprocessing.process"]._children.clear()
+        atexit.register(util._exit_function)
+
+
+def flush() -> None:
+    """Writes what is buffered for stdout and stderr, as far as there are such files."""
+    for file in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            file.flush()
 
 
 def memory(pid: int) -> int:
@@ -143,8 +163,7 @@ if sys.platform != "win32":
 
     def execute(code: str, arguments: Sequence[str], environment: dict[str, str]) -> NoReturn:
         """Becomes a new Python that runs `code`, with the same process id and children."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush()
         command = [*_interpreter(), "-c", code, *arguments]
         os.execve(sys.executable, command, environment)
 
