@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.helpers import GET, Client, hello, in_loop, reply
+from tests.support.helpers import GET, LOOPS, Client, hello, in_loop, reply
 from tinyasgi import Server
 from tinyasgi.app.lifespan import LifespanFailed
 from tinyasgi.testing import serve
@@ -455,3 +455,26 @@ async def test_shutdown_runs_when_nothing_else_is_waited_for() -> None:
     async with Server(app, port=0, timeout_graceful_shutdown=0):
         pass
     assert events == ["startup", "shutdown"]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_second_stop_during_shutdown(loop: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """What the app does then is no fault of its own."""
+    answered = []
+
+    async def lifespan(scope, receive, send):
+        await receive()
+        await send(COMPLETE)
+        await receive()
+        server.quit()
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            await send(STOPPED)
+            answered.append(True)
+
+    async with Server(lifespan_app(lifespan), port=0) as server:
+        pass
+    assert answered
+    assert [record.levelname for record in caplog.records] == ["WARNING"]

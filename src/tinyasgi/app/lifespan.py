@@ -112,6 +112,8 @@ class Lifespan:
 
     async def _send(self, message: Message) -> None:
         kind = message["type"]
+        if self._answer.cancelled():  # the server waits no longer
+            return
         if not kind.startswith("lifespan."):
             self._received = False  # an app that answers with HTTP knows nothing of lifespan
         if self._answer.done() or not kind.startswith(f"lifespan.{self._event}."):

@@ -88,7 +88,8 @@ class Server:
 
             self._app = extension.told(self._app)
         self._sockets = list(sockets)
-        self._files: list[str] = []
+        self.files: list[str] = []
+        """Of unix sockets, to be removed in the end."""
         self._health: Health | None = None
         if self.config.health_path is not None:
             self._app = self._health = Health(self._app, self.config)
@@ -161,7 +162,7 @@ class Server:
             metrics = self._count() if self.config.metrics_bind is not None else None
             if not self._sockets:
                 self._sockets = listen.bind(self.config)
-                self._files = listen.files(self._sockets)
+                self.files = listen.files(self._sockets)
             self.addresses = [listen.address(sock, self._tls is not None) for sock in self._sockets]
             if self._sockets[0].family != socket.AF_UNIX:
                 self.host, self.port = self._sockets[0].getsockname()[:2]
@@ -293,25 +294,22 @@ class Server:
                 exchange.cancel()
             await self._within(LAST, self._until_settled(), context.describe)
             if context.running:
-                logger.error("%d requests did not end when cancelled", len(context.running))
+                logger.warning("%d requests did not end when cancelled", len(context.running))
         for connection in list(context.connections):
             connection.close()
-        await self._within(LAST, self._until_closed(), context.describe)
+        await self._within(LAST, self._until(lambda: not context.connections), context.describe)
 
     async def _until_left(self) -> None:
         """Until all clients are gone, or the server is to stop after all."""
         context = self._context
-        while self._replaced and (
-            context.connections or context.running or self._acceptor.handshakes
-        ):
-            self._gone.clear()
-            await self._gone.wait()
+        present: tuple[set[Any], ...]
+        present = context.connections, context.running, self._acceptor.handshakes
+        await self._until(lambda: not (self._replaced and any(present)))
 
     async def _until_asked(self) -> None:
         """Until whoever has come has asked for something: a request may be on its way."""
-        while self._acceptor.handshakes or any(c.fresh for c in self._context.connections):
-            self._gone.clear()
-            await self._gone.wait()
+        connections, acceptor = self._context.connections, self._acceptor
+        await self._until(lambda: not (acceptor.handshakes or any(c.fresh for c in connections)))
 
     async def _until_settled(self) -> None:
         """Until nothing runs, and peers that have not left yet do not read any more either.
@@ -323,7 +321,7 @@ class Server:
         while context.connections or context.running:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK):
-                    await self._until_gone()
+                    await self._until(lambda: not (context.connections or context.running))
             before, left = left, self._left()
             if left is None or left != before:
                 since = loop.time()
@@ -337,13 +335,9 @@ class Server:
             return None
         return sum(connection.unsent for connection in context.connections)
 
-    async def _until_closed(self) -> None:
-        while self._context.connections:
-            self._gone.clear()
-            await self._gone.wait()
-
-    async def _until_gone(self) -> None:
-        while self._context.connections or self._context.running:
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        """Until something holds; the end of a connection or an exchange may have changed it."""
+        while not holds():
             self._gone.clear()
             await self._gone.wait()
 
@@ -368,7 +362,8 @@ class Server:
             seconds = max(self.config.timeout_graceful_shutdown, LAST)
             shutdown = self._lifespan.shutdown()
             if not await self._within(seconds, shutdown, lambda: ["the lifespan shutdown"]):
-                logger.error("lifespan shutdown did not end in time")
+                level = logging.WARNING if self._hurry else logging.ERROR
+                logger.log(level, "lifespan shutdown did not end in time")
         finally:
             await self._lifespan.cancel()
             await self._beside.aclose()
@@ -379,7 +374,7 @@ class Server:
         for sock in self._sockets:
             sock.close()
         self._sockets.clear()
-        listen.release(self._files)
+        listen.release(self.files)
 
 
 def _without_health_checks(
