@@ -265,12 +265,11 @@ def close(sockets: Iterable[socket.socket]) -> None:
     release(paths)
 
 
-def abandon(sockets: Iterable[socket.socket]) -> None:
-    """Closes listeners of an event loop that does not run any more."""
-    sockets = list(sockets)
-    paths = files(sockets)
+def abandon(sockets: Iterable[socket.socket], paths: Iterable[str]) -> None:
+    """Closes listeners of an event loop that does not run any more, and removes their files."""
     for sock in sockets:
-        os.close(sock.fileno())  # a loop may keep the object open
+        with contextlib.suppress(OSError):  # it is closed already
+            os.close(sock.fileno())  # a loop may keep the object open
     release(paths)
 
 

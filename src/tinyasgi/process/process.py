@@ -161,7 +161,7 @@ class Process:
                 tally=self.tally,
             )
             stack.enter_context(forks.withheld(server.descriptors))
-            self.ending.on_exit = lambda: listen.abandon(server.sockets)
+            self.ending.on_exit = lambda: listen.abandon(server.sockets, server.files)
             self.server = await stack.enter_async_context(server)
             log.set_up(config)
             gc.freeze()  # what startup has made stays: no collection need look at it again
