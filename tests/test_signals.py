@@ -84,6 +84,59 @@ def test_second_stop_during_the_import(
     assert "Traceback" not in command.log
 
 
+def test_stop_of_a_factory_that_swallows_it(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        APP + "async def create():\n    say('creating')\n"
+        "    try:\n        await asyncio.sleep(600)\n"
+        "    except asyncio.CancelledError:\n        return app\n"
+    )
+    with start("--factory", app="app:create") as command:
+        command.wait_for("creating")
+        assert command.stop() == 0
+    assert "http://" not in command.log
+
+
+@pytest.mark.parametrize("stops", [1, 2])
+def test_stop_during_a_later_import(stops: int, start: Start, tmp_path: Path) -> None:
+    """The process that has preloaded the app loads it again, and that does not end."""
+    swallow = IMPORTING.replace('open("go", "w").close()', "pass")
+    (tmp_path / "app.py").write_text((swallow if stops == 2 else IMPORTING) + APP)
+    (tmp_path / "go").touch()
+    with start("--preload", "--workers", "2", "--timeout-graceful-shutdown", "600") as command:
+        command.port  # noqa: B018
+        (tmp_path / "go").unlink()
+        command.send(signal.SIGHUP)
+        command.wait_for("importing")
+        if stops == 2:
+            command.send(signal.SIGTERM)
+            command.wait_for("swallowed")
+        assert command.stop() == 0
+    assert "Traceback" not in command.log
+
+
+def test_app_that_exits_in_a_later_import(start: Start, tmp_path: Path) -> None:
+    with start("--preload", "--workers", "2") as command:
+        before = who(command.port, 2)
+        (tmp_path / "app.py").write_text("import sys\nsys.exit('no database')\n")
+        command.send(signal.SIGHUP)
+        command.wait_for("the workers go on as they are:\n.*no database")
+        assert who(command.port, 2) == before
+        assert command.stop() == 0
+
+
+def test_server_in_a_thread_of_an_app(start: Start, tmp_path: Path) -> None:
+    """Signals are for the server of the main thread."""
+    inner = "threading.Thread(target=tinyasgi.run, args=(app,), kwargs={'port': 0}, daemon=True)"
+    app = APP.replace("        await receive()\n", "        begin()\n        await receive()\n", 1)
+    (tmp_path / "app.py").write_text(
+        "import threading, tinyasgi\nbegun = []\ndef begin():\n    if not begun:\n"
+        f"        begun.append(1)\n        {inner}.start()\n{app}"
+    )
+    with start() as command:
+        command.wait_for("Ctrl-C stops it", 2)
+        assert command.stop() == 0
+
+
 @pytest.mark.parametrize("words", OPTIONS)
 def test_hup_and_usr1_during_the_import(
     words: tuple[str, ...], start: Start, tmp_path: Path

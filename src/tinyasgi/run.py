@@ -29,18 +29,16 @@ def run(app: Any, config: Config | None = None, **options: Any) -> int:
     _fill_standard_streams()
     config = config or Config()
     exits = signals.are_taken()  # by the command; else the caller may go on
-    taken, ending = signals.take(), Ending()
+    taken = signals.take()
+    ending = Ending(taken, exits)
     try:
         code = _run(app, config, options, ending)
     except SystemExit as leaving:  # a signal during the import, or the app in its import
-        code = leaving.code if isinstance(leaving.code, int) else bool(leaving.code)
+        code = leaving.code if isinstance(leaving.code, int) else int(bool(leaving.code))
     finally:
         if not exits:
-            signals.give_back()
-    if exits or taken.count:
-        ending.leave(code)
-    else:
-        ending.cancel()
+            taken.restore()
+    ending.leave(code)
     return code
 
 
@@ -68,7 +66,7 @@ def _run(app: Any, config: Config, options: dict[str, Any], ending: Ending) -> i
         return code
     from .workers import main
 
-    return main.take_over(alone.supervisor)
+    return main.take_over(alone.supervisor, ending)
 
 
 def _fill_standard_streams() -> None:

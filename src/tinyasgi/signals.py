@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["OTHERS", "STOPS", "Signals", "Stop", "are_taken", "give_back", "take"]
+__all__ = ["OTHERS", "STOPS", "Signals", "Stop", "are_taken", "take"]
 
 
 def _numbers(*names: str) -> tuple[int, ...]:
@@ -54,7 +54,7 @@ class Signals:
 
     def install(self) -> None:
         """Sets the handlers, perhaps again after the app has set its own."""
-        if threading.current_thread() is not threading.main_thread():
+        if not _is_main():
             return
         for number in self._numbers:
             previous = signal.signal(number, self._handle)
@@ -64,8 +64,12 @@ class Signals:
 
     def restore(self) -> None:
         """Sets the handlers that were there before."""
+        global _signals
+        if _signals is self:
+            _signals = None
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            if handler is not None:  # of a program that Python is embedded in
+                signal.signal(number, handler)
         self._previous.clear()
         atexit.unregister(self._close)
         self._close()
@@ -130,25 +134,32 @@ _signals: Signals | None = None
 
 
 def take(stops: Sequence[int] = STOPS, others: Sequence[int] = OTHERS) -> Signals:
-    """The signals of this process, which has taken them from the first call on."""
+    """The signals of this process, which has taken them from the first call on.
+
+    Another thread than the main one gets an object of its own, at which nothing arrives.
+    """
     global _signals
+    if not _is_main():
+        return Signals(stops, others)
     if _signals is None:
         _signals = Signals(stops, others)
     return _signals
 
 
-def give_back() -> None:
-    """Restores the handlers that were there before `take`."""
-    global _signals
+def are_taken() -> bool:
+    """Whether this is the main thread, and it has taken the signals."""
+    return _is_main() and _signals is not None
+
+
+def _is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _after_fork() -> None:
     if _signals is not None:
         _signals.restore()
-        _signals = None
-
-
-def are_taken() -> bool:
-    return _signals is not None
 
 
 if hasattr(os, "register_at_fork"):
     # A forked process has the handlers that this one had before.
-    os.register_at_fork(after_in_child=give_back)
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,7 +1,9 @@
 """A process that serves alone, until it is asked for what takes a supervisor."""
 
+import asyncio
 import os
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,7 @@ from . import signals
 from .config.config import Config
 from .config.kinds import OptionError
 from .process.brief import Brief
-from .process.ending import Ending
+from .process.ending import LAST, Ending, describe_rest
 from .process.process import Process
 from .process.systemd import Notifier
 from .server_log import logger
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from .workers.supervisor import Supervisor
 
 __all__ = ["Alone"]
+
+#: Seconds between two looks at them.
+LOOK = 0.05
 
 
 class Alone(Process):
@@ -56,6 +61,21 @@ class Alone(Process):
     @property
     def exits(self) -> bool:
         return self.supervisor is None
+
+    def finish(self, runner: asyncio.Runner) -> None:
+        if self.supervisor is None:
+            super().finish(runner)
+        else:  # the loop is not closed, which would wait for threads without a limit
+            runner.run(self._wait_for_rest())
+
+    async def _wait_for_rest(self) -> None:
+        """Lets tasks, threads and processes end: the program that comes has none of them."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST):
+                await self.end_tasks()
+        deadline = self.loop.time() + self.config.timeout_graceful_shutdown
+        while describe_rest() and not self._stops and self.loop.time() < deadline:
+            await asyncio.sleep(LOOK)
 
     # Signals.
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches its pro
 __all__ = ["nothing_left", "start"]
 
 APP = """
-import asyncio, atexit, multiprocessing, os, sys, threading, time
+import asyncio, atexit, concurrent.futures, multiprocessing, os, sys, threading, time
 
 def say(what):
     sys.stderr.write(what + "\\n")
@@ -68,6 +68,9 @@ async def app(scope, receive, send):
             await asyncio.sleep(0.01)
     elif path == "/executor":
         await asyncio.to_thread(sleep)
+    elif path == "/pool":
+        kept.append(concurrent.futures.ThreadPoolExecutor())
+        kept[-1].submit(sleep)
     elif path == "/thread":
         threading.Thread(target=sleep, name="of the app").start()
     elif path == "/task":
@@ -79,12 +82,23 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b"hello"})
 """
 
+#: What the app does when its request is cancelled.
+BLOCK_IN_THE_END = """
+async def block_in_the_end():
+    say("running")
+    try:
+        await asyncio.sleep(600)
+    finally:
+        sleep()
+"""
+
 #: What the app may be doing, and what is logged of it when the time is over.
 KINDS = {
     "request": "WARNING not ended within 0.5 s: .*GET /request",
     "stream": "WARNING not ended within 0.5 s: .*GET /stream",
     "websocket": "WARNING not ended within 0.5 s: .*GET /websocket",
     "executor": r"  thread \w+_\d .*app\.py:\d+ in sleep",
+    "pool": r"  thread ThreadPoolExecutor\S+ .*app\.py:\d+ in sleep",
     "thread": r"  thread of the app .*app\.py:\d+ in sleep",
     "task": r"  task stubborn .*app\.py:\d+ in swallow",
     "process": r"  process child \(pid \d+\)",
@@ -216,10 +230,12 @@ def test_thread_that_ends_in_time_is_waited_for(start: Start, tmp_path: Path) ->
     assert "left behind" not in command.log
 
 
-@pytest.mark.parametrize("when", ["import", "startup"])
+@pytest.mark.parametrize("when", ["import", "startup", "startup of executor"])
 def test_start_that_fails_with_a_thread(when: str, start: Start, tmp_path: Path) -> None:
     raises = "threading.Thread(target=sleep).start()\nraise ValueError('broken')\n"
-    if when == "startup":
+    if when == "startup of executor":
+        raises = "asyncio.get_running_loop().run_in_executor(None, sleep)\n" + raises
+    if when != "import":
         lines = "".join(f"        {line}\n" for line in raises.splitlines())
         app = APP.replace("        await receive()\n", lines, 1)
     else:
@@ -239,9 +255,11 @@ def test_function_of_atexit_that_hangs(start: Start, tmp_path: Path) -> None:
     assert command.log.count("running") == 1
 
 
-def test_reader_of_the_log_that_stands_still(start: Start) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_reader_of_the_log_that_stands_still(workers: str, start: Start) -> None:
     """Nobody reads stderr, and the pipe is full: the process exits all the same."""
-    with start("--timeout-graceful-shutdown", "0.1", "--log-level", "debug") as command:
+    words = ["--workers", workers, "--log-level", "debug"]
+    with start(*words, "--timeout-graceful-shutdown", "0.1") as command:
         clients = ask_for(command, "thread")
         pipe = os.open(f"/proc/{command.process.pid}/fd/2", os.O_WRONLY | os.O_NONBLOCK)
         try:
@@ -251,8 +269,15 @@ def test_reader_of_the_log_that_stands_still(start: Start) -> None:
             pass
         os.close(pipe)
         command.send(signal.SIGTERM)
+        if workers != "1":  # in order, but without a word
+            wait_until(lambda: "S" in _state(command.process.pid))
+            command.send(signal.SIGTERM)
         assert command.process.wait(30) == 0
         close(clients)
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_program_that_goes_on(start: Start, tmp_path: Path) -> None:
@@ -274,8 +299,42 @@ def test_program_that_goes_on(start: Start, tmp_path: Path) -> None:
     assert "  thread of the app" in command.log
 
 
-def test_sockets_are_removed(start: Start, tmp_path: Path) -> None:
-    """Also when the event loop is blocked in the end."""
+@pytest.mark.parametrize("is_main", [True, False])
+def test_program_that_no_signal_stops(is_main: bool, start: Start, tmp_path: Path) -> None:
+    """It waits for its threads as long as they run."""
+    (tmp_path / "app.py").write_text(APP.replace("time.sleep(600)", "time.sleep(1.5)"))
+    serve = "tinyasgi.run(app.app, port=0, limit_max_requests=1, access_log=False)"
+    begin = "serve()" if is_main else "thread = threading.Thread(target=serve); thread.start()"
+    (tmp_path / "script.py").write_text(
+        f"import threading, app, tinyasgi\ndef serve():\n    {serve}\n{begin}\n"
+        + "thread.join()\n" * (not is_main)
+        + "print('goes on')\n"
+    )
+    with start(script="script.py") as command:
+        close(ask_for(command, "executor"))
+        assert command.wait() == 0
+    assert command.output == "goes on\n"
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_stop_of_a_process_that_is_replaced(loop: str, start: Start) -> None:
+    pytest.importorskip(loop)
+    with start("--loop", loop, "--timeout-graceful-shutdown", "0.5") as command:
+        clients = ask_for(command, "executor", "pool")
+        command.send(signal.SIGHUP)
+        command.wait_for("1 worker, pid")
+        assert command.stop() == 0
+        close(clients)
+    assert "left behind:\n  thread" in command.log
+    assert "Traceback" not in command.log
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_sockets_are_removed(when: str, start: Start, tmp_path: Path) -> None:
+    """Also when the event loop is blocked in the end, be it before or during the stop."""
+    if when == "during":
+        app = APP.replace('"/blocked":\n', '"/blocked":\n        await block_in_the_end()\n')
+        (tmp_path / "app.py").write_text(app + BLOCK_IN_THE_END)
     with start("--uds", "sock", "--timeout-graceful-shutdown", "0.1") as command:
         command.wait_for("Ctrl-C")
         with Client(str(tmp_path / "sock")) as client:

@@ -17,8 +17,10 @@ from types import FrameType
 from typing import Any, NamedTuple, TypeAlias
 
 from ..server_log import logger
+from ..signals import Signals
 
-__all__ = ["BLOCKED", "LAST", "THREADS", "Ending", "What", "describe_tasks", "describe_threads"]
+__all__ = ["BLOCKED", "LAST", "THREADS", "Ending", "What", "describe_rest", "describe_tasks"]
+__all__ += ["describe_threads", "end_processes"]
 
 #: Seconds between two looks at the clock.
 TICK = 0.05
@@ -58,22 +60,29 @@ class Ending:
     `begin` and `hurry` may be called by signal handlers: methods set attributes and take no locks.
     """
 
-    def __init__(self) -> None:
-        self.on_exit: Callable[[], object] = lambda: None
+    def __init__(self, signals: Signals, exits: bool) -> None:
+        """exits: the process ends with what it serves; else only a signal makes it end."""
+        self.signals = signals
+        self.code = 0
+        """The exit code at the limit."""
+        self.on_exit: Callable[[], object] | None = None
         """Called when the process exits at the limit."""
-        self._code = 0
+        self._exits = exits
         self._hint = ""
         self._start = self._grace_end = 0.0
         self._cap = math.inf
         self._step: _Step | None = None
-        self._left = False  # what serves has returned
-        self._cancelled = False
         self._exiting = False  # the time is over
+        self._ends = threading.Event()  # the interpreter ends, if it was left to itself
+        self._ends.set()
         self._atexit_end = 0.0  # not 0 when functions of atexit are called
 
     def begin(self, grace: float, by_signal: bool = False) -> None:
-        """Begins the end, with so many seconds for what is running; later calls change nothing."""
-        if self._step is not None:
+        """Begins the end, with so many seconds for what is running; later calls change nothing.
+
+        Does nothing while the process belongs to a program that goes on.
+        """
+        if self._step is not None or not (self._exits or self.signals.count):
             return
         self._start = now = time.monotonic()
         self._grace_end = now + grace
@@ -93,37 +102,43 @@ class Ending:
         """Begins a step that has what is left of the time for what is running."""
         self.step(what, max(self._grace_end - time.monotonic(), least))
 
-    def hurry(self) -> None:
-        """Cuts short what follows."""
+    def hurry(self, least: float = 0.0) -> None:
+        """Cuts short what follows, to so many seconds at least."""
         self.begin(0.0)
         waits_for_loop = self._step is not None and self._step.spare
-        seconds = AT_ONCE if waits_for_loop else THREADS
+        seconds = max(least, AT_ONCE if waits_for_loop else THREADS)
         self._cap = min(self._cap, time.monotonic() + seconds)
         self._atexit_end = min(self._atexit_end, self._cap)
         self._grace_end = 0.0
 
-    def cancel(self) -> None:
-        """The program goes on after all."""
-        self._cancelled = True
-
     def leave(self, code: int) -> None:
-        """Nothing is left but the end of the interpreter, whenever that begins."""
+        """Leaves the rest to the end of the interpreter, whenever that begins."""
+        self.code = code
+        self.on_exit, self.signals.on_stop = None, self._on_stop  # they have referred to the app
         self.begin(LAST)
-        self._code = code
-        atexit.register(self._on_atexit)  # the last one that is registered is called first
-        self._left = True
+        if self._step is not None:
+            self._ends.clear()
+            # The last function that is registered is called first.
+            threading._register_atexit(self._on_end)  # type: ignore[attr-defined]
+            atexit.register(self._on_atexit)
+
+    def _on_stop(self, count: int) -> None:
+        self.hurry()
+        self.signals.let_next_one_kill()
+
+    def _on_end(self) -> None:
+        """The interpreter begins to end: it waits for threads."""
+        self._cap = math.inf
+        self.last_step(describe_rest, THREADS)
+        self._ends.set()
 
     def _on_atexit(self) -> None:
         self._atexit_end = max(self._grace_end, time.monotonic() + ATEXIT)
 
     def _is_over(self) -> bool:
-        """Whether the time is over; waits until the interpreter begins to end once it may."""
+        """Whether the time is over, which stands still before the interpreter ends by itself."""
         time.sleep(TICK)
-        if self._left:
-            threading.main_thread().join()  # returns when the interpreter waits for other threads
-            if self._left:
-                self._left = False
-                self.last_step(_describe_rest, THREADS)
+        self._ends.wait()
         return time.monotonic() >= self._end()
 
     def _end(self) -> float:
@@ -136,27 +151,26 @@ class Ending:
 
     def _keep_time(self) -> None:
         while not self._is_over():
-            if self._cancelled:
-                return
+            pass
         self._exiting = True
         time.sleep(LAST + ATEXIT)
-        os._exit(self._code)
+        os._exit(self.code)
 
     # The second thread.
 
     def _report(self) -> None:
-        what, due = None, 0.0
+        what, due = 0, 0.0
         while not self._exiting and not self._is_over():
-            if self._cancelled:
-                return
             now, step = time.monotonic(), self._step
             if step is None:
                 continue
-            if step.what != what:
-                what, due = step.what, now + SOON
+            if hash(step.what) != what:
+                what, due = hash(step.what), now + SOON
             elif now >= due and step.limit - step.start >= WORTH:
                 due = now + REPORT
-                self._tell(step, now)
+                with suppress(Exception):
+                    self._tell(step, now)
+            del step  # this thread outlives what refers to the app
         self._exit()
 
     def _tell(self, step: _Step, now: float) -> None:
@@ -174,7 +188,7 @@ class Ending:
         step, processes = self._step, _processes()
         assert step is not None
         with suppress(Exception):
-            left = [*step.what(), *_describe_rest()]
+            left = [*step.what(), *describe_rest()]
             if step.spare:
                 left += _describe_main_thread()
             if left:
@@ -182,7 +196,8 @@ class Ending:
                 lines = "\n".join(dict.fromkeys(left))
                 logger.warning("exiting after %.1f s, with this left behind:\n%s", over, lines)
         with suppress(Exception):
-            self.on_exit()
+            if self.on_exit is not None:
+                self.on_exit()
         for process in processes:
             with suppress(Exception):
                 process.terminate()
@@ -194,7 +209,7 @@ class Ending:
         for file in (sys.stdout, sys.stderr):
             with suppress(Exception):
                 file.flush()
-        os._exit(self._code)
+        os._exit(self.code)
 
 
 # Descriptions.
@@ -221,17 +236,29 @@ def _describe_main_thread() -> list[str]:
     return [f"the main thread ({_where(_outwards(frame))})"]
 
 
-def _describe_rest() -> list[str]:
+def describe_rest() -> list[str]:
     """What the interpreter waits for."""
     processes = [f"process {process.name} (pid {process.pid})" for process in _processes()]
     return describe_threads() + processes
+
+
+def end_processes() -> None:
+    """Ends the processes of `multiprocessing`, for a program that is replaced by another one."""
+    module = sys.modules.get("multiprocessing")
+    with suppress(Exception):
+        children = module.active_children()  # type: ignore[union-attr]
+        for process in children:
+            process.terminate()
+        for process in children:
+            process.join(LAST)
 
 
 def _processes() -> list[Any]:
     """Processes of `multiprocessing` that keep the interpreter from its end."""
     module = sys.modules.get("multiprocessing")
     with suppress(Exception):
-        return [each for each in module.active_children() if not each.daemon]  # type: ignore
+        children = module.active_children()  # type: ignore[union-attr]
+        return [each for each in children if not each.daemon]
     return []
 
 
@@ -256,7 +283,7 @@ def _outwards(frame: FrameType | None) -> list[FrameType]:
 def _ends_by_itself(stack: list[FrameType]) -> bool:
     """Whether a thread waits for work of an executor, or for threads that have some."""
     names = [(f.f_code.co_name, os.path.basename(f.f_code.co_filename)) for f in stack]
-    return names[:1] == [("_worker", "thread.py")] or ("_do_shutdown", "base_events.py") in names
+    return names[:1] == [("_worker", "thread.py")] or ("shutdown", "thread.py") in names
 
 
 _LIBRARY = os.path.dirname(os.__file__) + os.sep

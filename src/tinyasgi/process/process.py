@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import importer, signals
@@ -78,6 +78,7 @@ class Process:
         self.app = app
         self.config = config
         self._sockets = sockets
+        self._signals = ending.signals
         self._access: AccessLines | None = None
         self._ready = False
         self._stops = 0
@@ -86,18 +87,15 @@ class Process:
 
     def run(self) -> int:
         """Serves until it is to end; returns the exit code. What goes wrong is told."""
-        config = self.config
         if 0 < gc.get_threshold()[0] < YOUNG:  # an app may set another as it is imported
             gc.set_threshold(YOUNG)
-        self._signals = signals.take(self.stops, self.others)
         self._signals.on_stop = self._on_stop_signal
+        return self._outcome(self._load_and_serve)
+
+    def _outcome(self, work: Callable[..., int | None], *args: object) -> int:
+        """The exit code that follows from what work raises; what goes wrong is told."""
         try:
-            log.begin(config)
-            with self._signals.exiting():
-                env_file.load(config)
-                app = self.app
-                target = importer.load(app, config.app_dir) if isinstance(app, str) else app
-            self._serve(target)
+            return work(*args) or 0
         except (OptionError, ListenError, importer.LoadError, LifespanFailed) as error:
             self.tell(explain(error))
             return next(code for kind, code in _CODES.items() if isinstance(error, kind))
@@ -118,18 +116,27 @@ class Process:
         """Says why it ends."""
         log.tell(text, self.config.log_format)
 
-    def _serve(self, target: Any) -> None:
-        with asyncio.Runner(loop_factory=loop_factory(self.config)) as runner:
-            try:
-                runner.run(self._main(target))
-            finally:
-                if self.exits:
-                    self.ending.begin(LAST)
-                    runner.run(self._end_tasks())
-                    self.ending.last_step(describe_threads, THREADS)
-        logger.log(self.level, "stopped")
+    def _load_and_serve(self) -> int:
+        log.begin(self.config)
+        with self._signals.exiting():
+            env_file.load(self.config)
+            app = self.app
+            target = importer.load(app, self.config.app_dir) if isinstance(app, str) else app
+        runner = asyncio.Runner(loop_factory=loop_factory(self.config))
+        code = self.ending.code = self._outcome(runner.run, self._main(target))
+        self.finish(runner)
+        if not code:
+            logger.log(self.level, "stopped")
+        return code
 
-    async def _end_tasks(self) -> None:
+    def finish(self, runner: asyncio.Runner) -> None:
+        """Ends what the app has left running."""
+        self.ending.begin(LAST)
+        runner.run(self.end_tasks())
+        self.ending.last_step(describe_threads, THREADS)
+        runner.close()
+
+    async def end_tasks(self) -> None:
         """Cancels the tasks that the app has left running."""
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         self.ending.last_step(lambda: describe_tasks(tasks), LAST)
@@ -165,6 +172,8 @@ class Process:
             self.server = await stack.enter_async_context(server)
             log.set_up(config)
             gc.freeze()  # what startup has made stays: no collection need look at it again
+            if self._stops:  # a factory has swallowed the cancellation
+                return
             self._ready = True
             if (watch := self.watch()) is not None:
                 stack.callback(watch.close)
@@ -172,7 +181,8 @@ class Process:
             for number in self._early:
                 self.on_signal(number)
             await self.until_told()
-            self.begin_end()
+            if self.exits:
+                self._begin_end()
             logger.log(self.level, "stopping")
 
     def announce(self) -> None:
@@ -256,17 +266,15 @@ class Process:
         """Whether a signal has made it end: then another one ends it at once."""
         return self._signals.count > 0
 
-    def begin_end(self) -> None:
+    def _begin_end(self) -> None:
         """From now on time is limited."""
-        if not self.exits:
-            return
         seconds = self.config.shutdown_delay + self.config.timeout_graceful_shutdown
         self.ending.begin(seconds, by_signal=self.stops_by_signal)
 
     def _on_stop_signal(self, count: int) -> None:
         """Within the signal handler: the event loop may be blocked."""
         if count == 1:
-            self.begin_end()
+            self._begin_end()
         else:
             self.ending.hurry()
             self._signals.let_next_one_kill()

@@ -1,7 +1,6 @@
 """A process that supervises: its start, its exit code, and how it goes on as a new program."""
 
 import contextlib
-import functools
 import gc
 import os
 import socket
@@ -18,12 +17,12 @@ from ..net import listen
 from ..net.listen import ListenError
 from ..process import forks
 from ..process.brief import Brief
-from ..process.ending import Ending
+from ..process.ending import BLOCKED, LAST, Ending
 from ..process.process import APP_FAILED, CANNOT_LISTEN, explain
 from ..process.systemd import Notifier
 from . import reexec, spawn, worker
-from .slot import WorkerFailed
-from .supervisor import Supervisor
+from .slot import WorkerFailed, patience
+from .supervisor import HURRY, Supervisor
 
 if TYPE_CHECKING:
     from ..metrics.store import Tally
@@ -53,30 +52,29 @@ def supervise(app: str, config: Config, ending: Ending, notifier: Notifier) -> i
             sockets = listen.bind(config)
             stack.callback(listen.close, sockets)
             if config.preload:
-                taken = signals.take()
-                taken.on_stop = functools.partial(_on_stop_signal, config, ending)
-                with taken.exiting():
-                    _preload(app, config, sockets)
+                _preload(app, config, sockets, ending)
         except (ListenError, importer.LoadError) as error:
             log.tell(explain(error), config.log_format)
             return CANNOT_LISTEN if isinstance(error, ListenError) else APP_FAILED
         stack.pop_all()
     become = worker.become if config.preload else None
     supervisor = Supervisor(brief, sockets, notifier, become, tally)
-    return _run(supervisor, first=True)
+    return _run(supervisor, ending, first=True)
 
 
-def take_over(supervisor: Supervisor) -> int:
+def take_over(supervisor: Supervisor, ending: Ending) -> int:
     """Goes on with a supervisor that was made in a process that served; returns the exit code."""
     spawn.block_signals()  # until the new program takes them
-    supervisor.take_signals()
+    supervisor.take_signals(ending.signals)
     if supervisor.crew.stopping:
-        return _run(supervisor)
+        return _run(supervisor, ending)
     reexec.succeed(supervisor)
 
 
 def resume() -> NoReturn:
     """Goes on as a supervisor in a new program."""
+    ending = Ending(signals.take(), exits=True)
+    spawn.unblock_signals()
     supervisor = reexec.inherit()
     config = supervisor.config
     try:
@@ -87,20 +85,32 @@ def resume() -> NoReturn:
         log.tell(explain(error), config.log_format)
     try:
         if config.preload:
-            _preload(supervisor.brief.target, config, supervisor.crew.sockets)
+            _preload(supervisor.brief.target, config, supervisor.crew.sockets, ending)
     except (OptionError, importer.LoadError) as error:
         supervisor.give_up(explain(error))
-    code = _run(supervisor)
-    Ending().leave(code)
+    except SystemExit as leaving:
+        if not ending.signals.count:
+            supervisor.give_up(f"{log.ERROR}the app called sys.exit({leaving.code!r})")
+    code = _run(supervisor, ending)
+    ending.leave(code)
     sys.exit(code)
 
 
-def _on_stop_signal(config: Config, ending: Ending, count: int) -> None:
-    """Within the signal handler, during the import of the app."""
-    if count == 1:
+def _limit(ending: Ending, config: Config, patience: float = 0.0) -> None:
+    """Lets a stop signal begin the end, and the second one hurry it.
+
+    patience: seconds for the workers, which report what they wait for by themselves.
+    """
+
+    def on_stop(count: int) -> None:
+        if count > 1:
+            ending.hurry(HURRY + LAST)
+            return
         ending.begin(config.timeout_graceful_shutdown, by_signal=True)
-    else:
-        ending.hurry()
+        if patience:
+            ending.step(list, patience, BLOCKED)
+
+    ending.signals.on_stop = on_stop
 
 
 def _open_tally(config: Config) -> "Tally":
@@ -113,20 +123,29 @@ def _open_tally(config: Config) -> "Tally":
     return Tally.open(config, row=0)
 
 
-def _preload(app: str, config: Config, sockets: list[socket.socket]) -> None:
-    """Imports the app, for workers that are forked. Raises OptionError and LoadError."""
+def _preload(app: str, config: Config, sockets: list[socket.socket], ending: Ending) -> None:
+    """Imports the app, for workers that are forked.
+
+    Raises OptionError, LoadError, and SystemExit for a stop signal.
+    """
     if not hasattr(os, "fork"):
         raise config.wrong("preload", True, "possible on this platform")
+    _limit(ending, config)
     env_file.load(config)
-    with forks.withheld(lambda: [sock.fileno() for sock in sockets]):
+    withheld = forks.withheld(lambda: [sock.fileno() for sock in sockets])
+    with ending.signals.exiting(), withheld:
         importer.load(app, config.app_dir)
     log.set_up(config)  # the app may have configured logging
     gc.freeze()  # a collection would write to what is shared, and so copy it
 
 
-def _run(supervisor: Supervisor, first: bool = False) -> int:
+def _run(supervisor: Supervisor, ending: Ending, first: bool = False) -> int:
+    seconds = patience(supervisor.config)
+    ending.on_exit = supervisor.abandon
+    _limit(ending, supervisor.config, seconds)
+    ending.step(list, seconds, BLOCKED)  # if the end has begun already
     try:
-        again = supervisor.run(first)
+        again = supervisor.run(ending.signals, first)
     except WorkerFailed as failed:
         log.tell(str(failed), supervisor.config.log_format)
         return failed.code
@@ -134,4 +153,4 @@ def _run(supervisor: Supervisor, first: bool = False) -> int:
         supervisor.close()
         log.tell(explain(error), supervisor.config.log_format)
         return CANNOT_LISTEN
-    return take_over(supervisor) if again else 0
+    return take_over(supervisor, ending) if again else 0

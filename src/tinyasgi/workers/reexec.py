@@ -11,6 +11,7 @@ import sys
 import tempfile
 from typing import Any, NoReturn
 
+from ..process.ending import end_processes
 from . import spawn
 from .spawn import Process
 from .supervisor import Supervisor
@@ -25,6 +26,7 @@ def succeed(supervisor: Supervisor) -> NoReturn:
     """Replaces this program by one in which the supervisor goes on."""
     if supervisor.crew.tally is not None:
         os.set_inheritable(supervisor.crew.tally.file, True)
+    end_processes()
     spawn.block_signals()  # until the new program takes them
     file = tempfile.TemporaryFile()  # noqa: SIM115  # for the new program
     _Pickler(file).dump(supervisor)

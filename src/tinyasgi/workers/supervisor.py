@@ -5,6 +5,7 @@ deadline. It never imports the server, nor the app unless that is to be preloade
 """
 
 import dataclasses
+import functools
 import math
 import os
 import selectors
@@ -13,7 +14,6 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from .. import signals
 from .._version import __version__
 from ..config.config import Config
 from ..logs import setup as log
@@ -21,6 +21,7 @@ from ..net import listen
 from ..process.brief import Brief
 from ..process.systemd import Notifier
 from ..server_log import logger
+from ..signals import Signals
 from . import channel, spawn
 from .pool import Become, Crew
 from .slot import patience
@@ -82,16 +83,16 @@ class Supervisor:
         self.crew.start()
         self._act()
 
-    def run(self, first: bool) -> bool:
+    def run(self, taken: Signals, first: bool) -> bool:
         """Goes on until it was told to stop and no worker is left.
 
-        first: it has still to start. Returns whether it is to go on in a new program, which has
-        the app as it is by then. Raises WorkerFailed, and ListenError at the first start.
+        taken: what tells it. first: it has still to start. Returns whether it is to go on in a new
+        program, which has the app as it is by then. Raises WorkerFailed, and ListenError at the
+        first start.
         """
-        taken = signals.take()
-        taken.on_stop = None
         taken.install()
-        self._selector.register(taken, selectors.EVENT_READ, self.take_signals)
+        take = functools.partial(self.take_signals, taken)
+        self._selector.register(taken, selectors.EVENT_READ, take)
         spawn.unblock_signals()
         if first:
             self.start()
@@ -185,6 +186,12 @@ class Supervisor:
         if self.crew.tally is not None:
             self.crew.tally.close()
 
+    def abandon(self) -> None:
+        """Kills the workers, for the end of a process in which nothing else can be done."""
+        for child in self.crew.children:
+            child.process.kill()
+        listen.release(self._files)
+
     # What it is told.
 
     def stop(self) -> None:
@@ -231,9 +238,9 @@ class Supervisor:
             for child in self.crew.children:
                 child.channel.send(channel.REOPEN)
 
-    def take_signals(self) -> None:
+    def take_signals(self, taken: Signals) -> None:
         """Does what the signals mean that have come."""
-        for number in signals.take().received():
+        for number in taken.received():
             self.on_signal(signal.Signals(number).name)
 
     def _watch_files(self) -> None:

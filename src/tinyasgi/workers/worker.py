@@ -39,10 +39,9 @@ def main() -> NoReturn:
 
 def become(messages: Channel, sockets: list[socket.socket], brief: Brief) -> int:
     """Serves as a worker; returns the exit code."""
-    signals.take(Worker.stops, Worker.others)
+    ending = Ending(signals.take(Worker.stops, Worker.others), exits=True)
     spawn.unblock_signals()
     _end_with_parent()
-    ending = Ending()
     try:
         with forks.withheld(lambda: [messages.fileno(), *(sock.fileno() for sock in sockets)]):
             code = Worker(messages, sockets, brief, ending).run()
