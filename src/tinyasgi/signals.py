@@ -21,6 +21,9 @@ STOPS = _numbers("SIGINT", "SIGTERM", "SIGBREAK")
 #: Signals that mean something else to a server.
 OTHERS = _numbers("SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1")
 
+#: Seconds for what Python does after the functions of `atexit`.
+FINAL = 10
+
 
 class Stop(SystemExit):
     """A signal to stop has come while the app is imported."""
@@ -50,7 +53,7 @@ class Signals:
         self._ours.setblocking(False)
         self._theirs.setblocking(False)
         self.install()
-        atexit.register(self._close)  # called last, as it is registered first
+        atexit.register(self._at_exit)  # called last, as it is registered first
 
     def install(self) -> None:
         """Sets the handlers, perhaps again after the app has set its own."""
@@ -71,7 +74,17 @@ class Signals:
             if handler is not None:  # of a program that Python is embedded in
                 signal.signal(number, handler)
         self._previous.clear()
-        atexit.unregister(self._close)
+        atexit.unregister(self._at_exit)
+        self._close()
+
+    def _at_exit(self) -> None:
+        """Python sets back handlers before its end is over: a stop signal would kill it then."""
+        with contextlib.suppress(ValueError):  # not the main thread
+            for number in self.stops:
+                signal.signal(number, signal.SIG_IGN)
+            if hasattr(signal, "alarm"):  # which bounds what is left of the end
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(FINAL)
         self._close()
 
     def _close(self) -> None:

@@ -329,6 +329,21 @@ def test_stop_of_a_process_that_is_replaced(loop: str, start: Start) -> None:
     assert "Traceback" not in command.log
 
 
+def test_signal_in_the_end_of_the_interpreter(start: Start, tmp_path: Path) -> None:
+    """When it has given up its handlers."""
+    (tmp_path / "app.py").write_text(
+        "import os, sys, time\nclass Last:\n"
+        "    def __del__(self, write=os.write, sleep=time.sleep):\n"
+        "        write(2, b'last\\n')\n        sleep(0.5)\n"
+        f"sys.last = Last()\n{APP}"
+    )
+    with start() as command:
+        command.port  # noqa: B018
+        command.send(signal.SIGTERM)
+        command.wait_for("^last$")
+        assert command.stop() == 0
+
+
 @pytest.mark.parametrize("when", ["before", "during"])
 def test_sockets_are_removed(when: str, start: Start, tmp_path: Path) -> None:
     """Also when the event loop is blocked in the end, be it before or during the stop."""
