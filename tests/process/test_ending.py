@@ -344,6 +344,15 @@ def test_signal_in_the_end_of_the_interpreter(start: Start, tmp_path: Path) -> N
         assert command.stop() == 0
 
 
+@pytest.mark.parametrize("words", [(), ("--workers", "2")])
+def test_files_of_the_app_are_flushed(words: tuple[str, ...], start: Start, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP + "file = open('data', 'a')\nfile.write('data')\n")
+    with start(*words) as command:
+        command.port  # noqa: B018
+        assert command.stop() == 0
+    assert (tmp_path / "data").read_text() == "data" * (2 if words else 1)
+
+
 @pytest.mark.parametrize("when", ["before", "during"])
 def test_sockets_are_removed(when: str, start: Start, tmp_path: Path) -> None:
     """Also when the event loop is blocked in the end, be it before or during the stop."""

@@ -172,6 +172,7 @@ class Process:
             self.server = await stack.enter_async_context(server)
             log.set_up(config)
             gc.freeze()  # what startup has made stays: no collection need look at it again
+            stack.callback(gc.unfreeze)  # else files of the app are not flushed in the end
             if self._stops:  # a factory has swallowed the cancellation
                 return
             self._ready = True
