@@ -10,7 +10,7 @@ from ..http.request import RequestLine
 from ..http.response import NONE
 from ..typing import Message, Pairs, Scope
 
-__all__ = ["ASGI", "COMPLETE", "LOST", "REFUSED", "STARTED", "STREAMING", "WAITING"]
+__all__ = ["COMPLETE", "LOST", "REFUSED", "STARTED", "STREAMING", "WAITING"]
 __all__ += ["Carrier", "Exchange", "is_disconnect"]
 
 #: From 2.4 on Starlette does not listen for `http.disconnect` while it streams: a stream that waits
@@ -99,6 +99,7 @@ class Exchange:
         self.origin = connection.origin
         #: None during the first step of an eager task.
         self.task: asyncio.Task[None] | None = None
+        scope["asgi"] = ASGI.copy()
         self.scope = scope
         self.line = line  # as received: an app may write to its scope
         self.persistent = persistent  # the connection may carry another exchange (RFC 9112 §9.3)

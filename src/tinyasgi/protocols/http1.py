@@ -10,7 +10,7 @@ from ..http.parsers import BadRequest
 from ..typing import Fields, Pairs
 from .connection import Connection
 from .context import Context
-from .exchange import ASGI, COMPLETE, LOST, STREAMING, Exchange
+from .exchange import COMPLETE, LOST, STREAMING, Exchange
 from .timeouts import APP, BODY, CLOSE, HEAD, NEXT
 
 if TYPE_CHECKING:
@@ -149,11 +149,10 @@ class HTTP1Connection(Connection):
         length, persistent, wants_continue, websocket = judged
         fields = fields.copy()  # the app may write to it
         websocket = websocket and line.method == "GET" and config.ws != "none"
-        full = context.unanswered >= context.concurrency
+        full = context.concurrency and context.unanswered >= context.concurrency
         if full and (websocket or line.route != context.health_path):
             raise BadRequest(503, f"{context.unanswered} requests are running")
         scope = line.scope | self.origin.scope
-        scope["asgi"] = ASGI.copy()
         scope["headers"] = fields
         scope["state"] = context.state.copy()
         if websocket:
