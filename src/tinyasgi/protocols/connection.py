@@ -81,7 +81,9 @@ class Connection(asyncio.Protocol):
         # While the peer has something to read: how much it has taken, and since which tick no more.
         self._taken: int | None = None
         self._progress = 0
-        self._behind = 0  # bytes by which it is behind the slowest pace, in reading or in sending
+        # Bytes by which it is behind the slowest pace, in reading or in sending; being ahead counts
+        # for nothing once a second is over.
+        self._behind = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a BaseTransport cannot write
@@ -265,14 +267,14 @@ class Connection(asyncio.Protocol):
             self._behind = 0
         elif taken != self._taken:  # smaller: of a buffer alone, to which more was written
             self._progress = ticks
-            self._behind = max(self._behind - abs(taken - self._taken), 0)
+            self._behind -= abs(taken - self._taken)
         self._taken = taken
-        self._behind += self._context.write_pace.rate
+        self._behind = max(self._behind, 0) + self._context.write_pace.rate
         return left
 
     def _charge_for_body(self) -> None:
         """Count a second in which the peer was to send its body."""
-        self._behind += self._context.body_pace.rate
+        self._behind = max(self._behind, 0) + self._context.body_pace.rate
         if self._behind > self._context.body_pace.slack:
             self._expire()
 

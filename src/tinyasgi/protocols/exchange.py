@@ -119,7 +119,9 @@ class Exchange:
             if self.phase == STREAMING and self.connection.stopping:
                 break
             if self._body or self._input == ARRIVED:
-                body, self._body = bytes(self._body), b""
+                body, self._body = self._body, b""
+                if type(body) is not bytes:
+                    body = bytes(body)
                 more_body = self._input == ARRIVING
                 if not more_body:
                     self._input = TAKEN
@@ -241,7 +243,8 @@ class Exchange:
             self._body = bytearray(self._body + data)
         if arrived:
             self._input = ARRIVED
-        self.wake()
+        if self._waiters:
+            self.wake()
 
     @property
     def full(self) -> bool:

@@ -184,7 +184,7 @@ class HTTP1Connection(Connection):
         assert self._decoder is not None
         body, rest = self._decoder.decode(data)
         self._since = self._context.ticks
-        self._behind = max(self._behind - len(body), 0)
+        self._behind -= len(body)
         if rest is not None:
             self._decoder = None
         if exchange is None:
