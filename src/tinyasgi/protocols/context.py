@@ -103,7 +103,7 @@ class Context:
         self.state: dict[str, Any] = {}
         self.connections: set[Swept] = set()
         self.running: set[Exchange] = set()
-        #: How many of them have no complete response yet: this is what `limit_concurrency` limits.
+        #: How many of them have no complete response yet; counted only for `limit_concurrency`.
         self.unanswered = 0
         #: No connection persists any more; those that are there get their next response.
         self.leaving = config.timeout_keep_alive == 0
@@ -166,7 +166,8 @@ class Context:
     def start(self, exchange: Exchange) -> None:
         """Runs the app for an exchange, in a task of its own."""
         self.running.add(exchange)
-        self.unanswered += 1
+        if self.concurrency:
+            self.unanswered += 1
         if self.access is not None:
             exchange.started = time.perf_counter()
         # Not by `loop.create_task`: that goes a longer way to the same end.
@@ -197,8 +198,8 @@ class Context:
                 self._report(exchange, exchange.ended(None))
         finally:
             self.running.discard(exchange)
-            if exchange.phase != COMPLETE:  # its client has left, and its work has ended only now
-                self.unanswered -= 1
+            if self.concurrency and exchange.phase != COMPLETE:
+                self.unanswered -= 1  # its client has left, and its work has ended only now
             if self.leaving:
                 self.on_gone()
 
@@ -211,7 +212,7 @@ class Context:
     def finish(self, exchange: Exchange, phase: int) -> None:
         """Part a COMPLETE or LOST exchange from its connection, and write its access line."""
         exchange.leave(phase)
-        if phase == COMPLETE:
+        if self.concurrency and phase == COMPLETE:
             self.unanswered -= 1
         if self.access is not None:
             self.observe(self.access, exchange)
