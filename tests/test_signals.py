@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 
 from tests.support.helpers import Client
-from tests.support.processes import APP, Start, ask, is_alive, nothing_left, start, wait_until, who
+from tests.support.processes import (
+    APP,
+    Start,
+    ask,
+    is_alive,
+    members,
+    nothing_left,
+    start,
+    wait_until,
+    who,
+)
 from tinyasgi.signals import Signals
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches its processes in /proc")
@@ -110,6 +120,26 @@ def test_stop_during_a_later_import(stops: int, start: Start, tmp_path: Path) ->
         if stops == 2:
             command.send(signal.SIGTERM)
             command.wait_for("swallowed")
+        assert command.stop() == 0
+    assert "Traceback" not in command.log
+
+
+def test_usr1_while_workers_start(start: Start, tmp_path: Path) -> None:
+    """They have not read yet what they are to do."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys, time\n"
+        "while '-c' in sys.orig_argv and not os.path.exists('go'):\n    time.sleep(0.01)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    log = tmp_path / "log.txt"
+    with start("--workers", "2", "--error-log-file", "log.txt", PYTHONPATH=path) as command:
+        wait_until(lambda: len(members(tmp_path)) == 3)
+        wait_until(log.exists)
+        log.unlink()
+        command.send(signal.SIGUSR1)
+        wait_until(log.exists)
+        (tmp_path / "go").touch()
+        wait_until(lambda: "2 workers" in log.read_text() or command.process.poll() is not None)
         assert command.stop() == 0
     assert "Traceback" not in command.log
 

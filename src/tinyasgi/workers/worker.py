@@ -28,7 +28,7 @@ def main() -> NoReturn:
     mine, *sockets = spawn.given()
     messages = Channel(mine)
     try:
-        ((_, text),) = messages.receive()
+        (_, text), *_ = messages.receive()  # the rest is for a worker that listens already
     except EOFError:
         sys.exit(0)  # the supervisor is gone already
     brief = Brief.read(text)
