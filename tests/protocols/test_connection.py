@@ -268,6 +268,58 @@ async def test_disconnect_after_the_body(
         await left.wait()
 
 
+@pytest.mark.parametrize("cancel", [False, True], ids=["told", "cancelled"])
+@pytest.mark.parametrize("ahead", [b"\r\n", GET, GET * 1000], ids=["line", "request", "many"])
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_disconnect_after_more_than_is_read(loop: Any, ahead: bytes, cancel: bool) -> None:
+    """A client that sends ahead is not read, which must not hide that it leaves."""
+    began, left = threading.Event(), asyncio.Event()
+
+    async def app(scope, receive, send):
+        await receive()
+        began.set()
+        try:
+            if cancel:
+                await asyncio.Event().wait()
+            assert (await receive())["type"] == "http.disconnect"
+        finally:
+            left.set()
+
+    def talk(port: int) -> None:
+        with Client(port) as client:
+            client.send(GET)
+            assert began.wait(PATIENCE)
+            client.send(ahead)
+
+    async with Server(app, port=0, lifespan="off", cancel_on_disconnect=cancel) as server:
+        await asyncio.to_thread(talk, server.port)
+        await left.wait()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@in_loop
+async def test_half_close_after_more_than_is_read_is_answered(loop: Any) -> None:
+    told = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await receive()
+        if not told.is_set():
+            assert (await receive())["type"] == "http.disconnect"
+            told.set()
+        await reply(send, b"answer")
+
+    def talk(port: int) -> None:
+        with Client(port) as client:
+            client.send(GET * 3)
+            client.half_close()
+            assert [client.response().body for _ in range(3)] == [b"answer"] * 3
+            assert client.rest() == b""
+
+    async with Server(app, port=0, lifespan="off") as server:
+        await asyncio.to_thread(talk, server.port)
+
+
 # Deadlines.
 
 

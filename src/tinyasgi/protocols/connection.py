@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..http.client import Origin, peer_address, peer_name
 from .context import Context
-from .delivery import delivery
-from .timeouts import BODY, CLOSE, FIRST, MAX_LINGER, WRITE
+from .delivery import delivery, has_ended
+from .timeouts import APP, BODY, CLOSE, FIRST, MAX_LINGER, WRITE
 
 if TYPE_CHECKING:
     from ..proxy.proxy_protocol import Header
@@ -50,8 +50,8 @@ class Connection(asyncio.Protocol):
 
     # fmt: off
     __slots__ = (
-        "_behind", "_context", "_ended", "_header", "_progress", "_reading", "_since", "_taken",
-        "_transport", "_unix", "_wait", "burst", "eof", "origin", "paused", "peer",
+        "_behind", "_context", "_drained", "_ended", "_header", "_progress", "_reading", "_since",
+        "_taken", "_transport", "_unix", "_wait", "burst", "eof", "origin", "paused", "peer",
     )
     # fmt: on
 
@@ -75,6 +75,7 @@ class Connection(asyncio.Protocol):
         self.burst = bytearray()  # collected to be written together
         self.paused = False
         self.eof = False
+        self._drained = False  # all has been read that the peer will ever have sent
         self._wait: int = FIRST
         self._since = context.ticks
         self._ended = math.inf  # the tick from which on it only waits for the peer to leave
@@ -99,7 +100,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The peer sends no more. The transport closes, unless a protocol says otherwise."""
-        self.eof = True
+        self.eof = self._drained = True
         self._flush()
         return False
 
@@ -172,7 +173,7 @@ class Connection(asyncio.Protocol):
         """
         self._wait_for(CLOSE)
         self._flush()
-        if not linger or self.eof:
+        if not linger or self._drained:
             self._transport.close()
             return
         self._ended = self._context.ticks
@@ -247,6 +248,10 @@ class Connection(asyncio.Protocol):
                 self._expire()
             elif self._wait == BODY:
                 self._charge_for_body()
+            elif (
+                self._wait == APP and not (self._reading or self.eof) and has_ended(self._transport)
+            ):
+                self._unread_end()
             return
         left = self._charge_for_reading(ticks)
         if left and ticks - self._progress > limits[WRITE]:
@@ -258,6 +263,9 @@ class Connection(asyncio.Protocol):
             or ticks - max(self._ended, self._progress) > MAX_LINGER
         ):
             self._expire()
+
+    def _unread_end(self) -> None:
+        """The peer sends no more than it has sent; reading is paused before that."""
 
     def _charge_for_reading(self, ticks: int) -> int:
         """Count a second in which the peer was to read; return how much it has still to read."""

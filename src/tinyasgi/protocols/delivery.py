@@ -1,12 +1,13 @@
-"""Progress of what is written: how much of it the peer has taken."""
+"""Knowledge of the kernel about a peer: how much it has taken, whether it has left."""
 
 import asyncio
+import select
 import socket
 import struct
 import sys
 from typing import NamedTuple
 
-__all__ = ["Delivery", "delivery"]
+__all__ = ["Delivery", "delivery", "has_ended"]
 
 #: Of Linux's `struct tcp_info`: unacked (packets), bytes_acked, notsent_bytes.
 _TCP_INFO = struct.Struct("=24xI92xQ16xI")
@@ -38,3 +39,13 @@ def delivery(transport: asyncio.Transport) -> Delivery:
         else:
             return Delivery(acked, unsent + unacked + unsent_by_kernel)
     return Delivery(-unsent, unsent)
+
+
+def has_ended(transport: asyncio.Transport) -> bool:
+    """Tell whether the peer sends no more. Linux knows, even if there is unread data."""
+    sock = transport.get_extra_info("socket")
+    if sys.platform != "linux" or sock is None:
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLRDHUP)  # and a reset, always
+    return bool(poll.poll(0))

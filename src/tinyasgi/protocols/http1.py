@@ -385,6 +385,14 @@ class HTTP1Connection(Connection):
             self._client_left(self._exchange)
         super().close()
 
+    def _unread_end(self) -> None:
+        exchange = self._exchange
+        if exchange is not None:
+            self.eof = True
+            exchange.wake()
+            if self._context.config.cancel_on_disconnect or not exchange.unwritten:
+                self.close()
+
     def _charge_for_body(self) -> None:
         if self._exchange is None or self._exchange.awaited:
             super()._charge_for_body()
