@@ -225,6 +225,8 @@ def test_meaning(name: str, value: Any, meaning: Any) -> None:
         ("log_level", 25),
         ("timeout_head", 1e10),
         ("header", [["A"]]),
+        ("header", [None]),
+        ("header", [80]),
         ("header", ["A: 1"]),
         ("log_config", {"key": "value" * 1000}),
     ],

@@ -150,7 +150,7 @@ def _are_fields(value: Any) -> bool:
             _is_field_name(name) and text.encode("latin-1") and text.isprintable()
             for name, text in value
         )
-    except (AttributeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         return False
 
 
