@@ -151,13 +151,8 @@ def test_nothing_fails_while_backends_start_anew(site: Site) -> None:
         for name in chain(*BACKENDS.values()):
             site.backends[name].wait_for("shutdown of")
         for names in zip(*BACKENDS.values(), strict=True):
+            site.stop_and_start(*names)
             for name in names:
-                site.backends[name].send(signal.SIGTERM)
-            for name in names:
-                assert site.backends[name].wait() == 0
-                site.start(name)
-            for name in names:
-                site.backends[name].wait_for("Ctrl-C stops it")
                 wait_for(name, 3)
     assert [load.failures for load in loads] == [[], []]
     if site.kind == "nginx":  # it tells why it went to the other one

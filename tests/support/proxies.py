@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -136,10 +137,32 @@ class Site:
         }[name]
         if self.kind == "haproxy" and name in "ab":
             words += ["--proxy-protocol"]
-        words += ["--health-path", "/healthz", "--shutdown-delay", "1", "--no-access-log"]
+        delay = "3" if self.kind == "haproxy" else "1"  # as its file says
+        words += ["--health-path", "/healthz", "--shutdown-delay", delay, "--no-access-log"]
         command = Command(*words, "app:app", cwd=self.folder, NAME=name)
         self.backends[name] = command
         return self._stack.enter_context(command)
+
+    def stop_and_start(self, *names: str) -> None:
+        """Stop backends and start them again. HAProxy notices both before this returns."""
+        seen = {name: self._changes(name) for name in names}
+        for name in names:
+            self.backends[name].send(signal.SIGTERM)
+        for name in names:
+            assert self.backends[name].wait() == 0
+            if self.kind == "haproxy":
+                wait_until(
+                    lambda name=name: self._changes(name)[len(seen[name]) :][-1:] == ["DOWN"]
+                )
+            self.start(name)
+        for name in names:
+            self.backends[name].wait_for("Ctrl-C stops it")
+            if self.kind == "haproxy":
+                wait_until(lambda name=name: self._changes(name)[-1] == "UP")
+
+    def _changes(self, name: str) -> list[str]:
+        """UP and DOWN, as HAProxy has logged them of a backend."""
+        return re.findall(rf"^Server \w+/{name} is (UP|DOWN)", self.log, re.MULTILINE)
 
     def _start_proxy(self, program: str) -> None:
         pem, authority = self.certificates.certfile, self.certificates.ca_certs
