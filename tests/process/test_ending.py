@@ -134,19 +134,21 @@ def close(clients: Sequence[Client]) -> None:
         client.close()
 
 
-def situations() -> list[tuple[str, ...]]:
-    return [kinds for size in SIZES for kinds in itertools.combinations(KINDS, size)]
+ALONE = ("asyncio", "1", signal.SIGTERM)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-@pytest.mark.parametrize("kinds", situations(), ids="+".join)
+def situations() -> list[tuple[tuple[str, ...], str, str, int]]:
+    """Kinds of work, event loop, workers and signal. One kind alone is tried in one way only."""
+    kinds = [kinds for size in SIZES for kinds in itertools.combinations(KINDS, size)]
+    ways = itertools.product(("asyncio", "uvloop"), "12", (signal.SIGTERM, signal.SIGINT))
+    pairs = itertools.product(kinds, list(ways))
+    return [(kinds, *way) for kinds, way in pairs if len(kinds) != 1 or way == ALONE]
+
+
+@pytest.mark.parametrize(("kinds", "loop", "workers", "number"), situations())
 def test_limit(
     kinds: tuple[str, ...], loop: str, workers: str, number: int, start: Start, tmp_path: Path
 ) -> None:
-    if len(kinds) == 1 and (loop, workers, number) != ("asyncio", "1", signal.SIGTERM):
-        pytest.skip("each alone is tried once")
     pytest.importorskip(loop)
     words = ["--workers", workers, "--loop", loop, "--timeout-graceful-shutdown", "0.5"]
     with start(*words) as command:
