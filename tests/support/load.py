@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tests.support.helpers import PATIENCE
 
-__all__ = ["Load"]
+__all__ = ["KEPT", "Load"]
 
 REQUEST = b"GET %b HTTP/1.1\r\nHost: here\r\n%b\r\n"
 #: Connections that are kept alive.
@@ -22,6 +22,7 @@ class Failure:
     kind: str
     begun: float
     error: str
+    ended: float = field(default_factory=time.monotonic)
 
 
 @dataclass
