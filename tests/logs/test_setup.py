@@ -32,7 +32,7 @@ from tests.support.helpers import (
 from tinyasgi import Config, Server
 from tinyasgi.config.kinds import OptionError
 from tinyasgi.logs.formatters import JSONFormatter, TextFormatter
-from tinyasgi.logs.setup import _File, begin, set_up
+from tinyasgi.logs.setup import _File, begin, reopen, set_up
 from tinyasgi.testing import connect, serve
 
 START = {"type": "http.response.start", "status": 200}
@@ -437,6 +437,27 @@ def test_fifo(option: str, workers: str, tmp_path: Path) -> None:
         if option == "access_log_file":
             assert command.port
         assert command.stop() == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no disk that is full")
+@pytest.mark.parametrize("again", [reopen, lambda: set_up(Config())])
+@fresh()
+def test_disk_is_full_when_its_log_file_is_closed(
+    again: Callable[[], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log"
+    log.symlink_to("/dev/full")
+    set_up(Config(error_log_file=str(log)))
+    logger = logging.getLogger("tinyasgi.server")
+    logger.error("first")
+    log.unlink()
+    again()
+    logger.error("second")
+    text = log.read_text() if again is reopen else capsys.readouterr().err
+    assert "second" in text
+    if again is reopen:
+        assert "are lost: No space left on device" in text
+    set_up(Config())
 
 
 @fresh()

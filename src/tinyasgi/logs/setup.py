@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..config.config import Config
@@ -91,7 +91,8 @@ def set_up(config: Config) -> None:
             _server_logger.addHandler(_handler)
             _server_logger.propagate = False
     if before is not None:  # not earlier: the reader of a FIFO would see its end
-        before.close()
+        with suppress(OSError):  # a full disk
+            before.close()
 
 
 def _formatter(config: Config, colours: bool) -> logging.Formatter:
@@ -207,8 +208,15 @@ def reopen() -> None:
                 path, reason = handler.baseFilename, error.strerror
                 logger.error("%s can't be opened again: %s", path, reason)
             else:
-                if before := handler.setStream(file):
+                # Not `setStream`: it would keep the old file while the disk is full.
+                handler.acquire()
+                before, handler.stream = handler.stream, file
+                handler.release()
+                try:
                     before.close()
+                except OSError as error:
+                    path, reason = handler.baseFilename, error.strerror
+                    logger.error("the last lines of the former %s are lost: %s", path, reason)
 
 
 def tell(text: str, log_format: str) -> None:
