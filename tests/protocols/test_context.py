@@ -540,6 +540,23 @@ async def test_request_is_cancelled_before_its_task_begins(kind: str) -> None:
     assert ended == [kind]
 
 
+@in_loop
+async def test_exception_of_an_app_with_a_property_that_raises(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Failure(Exception):
+        @property
+        def code(self) -> int:
+            raise SystemExit(3)
+
+    async def app(scope, receive, send):
+        raise Failure
+
+    async with connect(app) as connection:
+        assert (await connection.feed(GET)).startswith(b"HTTP/1.1 500 ")
+    assert "Failure" in caplog.text
+
+
 # Observers.
 
 

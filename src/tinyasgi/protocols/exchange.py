@@ -1,7 +1,7 @@
 """One request and its response, as the app sees them (ASGI HTTP specification)."""
 
 import asyncio
-import inspect
+from inspect import CORO_CREATED, getattr_static, getcoroutinestate
 from typing import Any, Final, Protocol
 
 from ..errors import ClientDisconnected
@@ -275,7 +275,7 @@ class Exchange:
             self.connection.abort(self)
         task = self.task or asyncio.current_task()
         assert task is not None
-        if inspect.getcoroutinestate(task.get_coro()) == inspect.CORO_CREATED:  # type: ignore[arg-type]
+        if getcoroutinestate(task.get_coro()) == CORO_CREATED:  # type: ignore[arg-type]
             # It would never run, not even its `finally`: let it take its first step.
             task.get_loop().call_soon(task.cancel)
         else:
@@ -318,7 +318,8 @@ def is_disconnect(error: BaseException | None, seen: set[int], codes: tuple[int,
     """
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, ClientDisconnected) or getattr(error, "code", None) in codes:
+        # By no property of the app: it might raise.
+        if isinstance(error, ClientDisconnected) or getattr_static(error, "code", None) in codes:
             return True
         if isinstance(error, BaseExceptionGroup):
             return all(is_disconnect(each, seen, codes) for each in error.exceptions)
