@@ -30,6 +30,7 @@ from tests.support.helpers import (
 from tinyasgi import Server
 from tinyasgi.errors import ClientDisconnected
 from tinyasgi.protocols.context import SLICE
+from tinyasgi.protocols.exchange import is_disconnect
 from tinyasgi.testing import connect, serve
 
 # Tasks and their contexts.
@@ -538,6 +539,14 @@ async def test_request_is_cancelled_before_its_task_begins(kind: str) -> None:
         await until(lambda: not context.running)
         assert context.unanswered == 0
     assert ended == [kind]
+
+
+def test_disconnect_that_is_in_a_group_twice() -> None:
+    error = ClientDisconnected()
+    later = ValueError()
+    later.__cause__ = error
+    assert is_disconnect(ExceptionGroup("", [error, error, later, later]), set())
+    assert not is_disconnect(ExceptionGroup("", [error, later, ValueError()]), set())
 
 
 @in_loop

@@ -313,7 +313,7 @@ def is_disconnect(error: BaseException | None, seen: set[int], codes: tuple[int,
 
     It is a ClientDisconnected, was raised from one, or is a group of such errors. An error that
     was raised while a ClientDisconnected was handled is an error of its own. seen: the ids of
-    errors that are being looked at, as causes and groups may form a cycle. codes: an error with
+    errors on the way to this one, as causes and groups may form a cycle. codes: an error with
     one of these as its `code` is a framework's exception for `websocket.disconnect`.
     """
     while error is not None and id(error) not in seen:
@@ -322,6 +322,6 @@ def is_disconnect(error: BaseException | None, seen: set[int], codes: tuple[int,
         if isinstance(error, ClientDisconnected) or getattr_static(error, "code", None) in codes:
             return True
         if isinstance(error, BaseExceptionGroup):
-            return all(is_disconnect(each, seen, codes) for each in error.exceptions)
+            return all(is_disconnect(each, seen.copy(), codes) for each in error.exceptions)
         error = error.__cause__
     return False
