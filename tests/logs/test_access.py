@@ -388,7 +388,8 @@ def test_nothing_forges_a_line(field: bytes, user: bytes, sent: bytes, number: b
     fields = [(b"user-agent", field), (b"referer", sent), (b"authorization", basic)]
     scope = {"headers": fields, "state": {"request_id": number.decode("latin-1") + "\u2028\ud800"}}
     exchange = Exchange(Carrier(), scope, request, True)  # type: ignore[arg-type]
-    exchange.started, exchange.fields, exchange.phase = 0.0, [(b"x", sent)], COMPLETE
+    exchange.started, exchange.origin = 0.0, Carrier.origin
+    exchange.fields, exchange.phase = [(b"x", sent)], COMPLETE
     quoted = r'"((?:[^"\\]|\\x[0-9a-f]{2}|\\["\\])*)"'
     combined = formatter(Config(access_log_format="combined"))(exchange)
     assert combined.isascii()

@@ -170,6 +170,7 @@ class Context:
             self.unanswered += 1
         if self.access is not None:
             exchange.started = time.perf_counter()
+            exchange.origin = exchange.connection.origin
         # Not by `loop.create_task`: that goes a longer way to the same end.
         run, variables = self._run(exchange), self.variables.copy()
         name = exchange.line.text

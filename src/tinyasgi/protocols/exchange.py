@@ -89,6 +89,8 @@ class Exchange:
     """How the rest of the response body is framed (`response.Framing`)."""
     started: float
     """When the request arrived, in seconds of `time.perf_counter`; set for the access log."""
+    origin: Origin
+    """The source of the request; set for the access log."""
     fields: Pairs
     """Of the response, once the app has said them."""
 
@@ -96,7 +98,6 @@ class Exchange:
         self, connection: Carrier, scope: Scope, line: RequestLine, persistent: bool
     ) -> None:
         self.connection = connection
-        self.origin = connection.origin
         #: None during the first step of an eager task.
         self.task: asyncio.Task[None] | None = None
         scope["asgi"] = ASGI.copy()
