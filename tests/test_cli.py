@@ -111,7 +111,8 @@ def needed(name: str) -> list[str]:
 def give_signals_back() -> Iterator[None]:
     """The command takes them for good."""
     yield
-    signals.give_back()
+    if signals.are_taken():
+        signals.take().restore()
 
 
 @pytest.fixture(autouse=True)
