@@ -163,3 +163,15 @@ async def test_a_client_that_has_left_unnoticed(
         context = server._context
         await until(lambda: not context.running and not context.connections)
     assert caplog.text == ""
+
+
+@in_loop
+async def test_a_closing_transport_is_not_closed_again() -> None:
+    """asyncio's TLS transports break at a second call: the size of their buffer raises then."""
+    async with connect(hello) as connection:
+        closed: list[bool] = []
+        connection.abort()
+        connection.close = lambda: closed.append(True)  # type: ignore[method-assign]
+        connection.protocol.stop()
+        assert closed == []
+        del connection.close

@@ -174,7 +174,8 @@ class Connection(asyncio.Protocol):
         self._wait_for(CLOSE)
         self._flush()
         if not linger or self._drained:
-            self._transport.close()
+            if not self._transport.is_closing():  # twice would break a TLS transport of asyncio
+                self._transport.close()
             return
         self._ended = self._context.ticks
         self._resume_reading()
