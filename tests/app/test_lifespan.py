@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.helpers import GET, LOOPS, Client, hello, in_loop, reply
+from tests.support.helpers import GET, LOOPS, PATIENCE, Client, hello, in_loop, reply
 from tinyasgi import Server
 from tinyasgi.app.lifespan import LifespanFailed
 from tinyasgi.testing import serve
@@ -478,3 +478,26 @@ async def test_second_stop_during_shutdown(loop: Any, caplog: pytest.LogCaptureF
         pass
     assert answered
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+@in_loop
+async def test_error_of_a_startup_that_a_stop_cuts_short(caplog: pytest.LogCaptureFixture) -> None:
+    """It is no second failure: with several workers, another one has reported it."""
+
+    async def lifespan(scope, receive, send):
+        await receive()
+        try:
+            await asyncio.Future()
+        finally:
+            raise ValueError("no db")
+
+    async with asyncio.timeout(PATIENCE):
+        starting = asyncio.create_task(Server(lifespan_app(lifespan), port=0).__aenter__())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+    (record,) = [record for record in caplog.records if "lifespan" in record.getMessage()]
+    assert record.getMessage() == "a stop cut lifespan.startup short: ValueError: no db"
+    assert (record.levelname, record.exc_info) == ("WARNING", None)

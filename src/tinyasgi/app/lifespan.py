@@ -87,7 +87,7 @@ class Lifespan:
                 failed.__cause__ = failed.__cause__ or error
             elif error is not None:
                 if not _is_final(error) and not self._is_cancelled(error):
-                    logger.error("the app failed after lifespan.%s", self._event, exc_info=error)
+                    self._log(error)
                 self._on_error(f"lifespan.{self._event}", error)
         elif self._mode == "auto" and not self._received and not _is_final(error):
             logger.warning("the app is served without lifespan: %s", _summary(error))
@@ -100,6 +100,13 @@ class Lifespan:
             failure = LifespanFailed(_summary(error))
             failure.__cause__ = error
             self._answer.set_exception(failure)
+
+    def _log(self, error: BaseException) -> None:
+        """Log an exception that nothing waits for. A stop that cuts an event short may cause it."""
+        if self._answer.cancelled():
+            logger.warning("a stop cut lifespan.%s short: %s", self._event, _summary(error))
+        else:
+            logger.error("the app failed after lifespan.%s", self._event, exc_info=error)
 
     def _is_cancelled(self, error: BaseException) -> bool:
         """Whether the lifespan task was cancelled, and not a task that the app awaits."""
