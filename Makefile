@@ -36,7 +36,7 @@ package: $(VENV)/dev.stamp
 	rm -rf dist
 	$(bin)/python -m build
 	$(bin)/python -m twine check --strict dist/*
-	$(bin)/python tests/wheel.py dist/*.whl
+	$(bin)/python -m tests.wheel dist/*.whl
 
 bench: $(VENV)/standard.stamp
 	$(bin)/python -m benchmarks --output benchmarks/results
@@ -81,7 +81,7 @@ proxies:
 
 # Honest clients and attackers at one server: memory and descriptors stay, no honest request fails.
 soak: $(VENV)/test.stamp
-	$(bin)/python tests/soak.py $(SECONDS) $(OPTIONS)
+	$(bin)/python -m tests.soak $(SECONDS) $(OPTIONS)
 
 trials: $(VENV)/test.stamp
 	TRIALS=20 $(bin)/python -m pytest -rP -k 'nothing_fails or only_what' tests/workers/test_supervisor.py tests/test_single.py

@@ -1,6 +1,6 @@
 """Honest clients and attackers at one server, with a watch on its memory, descriptors and threads.
 
-Run as `python tests/soak.py SECONDS [option of tinyasgi ...]`, or `make soak SECONDS=1800`. It
+Run as `python -m tests.soak SECONDS [option of tinyasgi ...]`, or `make soak SECONDS=1800`. It
 prints a line per minute. It fails if an honest request fails, if memory, descriptors or threads
 grow, or if the server logs a traceback or does not stop.
 """

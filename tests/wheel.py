@@ -1,6 +1,6 @@
 """Install the built wheel in clean environments, bare and with extras, and serve an app with it.
 
-Run as `python tests/wheel.py dist/tinyasgi-*.whl`.
+Run as `python -m tests.wheel dist/tinyasgi-*.whl`.
 """
 
 import subprocess
