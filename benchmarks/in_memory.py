@@ -93,13 +93,13 @@ def counted(app: Any) -> asyncio.Protocol:
     """The same with metrics on."""
     from tinyasgi.config.config import Config
     from tinyasgi.metrics.prometheus import Metrics
-    from tinyasgi.metrics.store import Tally
+    from tinyasgi.metrics.store import MetricsStore
     from tinyasgi.net.accept import Acceptor
 
     connection: Any = tinyasgi(app)
     context = connection._context
-    tally = Tally.open(Config(metrics_bind="127.0.0.1:0"), row=1)
-    context.access = Metrics(context, Acceptor(context, None), tally).counting(None)
+    metrics_store = MetricsStore.open(Config(metrics_bind="127.0.0.1:0"), row=1)
+    context.access = Metrics(context, Acceptor(context, None), metrics_store).counting(None)
     return connection  # type: ignore[no-any-return]
 
 
@@ -195,8 +195,10 @@ async def layers() -> dict[str, Callable[[], Awaitable[object] | object]]:
     return {
         "an empty task, awaited": task,
         "the app, its messages going nowhere": app,
-        "the fields of a head, by httptools": lambda: context.parser.fields(GET, start),
-        "what the fields mean": lambda: request.judge("1.1", context.parser.fields(GET, start)),
+        "the fields of a head, by httptools": lambda: context.parser.parse_headers(GET, start),
+        "what the fields mean": lambda: request.parse_framing(
+            "1.1", context.parser.parse_headers(GET, start)
+        ),
         "a response's head": lambda: response.encode_head(
             200, fields, context.defaults, line, True, 13
         ),

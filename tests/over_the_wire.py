@@ -104,7 +104,7 @@ class Wire(httpx2.BaseTransport):
         return response
 
 
-#: Fields that the client of a WebSocket sends by itself.
+#: Headers that the client of a WebSocket sends by itself.
 HOP = {"host", "connection", "upgrade"}
 
 

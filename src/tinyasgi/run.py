@@ -10,7 +10,7 @@ from .logs import setup as log
 from .process import systemd
 from .process.ending import Ending
 from .process.process import BAD_OPTION, explain
-from .single import Alone
+from .single import SingleProcess
 
 __all__ = ["run"]
 
@@ -60,7 +60,7 @@ def _run(app: Any, config: Config, options: dict[str, Any], ending: Ending) -> i
     except OptionError as error:
         log.tell(explain(error), log_format)
         return BAD_OPTION
-    alone = Alone(app, config, ending, notifier)
+    alone = SingleProcess(app, config, ending, notifier)
     code = alone.run()
     if alone.supervisor is None:
         return code

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 from . import signals
 from .config.config import Config
 from .config.kinds import OptionError
-from .process.brief import Brief
 from .process.ending import LAST, Ending, describe_rest
 from .process.process import Process
+from .process.spec import WorkerSpec
 from .process.systemd import Notifier
 from .server_log import logger
 
 if TYPE_CHECKING:
     from .workers.supervisor import Supervisor
 
-__all__ = ["Alone"]
+__all__ = ["SingleProcess"]
 
 #: Seconds between two looks at them.
 LOOK = 0.05
 
 
-class Alone(Process):
+class SingleProcess(Process):
     """It tells systemd how it stands, and can be replaced.
 
     When that is asked for, it starts workers on its own sockets; once they are ready, it stops in
@@ -37,7 +37,7 @@ class Alone(Process):
     def __init__(self, app: Any, config: Config, ending: Ending, notifier: Notifier) -> None:
         super().__init__(app, config, ending)
         self._notifier = notifier
-        self._brief = Brief.of(app, config)
+        self._spec = WorkerSpec.of(app, config)
         self._has_terminal = os.isatty(0)
         self.supervisor: Supervisor | None = None
         os.environ["TINYASGI_WORKER"] = "0"
@@ -95,7 +95,7 @@ class Alone(Process):
             logger.warning("%s: an app that is not given as module:attribute stays as it is", name)
         else:
             try:
-                self._brief.check()
+                self._spec.check()
             except OptionError as error:
                 logger.error("the app goes on as it was: %s", error)
             else:
@@ -107,10 +107,10 @@ class Alone(Process):
         logger.info("replacing the app")
         self._notifier.reloading()
         self.supervisor = Supervisor(
-            replace(self._brief, config=self.config.replace(workers=count)),
+            replace(self._spec, config=self.config.replace(workers=count)),
             [sock.dup() for sock in self.server.sockets],
             self._notifier,
-            tally=self.server.tally and self.server.tally.copy(),
+            metrics_store=self.server.metrics_store and self.server.metrics_store.copy(),
         )
         self.supervisor.start()
         self.loop.add_reader(self.supervisor, self._turn)

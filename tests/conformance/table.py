@@ -139,7 +139,7 @@ def responds(name: str, app: App, *sends: bytes, reads: Reads = b"", **others: A
 
 
 def fails(name: str, *fields: tuple[Any, Any]) -> Row:
-    """Fields that can't be sent: the app gets the error, the client a 500."""
+    """Headers that can't be sent: the app gets the error, the client a 500."""
     return responds(name, says(b"ok", fields=fields), ERROR)
 
 
@@ -561,7 +561,7 @@ HOST = [
     ),
 ]
 
-# Fields.
+# Headers.
 
 VALUES = {
     "value": (b"A: b", b"b"),

@@ -99,7 +99,7 @@ async def outcome(
         assert connection.is_closing(), f"{http}: the connection stays open"
         assert not connection.context.connections, f"{http}: the connection is still known"
         assert not connection.context.running, f"{http}: an exchange is still running"
-        fields = connection.context.parser.fields(PLAIN, PLAIN.index(b"Host"))
+        fields = connection.context.parser.parse_headers(PLAIN, PLAIN.index(b"Host"))
         assert fields == [(b"host", b"here")], f"{http}: the next connection gets {fields}"
     return sent, app.scopes, app.messages
 

@@ -1,4 +1,4 @@
-"""`Cache`: what it keeps, and how much of it."""
+"""`Memo`: what it keeps, and how much of it."""
 
 import tracemalloc
 from collections.abc import Callable
@@ -6,13 +6,13 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.helpers import hello, in_loop
-from tinyasgi.http.memo import Cache
+from tinyasgi.http.memo import Memo
 from tinyasgi.testing import connect
 
 
 def test_results_are_kept() -> None:
     calls = []
-    cache = Cache(lambda text: calls.append(text) or len(text), 2, longest=3)
+    cache = Memo(lambda text: calls.append(text) or len(text), 2, longest=3)
     assert [cache["a"], cache["ab"], cache["a"], cache["ab"]] == [1, 2, 1, 2]
     assert calls == ["a", "ab"]
     assert cache["abc"] == 3  # it is full, and emptied

@@ -30,8 +30,8 @@ from tinyasgi import Config, Server
 from tinyasgi.config.kinds import OptionError
 from tinyasgi.http import parsers
 from tinyasgi.http import request as http_request
-from tinyasgi.http.client import Origin
-from tinyasgi.http.memo import Cache
+from tinyasgi.http.client import ClientInfo
+from tinyasgi.http.memo import Memo
 from tinyasgi.logs.access import default_line, formatter, records, without
 from tinyasgi.logs.formatters import JSONFormatter
 from tinyasgi.logs.writer import AccessLines, Output
@@ -388,8 +388,8 @@ def test_nothing_forges_a_line(field: bytes, user: bytes, sent: bytes, number: b
     fields = [(b"user-agent", field), (b"referer", sent), (b"authorization", basic)]
     scope = {"headers": fields, "state": {"request_id": number.decode("latin-1") + "\u2028\ud800"}}
     exchange = Exchange(Carrier(), scope, request, True)  # type: ignore[arg-type]
-    exchange.started, exchange.origin = 0.0, Carrier.origin
-    exchange.fields, exchange.phase = [(b"x", sent)], COMPLETE
+    exchange.started, exchange.client = 0.0, Carrier.client
+    exchange.response_headers, exchange.phase = [(b"x", sent)], COMPLETE
     quoted = r'"((?:[^"\\]|\\x[0-9a-f]{2}|\\["\\])*)"'
     combined = formatter(Config(access_log_format="combined"))(exchange)
     assert combined.isascii()
@@ -416,7 +416,7 @@ def _unescape(match: re.Match[str]) -> str:
 class Carrier:
     """A connection of which no more is known than an access line asks."""
 
-    origin = Origin({"client": None}, "local")
+    client = ClientInfo({"client": None}, "local")
 
 
 # Leaving lines out.
@@ -563,9 +563,9 @@ async def test_refused_request_has_the_client_and_the_fields_that_are_known() ->
 @example(head=b'"\x1b[2J" 200\n" 200 5 B')
 def test_no_refused_request_forges_a_line(head: bytes) -> None:
     parser = parsers.choose("h11")
-    lines = Cache(lambda line: http_request.request_line(line, ""), 8, longest=64)
+    lines = Memo(lambda line: http_request.request_line(line, ""), 8, longest=64)
     line, fields = refusal.read(head + b"\r\n\r\n", lines, parser)
-    exchange = refusal.Refusal(Carrier.origin, line, fields, 400, b"\r\n\r\nwrong")
+    exchange = refusal.Refusal(Carrier.client, line, fields, 400, b"\r\n\r\nwrong")
     quoted = r'"((?:[^"\\]|\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|["\\]))*)"'
     assert re.fullmatch(rf"local {quoted} 400 5 B [\d.]+ ms", default_line(exchange))
     combined = formatter(Config(access_log_format="combined"))(exchange)

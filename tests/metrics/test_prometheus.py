@@ -33,7 +33,7 @@ from tests.support.load import Load
 from tests.support.processes import Start, ask, nothing_left, start, wait_until
 from tinyasgi import Config, Server
 from tinyasgi.config.kinds import OptionError
-from tinyasgi.metrics.store import FAMILIES, GAUGES, REQUESTS, ROW, WORKERS, Tally
+from tinyasgi.metrics.store import FAMILIES, GAUGES, REQUESTS, ROW, WORKERS, MetricsStore
 from tinyasgi.testing import LiveServer, serve
 
 __all__ = ["nothing_left", "start"]
@@ -368,11 +368,11 @@ def test_app_that_outlives_its_connection() -> None:
 
     async def test() -> None:
         async with Server(app, **ON, port=0) as server:  # type: ignore[arg-type]
-            tally = server.tally
-            assert tally is not None
+            metrics_store = server.metrics_store
+            assert metrics_store is not None
             _, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(GET)
-            in_flight = tally.cells(tally.row)
+            in_flight = metrics_store.cells(metrics_store.row)
             await until(lambda: in_flight[1] == 1 and not in_flight[2])
             writer.close()
             await until(lambda: not server._context.connections)
@@ -387,7 +387,7 @@ def test_app_that_outlives_its_connection() -> None:
 async def test_off() -> None:
     """Nothing listens, and nothing is around the app."""
     async with Server(hello, port=0, lifespan="off", access_log=False) as server:
-        assert server.tally is None
+        assert server.metrics_store is None
         assert server.metrics_url == ""
         assert server._context.app is hello
         assert server._context.access is None
@@ -537,25 +537,25 @@ def test_rows(has_memfd: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delattr(os, "memfd_create", raising=False)
     assert FAMILIES[-1].cells.stop * 8 <= ROW
     config = Config(metrics_bind="127.0.0.1:0")
-    tally = Tally.open(config, row=0)
+    metrics_store = MetricsStore.open(config, row=0)
     try:
-        first, second = tally.seat([]), tally.seat([1])
+        first, second = metrics_store.new_row([]), metrics_store.new_row([1])
         assert (first.row, second.row) == (1, 2)
-        for seat in (first, second):
-            cells = tally.cells(seat.row)
+        for metrics_row in (first, second):
+            cells = metrics_store.cells(metrics_row.row)
             cells[WORKERS] = 1.0
             cells[REQUESTS] += 5.0
-        assert tally.total()[WORKERS] == 2
-        tally.leave(1, "signal")
-        assert tally.seat([2]).row == 1
-        total = tally.total()
+        assert metrics_store.total()[WORKERS] == 2
+        metrics_store.leave(1, "signal")
+        assert metrics_store.new_row([2]).row == 1
+        total = metrics_store.total()
         assert total[WORKERS] == 1
         assert total[REQUESTS] == 10
-        assert all(tally.cells(1)[cell] == 0 for cell in GAUGES)
-        tally.cells(1)[REQUESTS] += 1.0
-        assert tally.total()[REQUESTS] == 11
+        assert all(metrics_store.cells(1)[cell] == 0 for cell in GAUGES)
+        metrics_store.cells(1)[REQUESTS] += 1.0
+        assert metrics_store.total()[REQUESTS] == 11
     finally:
-        tally.close()
+        metrics_store.close()
 
 
 # What others read.

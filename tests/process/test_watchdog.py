@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.helpers import GET, LOOPS, Client, in_loop
 from tests.support.processes import APP, Start, ask, nothing_left, start, who
-from tinyasgi.process.watchdog import Watch
+from tinyasgi.process.watchdog import LoopWatchdog
 
 __all__ = ["nothing_left", "start"]
 
@@ -28,7 +28,7 @@ HOLD = "import re\n" + HOLD
 async def test_the_line_that_blocks_is_logged(loop: Any, caplog: pytest.LogCaptureFixture) -> None:
     import asyncio
 
-    watch = Watch(asyncio.get_running_loop(), 0.05)
+    watch = LoopWatchdog(asyncio.get_running_loop(), 0.05)
 
     def block() -> None:
         while "here" not in caplog.text:  # the line that blocks
@@ -53,7 +53,7 @@ async def test_a_loop_that_runs_is_not_reported(
     import asyncio
 
     beats = []
-    watch = Watch(asyncio.get_running_loop(), 20, lambda: beats.append(1))
+    watch = LoopWatchdog(asyncio.get_running_loop(), 20, lambda: beats.append(1))
     while not beats:
         await asyncio.sleep(0.001)
     watch.close()
@@ -85,7 +85,7 @@ async def test_no_block_is_too_short_to_be_seen(
         if not last:  # the waits since the loop was last seen; the one for its turn has no end
             last.extend(waits[-2:])
 
-    watch = Watch(asyncio.get_running_loop(), 0.5, block)
+    watch = LoopWatchdog(asyncio.get_running_loop(), 0.5, block)
     while "goes on after" not in caplog.text:
         await asyncio.sleep(0.001)
     watch.close()

@@ -1,4 +1,4 @@
-"""Fields of proxies: who is believed, what is read, and what an app sees of it."""
+"""Headers of proxies: who is believed, what is read, and what an app sees of it."""
 
 import itertools
 import json
@@ -18,7 +18,7 @@ from tests.protocols.websocket.helpers import handshake
 from tests.support.helpers import GET, LOOPS, Client, hello, in_loop, reply, until
 from tinyasgi import Config, Server
 from tinyasgi.config.kinds import OptionError
-from tinyasgi.http.client import Origin, peer_address
+from tinyasgi.http.client import ClientInfo, peer_address
 from tinyasgi.proxy.forwarded import Forwarded, _elements
 from tinyasgi.proxy.trust import Trust
 from tinyasgi.testing import connect, serve
@@ -27,10 +27,12 @@ PEER = ("127.0.0.1", 50000)
 SERVER = ("127.0.0.1", 8000)
 
 
-def origin(*fields: tuple[str, str], notes: list[str] | None = None, **options: Any) -> Origin:
+def client_info(
+    *fields: tuple[str, str], notes: list[str] | None = None, **options: Any
+) -> ClientInfo:
     """What comes of fields that a trusted peer has sent."""
     config = Config(**options)
-    peer = Origin({"client": PEER, "server": SERVER, "scheme": "http"}, "127.0.0.1:50000")
+    peer = ClientInfo({"client": PEER, "server": SERVER, "scheme": "http"}, "127.0.0.1:50000")
     noted: list[str] = [] if notes is None else notes
     read = Forwarded(Trust(config), lambda _, fault: noted.append(fault))
     pairs = [(name.lower().encode(), value.encode("latin-1")) for name, value in fields]
@@ -131,7 +133,7 @@ def test_what_is_no_peer(value: str) -> None:
 )
 def test_x_forwarded_for(values: list[str], client: Any, name: str) -> None:
     notes: list[str] = []
-    found = origin(*[("X-Forwarded-For", value) for value in values], notes=notes)
+    found = client_info(*[("X-Forwarded-For", value) for value in values], notes=notes)
     assert (found.scope["client"], found.name, notes) == (client, name, [])
 
 
@@ -160,7 +162,7 @@ def test_x_forwarded_for(values: list[str], client: Any, name: str) -> None:
 def test_addresses_that_are_malformed(value: str) -> None:
     """The client is whom the transport names, and the log says why."""
     notes: list[str] = []
-    found = origin(("X-Forwarded-For", value), ("X-Forwarded-Proto", "https"), notes=notes)
+    found = client_info(("X-Forwarded-For", value), ("X-Forwarded-Proto", "https"), notes=notes)
     assert found.scope == {"client": PEER, "server": SERVER, "scheme": "https"}
     assert found.name == "127.0.0.1:50000"
     last = value.rpartition(",")[2].strip()
@@ -168,7 +170,7 @@ def test_addresses_that_are_malformed(value: str) -> None:
 
 
 def test_left_most_when_all_are_trusted() -> None:
-    found = origin(
+    found = client_info(
         ("X-Forwarded-For", "203.0.113.9, 198.51.100.1"),
         ("X-Forwarded-Proto", "https, http"),
         forwarded_allow_ips=("*",),
@@ -191,7 +193,7 @@ def test_left_most_when_all_are_trusted() -> None:
     ],
 )
 def test_x_forwarded_proto(value: str, scheme: str) -> None:
-    assert origin(("X-Forwarded-Proto", value)).scope["scheme"] == scheme
+    assert client_info(("X-Forwarded-Proto", value)).scope["scheme"] == scheme
 
 
 @pytest.mark.parametrize(
@@ -201,9 +203,9 @@ def test_x_forwarded_proto(value: str, scheme: str) -> None:
 def test_items_stand_where_the_client_stands(proto: str, scheme: str) -> None:
     """When there are as many; else the last counts, which the nearest proxy has added."""
     hops = ("X-Forwarded-For", "198.51.100.1, 203.0.113.9")
-    assert origin(hops, ("X-Forwarded-Proto", proto)).scope["scheme"] == scheme
+    assert client_info(hops, ("X-Forwarded-Proto", proto)).scope["scheme"] == scheme
     behind = ("X-Forwarded-For", "203.0.113.9, 127.0.0.1")
-    assert origin(behind, ("X-Forwarded-Proto", "https, http")).scope["scheme"] == "https"
+    assert client_info(behind, ("X-Forwarded-Proto", "https, http")).scope["scheme"] == "https"
 
 
 @pytest.mark.parametrize(
@@ -233,7 +235,7 @@ def test_items_stand_where_the_client_stands(proto: str, scheme: str) -> None:
 def test_host_and_port(fields: dict[str, str], host: bytes | None, server: Any) -> None:
     notes: list[str] = []
     named = [(f"X-Forwarded-{name}", value) for name, value in fields.items()]
-    found = origin(*named, notes=notes)
+    found = client_info(*named, notes=notes)
     assert (found.host or b"here") == (host or b"here")
     assert found.scope["server"] == server
     assert bool(notes) is (host is None)
@@ -279,9 +281,9 @@ def test_other_peers_are_not_believed() -> None:
 
 def test_families_are_not_mixed() -> None:
     x, rfc = ("X-Forwarded-For", "203.0.113.1"), ("Forwarded", "for=203.0.113.2;proto=https")
-    assert origin(x, rfc).scope["client"] == ("203.0.113.1", 0)
-    assert origin(x, rfc).scope["scheme"] == "http"
-    other = origin(x, rfc, ("X-Forwarded-Prefix", "/x"), forwarded_fields="forwarded")
+    assert client_info(x, rfc).scope["client"] == ("203.0.113.1", 0)
+    assert client_info(x, rfc).scope["scheme"] == "http"
+    other = client_info(x, rfc, ("X-Forwarded-Prefix", "/x"), forwarded_fields="forwarded")
     assert other.scope["client"] == ("203.0.113.2", 0)
     assert other.root_path is None
 
@@ -337,7 +339,7 @@ def test_families_are_not_mixed() -> None:
 def test_forwarded(values: list[str], client: Any, scheme: str, host: bytes | None) -> None:
     notes: list[str] = []
     fields = [("Forwarded", value) for value in values]
-    found = origin(*fields, notes=notes, forwarded_fields="forwarded")
+    found = client_info(*fields, notes=notes, forwarded_fields="forwarded")
     assert (found.scope["client"], found.scope["scheme"], found.host) == (client, scheme, host)
     assert notes == []
 
@@ -366,7 +368,7 @@ def test_forwarded(values: list[str], client: Any, scheme: str, host: bytes | No
 )
 def test_forwarded_that_is_malformed(value: str) -> None:
     notes: list[str] = []
-    found = origin(("Forwarded", value), notes=notes, forwarded_fields="forwarded")
+    found = client_info(("Forwarded", value), notes=notes, forwarded_fields="forwarded")
     assert found.scope == {"client": PEER, "server": SERVER, "scheme": "http"}
     assert notes == [f"a malformed Forwarded is ignored: {value[:80]!r}"]
 
@@ -389,7 +391,7 @@ PIECES = st.lists(st.sampled_from([*WORDS.split(), " ", "\xe4"])).map("".join)
 )
 def test_anything_is_read(fields: Any, family: str, allowed: tuple[str, ...]) -> None:
     """Nothing that is sent raises, and what comes of it is what a scope may have."""
-    found = origin(*fields, forwarded_fields=family, forwarded_allow_ips=allowed)
+    found = client_info(*fields, forwarded_fields=family, forwarded_allow_ips=allowed)
     client, (host, port) = found.scope["client"], found.scope["server"]
     assert client is None or (client[0] and 0 <= client[1] < 1 << 16)
     assert host == "127.0.0.1" and 0 < port < 1 << 16
@@ -570,7 +572,7 @@ async def test_a_websocket_has_all_the_same() -> None:
     lines: list[str] = []
     fields = [b"For: 203.0.113.9:5", b"Proto: wss", b"Host: a", b"Prefix: /p"]
     async with connect(app) as connection:
-        connection.context.access = lambda exchange: lines.append(exchange.origin.name)
+        connection.context.access = lambda exchange: lines.append(exchange.client.name)
         await connection.feed(handshake(*[b"X-FORWARDED-" + field for field in fields]))
     (scope,) = seen
     assert scope["type"] == "websocket"
@@ -648,7 +650,7 @@ def test_reported_faults_are_forgotten() -> None:
     told: list[str] = []
     forwarded = Forwarded(Trust(Config()), lambda name, fault: told.append(name))
     for number in range(10_000):
-        peer = Origin({"client": (f"10.0.{number >> 8}.{number & 255}", 1)}, f"peer {number}")
+        peer = ClientInfo({"client": (f"10.0.{number >> 8}.{number & 255}", 1)}, f"peer {number}")
         forwarded(peer, [(b"x-forwarded-proto", b"gopher")])
     assert len(told) == 10_000
     assert len(forwarded._noted) <= 256

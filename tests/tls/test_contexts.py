@@ -33,7 +33,7 @@ from tests.support.processes import Start, nothing_left, start
 from tinyasgi import Config, Server, run
 from tinyasgi.config.kinds import OptionError
 from tinyasgi.testing import serve
-from tinyasgi.tls.contexts import Contexts
+from tinyasgi.tls.contexts import TLSContexts
 
 __all__ = ["nothing_left", "start"]
 
@@ -497,7 +497,7 @@ def test_files_are_looked_at_once_a_second(
     now = 100.0
     monkeypatch.setattr("tinyasgi.tls.contexts.time.monotonic", lambda: now)
     files = [issue(tls, tmp_path / name, name) for name in ("a.example", "b.example")]
-    contexts = Contexts(Config(ssl_certfile=tuple(files)))
+    contexts = TLSContexts(Config(ssl_certfile=tuple(files)))
     first = weakref.ref(contexts.current())
     issue(tls, tmp_path / "b.example", "b.example")
     assert contexts.current() is first()
@@ -697,8 +697,8 @@ async def test_a_handshake_takes_memory_from_its_first_byte_on(
 ) -> None:
     """asyncio has a buffer of 256 KiB for each."""
     begun = []
-    current = Contexts.current
-    monkeypatch.setattr(Contexts, "current", lambda self: begun.append(self) or current(self))
+    current = TLSContexts.current
+    monkeypatch.setattr(TLSContexts, "current", lambda self: begun.append(self) or current(self))
     async with Server(hello, port=0, lifespan="off", ssl_certfile=tls.certfile) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as sock:
             await until(lambda: server._acceptor.handshakes)

@@ -122,7 +122,7 @@ class Chunked:
         if end < 0:
             self._keep(data)
             return None
-        self._parser.fields(START_LINE + data[: end + 4], len(START_LINE))
+        self._parser.parse_headers(START_LINE + data[: end + 4], len(START_LINE))
         return data[end + 4 :]
 
     def _keep(self, data: bytes) -> None:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["FORWARDING", "Origin", "peer_address", "peer_name"]
+__all__ = ["FORWARDING", "ClientInfo", "peer_address", "peer_name"]
 
-#: The headers in which proxies describe their clients, by `--forwarded-fields`.
+#: The headers in which proxies describe their clients, by `--forwarded-headers`.
 FORWARDING: dict[str, dict[bytes, str]] = {
     "x-forwarded": {
         b"x-forwarded-for": "for",
@@ -42,7 +42,7 @@ def peer_name(peer: Any, unix: bool = False) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ClientInfo:
     """What is known of a client and of the way that its requests came."""
 
     scope: dict[str, Any]

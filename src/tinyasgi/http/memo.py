@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["Cache"]
+__all__ = ["Memo"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Cache(dict[K, V]):
+class Memo(dict[K, V]):
     """The results of a pure function by its argument: `cache[argument]`.
 
     It holds at most `size` results and none for an argument of more than `longest` bytes, so its

@@ -4,20 +4,20 @@ import re
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from ..typing import Fields
-from .memo import Cache
+from ..typing import Headers
+from .memo import Memo
 from .parsers import TOKEN, BadRequest
 
 __all__ = [
     "CHUNKED",
     "EMPTY_LINES",
-    "Judged",
+    "BodyFraming",
     "RequestLine",
     "authorities",
     "check_size",
     "check_start",
     "is_path",
-    "judge",
+    "parse_framing",
     "request_line",
     "with_host",
 ]
@@ -66,7 +66,7 @@ class RequestLine:
     host: bytes | None
     """The authority of an absolute-form target."""
     scope: dict[str, Any]
-    """An HTTP scope, but for what the connection and the fields add."""
+    """An HTTP scope, but for what the connection and the headers add."""
     text: str
     """The line itself; nothing in it can break a line of a log."""
 
@@ -160,26 +160,26 @@ def _is_authority(host: bytes) -> bool:
     return _HOST.fullmatch(host) is not None
 
 
-authorities = Cache(_is_authority, 256, longest=256)
+authorities = Memo(_is_authority, 256, longest=256)
 
 _JUDGED = frozenset(
     {b"host", b"transfer-encoding", b"content-length", b"connection", b"expect", b"upgrade"}
 )
-#: What the fields of a request say of it, as `judge` returns it.
-Judged: TypeAlias = tuple[int, bool, bool, bool]
+#: What the headers of a request say of it, as `parse_framing` returns it.
+BodyFraming: TypeAlias = tuple[int, bool, bool, bool]
 #: The same for a request that has no such field but Host.
 _PLAIN = {"1.1": (0, True, False, False), "1.0": (0, False, False, False)}
 
 
-def judge(version: str, fields: Fields) -> Judged:
-    """What the fields of a request say of its framing. Raises BadRequest.
+def parse_framing(version: str, headers: Headers) -> BodyFraming:
+    """What the headers of a request say of its framing. Raises BadRequest.
 
     Returns the length of the body in bytes, or CHUNKED (RFC 9112 §6); whether the client lets the
     connection persist (§9.3); whether it waits for 100 (Continue) (RFC 9110 §10.1.1); whether it
     wants to go on with WebSocket instead (§7.8).
     """
     values: dict[bytes, bytes] = {}
-    for name, value in fields:
+    for name, value in headers:
         if name in _JUDGED:  # repeated ones combine (RFC 9110 §5.3)
             values[name] = values[name] + b", " + value if name in values else value
     host = values.get(b"host")
@@ -238,6 +238,6 @@ def _waits(version: str, values: dict[bytes, bytes]) -> bool:
     return True
 
 
-def with_host(fields: Fields, host: bytes) -> Fields:
-    """Fields with the authority of an absolute-form target for Host (RFC 9112 §3.2.2)."""
-    return [(b"host", host), *[field for field in fields if field[0] != b"host"]]
+def with_host(headers: Headers, host: bytes) -> Headers:
+    """Headers with the authority of an absolute-form target for Host (RFC 9112 §3.2.2)."""
+    return [(b"host", host), *[field for field in headers if field[0] != b"host"]]

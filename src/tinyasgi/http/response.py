@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TypeAlias
 
-from ..typing import Pairs
-from .memo import Cache
+from ..typing import HeaderPairs
+from .memo import Memo
 from .parsers import TOKEN
 from .request import RequestLine
 
@@ -48,7 +48,7 @@ class Defaults:
     headers: pairs with lower-case names; names may repeat.
     """
 
-    def __init__(self, headers: Pairs) -> None:
+    def __init__(self, headers: HeaderPairs) -> None:
         self._lines = [(name, b"\r\n%b: %b" % (name, value)) for name, value in headers]
         self.names = frozenset([name for name, _ in self._lines])
         self.lines = self.without(frozenset())
@@ -60,7 +60,7 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class _Section:
-    """The fields of an app's response, as far as the app decides: checked and rendered."""
+    """The headers of an app's response, as far as the app decides: checked and rendered."""
 
     lines: bytes
     names: frozenset[bytes]
@@ -72,13 +72,13 @@ class _Section:
     """It has `connection: close`."""
 
 
-def _render(fields: tuple[tuple[bytes, bytes], ...]) -> _Section:
+def _render(headers: tuple[tuple[bytes, bytes], ...]) -> _Section:
     """Raises TypeError or ValueError. A transfer-encoding is dropped: framing is the server's."""
     lines = []
     names = set()
     length = None
     close = False
-    for name, value in fields:
+    for name, value in headers:
         if not isinstance(name, bytes) or not isinstance(value, bytes):
             raise TypeError(f"a response field must be a pair of bytes, not {name!r}, {value!r}")
         if not TOKEN.fullmatch(name):
@@ -102,18 +102,18 @@ def _render(fields: tuple[tuple[bytes, bytes], ...]) -> _Section:
     return _Section(b"".join(lines), frozenset(names), length, ending, close)
 
 
-def _measure(fields: tuple[tuple[bytes, bytes], ...]) -> int:
-    """Bytes that fields take, roughly: of names and values, and 64 for each pair."""
-    return sum([len(name) + len(value) + 64 for name, value in fields])
+def _measure(headers: tuple[tuple[bytes, bytes], ...]) -> int:
+    """Bytes that headers take, roughly: of names and values, and 64 for each pair."""
+    return sum([len(name) + len(value) + 64 for name, value in headers])
 
 
 #: The responses of an app are much alike.
-_sections = Cache(_render, 512, longest=4096, measure=_measure)
+_sections = Memo(_render, 512, longest=4096, measure=_measure)
 
 
 def encode_head(
     status: int,
-    fields: Pairs,
+    headers: HeaderPairs,
     defaults: Defaults,
     line: RequestLine,
     persistent: bool,
@@ -121,12 +121,12 @@ def encode_head(
 ) -> tuple[bytes, Framing, bool]:
     """The head of a final response, the framing it announces, and whether the connection persists.
 
-    fields: the app's. line: of the request. persistent: whether server and client would go on.
+    headers: the app's. line: of the request. persistent: whether server and client would go on.
     length: of the whole body in bytes, None while more of it is to come. Raises TypeError or
     ValueError for what can't be sent.
     """
     head = _STATUS_LINES.get(status) or _status_line(status)
-    pairs = tuple(fields)
+    pairs = tuple(headers)
     try:
         section = _sections[pairs]
     except TypeError:  # pairs that are lists
@@ -164,12 +164,12 @@ def encode_head(
     return b"".join((head, section.lines, default, ending)), framing, persistent
 
 
-def encode_switch(protocol: bytes, fields: Pairs, defaults: Defaults) -> bytes:
+def encode_switch(protocol: bytes, headers: HeaderPairs, defaults: Defaults) -> bytes:
     """The head that ends HTTP on a connection: 101 (RFC 9110 §15.2.2 and §7.8).
 
     protocol: what is spoken from here on. Raises TypeError or ValueError.
     """
-    section = _render(tuple((name, value) for name, value in fields))
+    section = _render(tuple((name, value) for name, value in headers))
     start = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: "
     return b"".join((start, protocol, section.lines, defaults.without(section.names), b"\r\n\r\n"))
 
@@ -208,7 +208,7 @@ def encode_refusal(status: int, reason: str, defaults: Defaults, method: str) ->
     reason: for the body. method: of the request, as far as it is known.
     """
     body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
-    fields = [PLAIN_TEXT, *_REFUSALS.get(status, ())]
+    headers = [PLAIN_TEXT, *_REFUSALS.get(status, ())]
     line = RequestLine(method, "1.1", None, {}, "")
-    head, framing, _ = encode_head(status, fields, defaults, line, False, len(body))
+    head, framing, _ = encode_head(status, headers, defaults, line, False, len(body))
     return head + encode_body(framing, body, False)[0]

@@ -33,7 +33,7 @@ Getter: TypeAlias = Callable[[Exchange], str | int | float | None]
 def default_line(exchange: Exchange) -> str:
     """Client, request line, status, bytes of body, milliseconds, and whether it was cut off."""
     taken = (perf_counter() - exchange.started) * 1000
-    client, text, mark = exchange.origin.name, exchange.line.text, ""
+    client, text, mark = exchange.client.name, exchange.line.text, ""
     if exchange.phase == LOST:
         mark = " aborted"
     elif exchange.phase == REFUSED:
@@ -46,7 +46,7 @@ def _seconds(exchange: Exchange) -> float:
 
 
 def _client(exchange: Exchange) -> str | None:
-    client = exchange.origin.scope["client"]
+    client = exchange.client.scope["client"]
     return client[0] if client is not None else None
 
 
@@ -91,12 +91,12 @@ def _request_field(name: str) -> Getter:
 
 def _response_field(name: str) -> Getter:
     wanted = name.lower().encode()
-    return lambda exchange: _value(getattr(exchange, "fields", ()), wanted)
+    return lambda exchange: _value(getattr(exchange, "response_headers", ()), wanted)
 
 
-def _value(fields: Any, wanted: bytes) -> str | None:
+def _value(headers: Any, wanted: bytes) -> str | None:
     try:
-        for name, value in fields:
+        for name, value in headers:
             if name.lower() == wanted:
                 return value.decode("latin-1")  # type: ignore[no-any-return]
     except Exception:  # an app may have made anything of them

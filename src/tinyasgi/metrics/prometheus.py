@@ -36,7 +36,7 @@ from .store import (
     WEBSOCKETS,
     WORKERS,
     Family,
-    Tally,
+    MetricsStore,
 )
 
 __all__ = ["Metrics"]
@@ -53,10 +53,10 @@ _FIRST_OF_OTHERS = _FIRST["other"]
 class Metrics:
     """Counts what happens in a context, in the row of this process; shows the sum of all rows."""
 
-    def __init__(self, context: Context, acceptor: Acceptor, tally: Tally) -> None:
+    def __init__(self, context: Context, acceptor: Acceptor, metrics_store: MetricsStore) -> None:
         self._context = context
-        self._tally = tally
-        self._cells = tally.cells(tally.row)
+        self._tally = metrics_store
+        self._cells = metrics_store.cells(metrics_store.row)
         self._timer: asyncio.TimerHandle | None = None
         context.app = self._watching(context.app)
         context.on_tick = self._on_tick
@@ -165,19 +165,19 @@ class Metrics:
 
     async def page(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The app that shows it."""
-        fields, status, body = [PLAIN_TEXT], 200, b""
+        headers, status, body = [PLAIN_TEXT], 200, b""
         if scope["path"] != "/metrics":
             status, body = 404, b"the metrics are at /metrics\n"
         elif scope["method"] not in ("GET", "HEAD"):
             status, body = 405, b"GET or HEAD\n"
-            fields.append((b"allow", b"GET, HEAD"))
+            headers.append((b"allow", b"GET, HEAD"))
         else:
             self._look()
             body = "".join(self._lines()).encode()
-            fields = [FORMAT]
+            headers = [FORMAT]
         # The next one is for any process, and a connection that stays would keep a clock going.
-        fields.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": status, "headers": fields})
+        headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
     def _lines(self) -> Iterator[str]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ..config.config import Config
 from ..net import listen
 
-__all__ = ["FAMILIES", "METHODS", "Family", "Seat", "Tally", "page_config"]
+__all__ = ["FAMILIES", "METHODS", "Family", "MetricsRow", "MetricsStore", "page_config"]
 
 #: Bytes of a row: a multiple of any size of memory pages that there is.
 ROW = 1 << 16
@@ -141,7 +141,7 @@ START = _family(
 _unpack = struct.Struct(f"{PIECE // 8}d").unpack
 
 
-class Seat(NamedTuple):
+class MetricsRow(NamedTuple):
     """What a worker has to know of it."""
 
     file: int
@@ -150,7 +150,7 @@ class Seat(NamedTuple):
     """How many of its sockets are for the metrics; they are the last ones."""
 
 
-class Tally:
+class MetricsStore:
     """The rows, and the listeners where their sum can be asked for.
 
     file: the descriptor of the memory. row: that of this process; row 0 is the supervisor's.
@@ -164,13 +164,13 @@ class Tally:
         self._files = listen.files(listeners)
 
     @classmethod
-    def of(cls, seat: Seat, sockets: list[socket.socket]) -> "Tally":
+    def of(cls, metrics_row: MetricsRow, sockets: list[socket.socket]) -> "MetricsStore":
         """That of a worker; its listeners are the last of the sockets it was given."""
-        os.set_inheritable(seat.file, False)
-        return cls(seat.file, sockets[-seat.listeners :], seat.row)
+        os.set_inheritable(metrics_row.file, False)
+        return cls(metrics_row.file, sockets[-metrics_row.listeners :], metrics_row.row)
 
     @classmethod
-    def open(cls, config: Config, row: int) -> "Tally":
+    def open(cls, config: Config, row: int) -> "MetricsStore":
         """Listens where `config` says, and makes the memory. Raises ListenError.
 
         The app's addresses are bound after that: only a listener keeps others from its address.
@@ -178,14 +178,14 @@ class Tally:
         listeners = listen.bind(page_config(config))
         for sock in listeners:
             sock.listen(config.backlog)
-        tally = cls(_memory(), listeners, row)
-        tally._reach(row)
-        tally.cells(0)[START] = time.time()
-        return tally
+        metrics_store = cls(_memory(), listeners, row)
+        metrics_store._reach(row)
+        metrics_store.cells(0)[START] = time.time()
+        return metrics_store
 
-    def copy(self) -> "Tally":
+    def copy(self) -> "MetricsStore":
         """The same for another owner."""
-        return Tally(os.dup(self.file), [sock.dup() for sock in self.listeners], self.row)
+        return MetricsStore(os.dup(self.file), [sock.dup() for sock in self.listeners], self.row)
 
     def close(self) -> None:
         """Gives back what an owner has."""
@@ -217,12 +217,12 @@ class Tally:
 
     # For a supervisor.
 
-    def seat(self, taken: Iterable[int]) -> Seat:
+    def new_row(self, taken: Iterable[int]) -> MetricsRow:
         """For a new process: with the first row that is not taken."""
         others = {0, self.row, *taken}
         row = next(row for row in itertools.count() if row not in others)
         self._reach(row)
-        return Seat(self.file, row, len(self.listeners))
+        return MetricsRow(self.file, row, len(self.listeners))
 
     def leave(self, row: int, reason: str) -> None:
         """The process of a row is gone."""

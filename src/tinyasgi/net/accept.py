@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..http.client import Origin, peer_address, peer_name
+from ..http.client import ClientInfo, peer_address, peer_name
 from ..http.response import encode_refusal
 from ..peek import peek
 from ..protocols.context import Context
@@ -21,7 +21,7 @@ from . import listen
 
 if TYPE_CHECKING:
     from ..proxy.proxy_protocol import Header
-    from ..tls.contexts import Contexts
+    from ..tls.contexts import TLSContexts
 
 __all__ = ["Acceptor", "let_loop_read"]
 
@@ -41,7 +41,7 @@ class Acceptor:
     and imports modules, too.
     """
 
-    def __init__(self, context: Context, tls: "Contexts | None") -> None:
+    def __init__(self, context: Context, tls: "TLSContexts | None") -> None:
         self._context = context
         self._tls = tls
         self._sockets: list[socket.socket] = []
@@ -152,7 +152,7 @@ class Acceptor:
         except (OSError, asyncio.CancelledError):
             accepted.close()
 
-    async def _read_header(self, accepted: socket.socket, proxy: Origin) -> "Header | None":
+    async def _read_header(self, accepted: socket.socket, proxy: ClientInfo) -> "Header | None":
         """What a proxy says of its client; None for who is not let in, or has left."""
         from ..proxy import proxy_protocol  # not before it is needed
 
@@ -231,10 +231,10 @@ def _first_spare() -> float:
     return limit - min(SPARE, limit // 4)
 
 
-def _proxy(peer: Any, unix: bool) -> Origin:
+def _proxy(peer: Any, unix: bool) -> ClientInfo:
     """A peer that is to send a PROXY header."""
     client = tuple(peer[:2]) if isinstance(peer, tuple) else None
-    return Origin({"client": client}, peer_name(peer, unix), peer_address(peer, unix))
+    return ClientInfo({"client": client}, peer_name(peer, unix), peer_address(peer, unix))
 
 
 async def let_loop_read() -> None:

@@ -27,10 +27,10 @@ from ..server_log import logger
 from . import forks
 from .ending import BLOCKED, LAST, THREADS, Ending, describe_tasks, describe_threads
 from .loop import loop_factory
-from .watchdog import Watch
+from .watchdog import LoopWatchdog
 
 if TYPE_CHECKING:
-    from ..metrics.store import Tally
+    from ..metrics.store import MetricsStore
 
 __all__ = ["APP_FAILED", "BAD_OPTION", "CANNOT_LISTEN", "Process", "explain"]
 
@@ -69,7 +69,7 @@ class Process:
     """Signals that mean something else to it."""
     server: Server
     loop: asyncio.AbstractEventLoop
-    tally: "Tally | None" = None
+    metrics_store: "MetricsStore | None" = None
     """Where it counts, if that is shared with other processes."""
 
     def __init__(
@@ -165,7 +165,7 @@ class Process:
                 sockets=self._sockets,
                 access=self._access,
                 on_wait=lambda what, seconds: self.ending.step(what, seconds, BLOCKED),
-                tally=self.tally,
+                metrics_store=self.metrics_store,
             )
             stack.enter_context(forks.withheld(server.descriptors))
             self.ending.on_exit = lambda: listen.abandon(server.sockets, server.files)
@@ -189,8 +189,8 @@ class Process:
     def announce(self) -> None:
         """Says that it serves."""
         where = self.server.addresses.copy()
-        if self.server.tally is not None:
-            where.append(f"metrics on {self.server.tally.url}")
+        if self.server.metrics_store is not None:
+            where.append(f"metrics on {self.server.metrics_store.url}")
         logger.info(
             "tinyasgi %s on %s (%s, pid %d); Ctrl-C stops it",
             __version__,
@@ -199,10 +199,10 @@ class Process:
             os.getpid(),
         )
 
-    def watch(self) -> Watch | None:
+    def watch(self) -> LoopWatchdog | None:
         """What looks after the event loop, if anything does."""
         seconds = self.config.debug_blocking
-        return Watch(self.loop, seconds) if seconds else None
+        return LoopWatchdog(self.loop, seconds) if seconds else None
 
     @property
     def parts(self) -> str:

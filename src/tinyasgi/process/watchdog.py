@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from ..server_log import logger
 
-__all__ = ["Watch"]
+__all__ = ["LoopWatchdog"]
 
 #: How often the loop is asked in the time that is given.
 PARTS = 10
@@ -20,7 +20,7 @@ HELD = 0.5
 _LOOP = ("asyncio/runners.py", "asyncio/base_events.py", "asyncio/events.py")
 
 
-class Watch:
+class LoopWatchdog:
     """Looks, in a thread, whether the loop of this thread takes its turns.
 
     When it has not done so for `seconds`, the stack of its thread is logged, and later how long it

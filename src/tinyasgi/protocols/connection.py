@@ -4,7 +4,7 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Any
 
-from ..http.client import Origin, peer_address, peer_name
+from ..http.client import ClientInfo, peer_address, peer_name
 from .context import Context
 from .delivery import delivery, has_ended
 from .timeouts import APP, BODY, CLOSE, FIRST, MAX_LINGER, WRITE
@@ -18,7 +18,7 @@ __all__ = ["Connection"]
 BURST = 16 * 1024
 
 
-def read_origin(transport: asyncio.BaseTransport, unix: bool) -> Origin | None:
+def read_client(transport: asyncio.BaseTransport, unix: bool) -> ClientInfo | None:
     """Read a transport; None if its peer is not connected any more.
 
     unix: the connection was accepted from a unix socket.
@@ -38,7 +38,7 @@ def read_origin(transport: asyncio.BaseTransport, unix: bool) -> Origin | None:
         from ..tls.extension import TLSExtension  # not before it is needed
 
         scope["extensions"] = {"tls": TLSExtension(tls)}
-    return Origin(scope, peer_name(peer, unix), address)
+    return ClientInfo(scope, peer_name(peer, unix), address)
 
 
 class Connection(asyncio.Protocol):
@@ -50,15 +50,30 @@ class Connection(asyncio.Protocol):
 
     # fmt: off
     __slots__ = (
-        "_behind", "_context", "_drained", "_ended", "_header", "_progress", "_reading", "_since",
-        "_taken", "_transport", "_unix", "_wait", "burst", "eof", "origin", "paused", "peer",
+        "_behind",
+        "_context",
+        "_drained",
+        "_ended",
+        "_header",
+        "_progress",
+        "_reading",
+        "_since",
+        "_taken",
+        "_transport",
+        "_unix",
+        "_wait",
+        "burst",
+        "client",
+        "eof",
+        "paused",
+        "peer",
     )
     # fmt: on
 
     _transport: asyncio.Transport
-    peer: Origin
+    peer: ClientInfo
     """Who is at the other end of the transport."""
-    origin: Origin
+    client: ClientInfo
     """Where the request that is carried comes from: the peer, or a client of it."""
 
     def __init__(
@@ -88,14 +103,14 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a BaseTransport cannot write
-        peer = read_origin(transport, self._unix)
+        peer = read_client(transport, self._unix)
         if peer is None:  # reset by now: nobody is there to answer
             self._wait = CLOSE
             self._transport.abort()
             return
         if self._header is not None:
             peer = self._header.replace(peer)
-        self.peer = self.origin = peer
+        self.peer = self.client = peer
         self._context.opened(self)
 
     def eof_received(self) -> bool:
@@ -193,7 +208,7 @@ class Connection(asyncio.Protocol):
         """Leaves the transport to a connection that speaks another protocol on it."""
         self._transport.set_protocol(successor)
         successor._transport = self._transport
-        successor.peer, successor.origin = self.peer, self.origin
+        successor.peer, successor.client = self.peer, self.client
         successor.paused = self.paused
         successor._reading = self._reading
         self._context.opened(successor)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .._version import __version__
 from ..config.config import Config
 from ..http import parsers, request
-from ..http.client import FORWARDING, Origin
-from ..http.memo import Cache
+from ..http.client import FORWARDING, ClientInfo
+from ..http.memo import Memo
 from ..http.request import RequestLine
 from ..http.response import Defaults
 from ..server_log import logger
-from ..typing import App, Fields
+from ..typing import App, Headers
 from . import refusal, timeouts
 from .exchange import COMPLETE, Exchange
 
@@ -37,8 +37,8 @@ NOTES = 20
 SLICE = 200
 
 
-def _lines(root_path: str) -> Cache[bytes, RequestLine]:
-    return Cache(partial(request.request_line, root_path=root_path), 256, longest=256)
+def _lines(root_path: str) -> Memo[bytes, RequestLine]:
+    return Memo(partial(request.request_line, root_path=root_path), 256, longest=256)
 
 
 class Swept(Protocol):
@@ -147,7 +147,7 @@ class Context:
         #: What is known of request lines.
         self.request_lines = _lines(config.root_path)
         #: The same below another root path.
-        self.lines_below = Cache(_lines, 16, longest=256)
+        self.lines_below = Memo(_lines, 16, longest=256)
 
     # What an app calls runs in its context of variables, and an event loop keeps the current
     # context with each callback. So what may outlast a request is registered outside of it.
@@ -170,7 +170,7 @@ class Context:
             self.unanswered += 1
         if self.access is not None:
             exchange.started = time.perf_counter()
-            exchange.origin = exchange.connection.origin
+            exchange.client = exchange.connection.client
         # Not by `loop.create_task`: that goes a longer way to the same end.
         run, variables = self._run(exchange), self.variables.copy()
         name = exchange.line.text
@@ -218,15 +218,15 @@ class Context:
         if self.access is not None:
             self.observe(self.access, exchange)
 
-    def refused(self, peer: Origin, head: bytes, status: int, answer: bytes) -> None:
+    def refused(self, peer: ClientInfo, head: bytes, status: int, answer: bytes) -> None:
         """Write the access line of a request that did not become an exchange.
 
         head: as much as has arrived.
         """
         if self.access is not None:
-            line, fields = refusal.read(head, self.request_lines, self.parser)
-            origin = self.origin(fields, peer)
-            self.observe(self.access, refusal.Refusal(origin, line, fields, status, answer))
+            line, headers = refusal.read(head, self.request_lines, self.parser)
+            client = self.client_info(headers, peer)
+            self.observe(self.access, refusal.Refusal(client, line, headers, status, answer))
 
     def observe(self, observer: Callable[..., None], *args: object) -> None:
         """Call an observer, which must not affect what it observes.
@@ -266,11 +266,11 @@ class Context:
 
         return Forwarded(self.trust, self.note)
 
-    def origin(self, fields: Fields, peer: Origin) -> Origin:
-        """The client of a trusted peer, or the peer itself, if the fields do not name one."""
-        if self.forwarding.isdisjoint(dict(fields)) or not self.trust.of(peer.address):
+    def client_info(self, headers: Headers, peer: ClientInfo) -> ClientInfo:
+        """The client of a trusted peer, or the peer itself, if the headers do not name one."""
+        if self.forwarding.isdisjoint(dict(headers)) or not self.trust.of(peer.address):
             return peer
-        return self.forwarded(peer, fields)
+        return self.forwarded(peer, headers)
 
     def note(self, peer: str, fault: object) -> None:
         """Logs a peer's fault; a flood of them gives no more than NOTES lines a second."""

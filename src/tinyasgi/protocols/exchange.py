@@ -5,10 +5,10 @@ from inspect import CORO_CREATED, getattr_static, getcoroutinestate
 from typing import Any, Final, Protocol
 
 from ..errors import ClientDisconnected
-from ..http.client import Origin
+from ..http.client import ClientInfo
 from ..http.request import RequestLine
 from ..http.response import NONE
-from ..typing import Message, Pairs, Scope
+from ..typing import HeaderPairs, Message, Scope
 
 __all__ = ["COMPLETE", "LOST", "REFUSED", "STARTED", "STREAMING", "WAITING"]
 __all__ += ["Carrier", "Exchange", "is_disconnect"]
@@ -46,7 +46,7 @@ _PHASES = ("at the start", "after http.response.start", "within the body", "afte
 class Carrier(Protocol):
     """What an exchange asks of the connection that carries it: the seam between the two."""
 
-    origin: Origin
+    client: ClientInfo
     """Where the request comes from."""
     paused: bool
     """More is written than the peer takes: who streams waits until `Exchange.wake`."""
@@ -57,7 +57,9 @@ class Carrier(Protocol):
     def stopping(self) -> bool:
         """The server stops: who streams is to say goodbye."""
 
-    def write_head(self, exchange: "Exchange", fields: Pairs, body: bytes, more_body: bool) -> None:
+    def write_head(
+        self, exchange: "Exchange", headers: HeaderPairs, body: bytes, more_body: bool
+    ) -> None:
         """Writes the head and the first piece of the body. Raises TypeError or ValueError."""
 
     def write_body(self, exchange: "Exchange", body: bytes, more_body: bool) -> None:
@@ -79,8 +81,23 @@ class Exchange:
 
     # fmt: off
     __slots__ = (
-        "_body", "_credit", "_input", "_listeners", "_waiters", "connection", "fields", "framing",
-        "line", "origin", "persistent", "phase", "scope", "sent", "started", "status", "task",
+        "_body",
+        "_credit",
+        "_input",
+        "_listeners",
+        "_waiters",
+        "client",
+        "connection",
+        "framing",
+        "line",
+        "persistent",
+        "phase",
+        "response_headers",
+        "scope",
+        "sent",
+        "started",
+        "status",
+        "task",
     )
     # fmt: on
 
@@ -89,9 +106,9 @@ class Exchange:
     """How the rest of the response body is framed (`response.Framing`)."""
     started: float
     """When the request arrived, in seconds of `time.perf_counter`; set for the access log."""
-    origin: Origin
+    client: ClientInfo
     """The source of the request; set for the access log."""
-    fields: Pairs
+    response_headers: HeaderPairs
     """Of the response, once the app has said them."""
 
     def __init__(
@@ -156,7 +173,9 @@ class Exchange:
         if phase == WAITING and kind == "http.response.start":
             status = message["status"]
             self.status = status if type(status) is int else _as_status(status)
-            self.fields = tuple(message.get("headers", ()))  # an iterator can be read only once
+            self.response_headers = tuple(
+                message.get("headers", ())
+            )  # an iterator can be read only once
             self.phase = STARTED
         elif kind == "http.response.body" and WAITING < phase < COMPLETE:
             body = message.get("body", b"")
@@ -164,7 +183,7 @@ class Exchange:
                 body = _as_bytes(body)
             more_body = message.get("more_body", False)
             if phase == STARTED:
-                self.connection.write_head(self, self.fields, body, more_body)
+                self.connection.write_head(self, self.response_headers, body, more_body)
             else:
                 self.connection.write_body(self, body, more_body)
             if self.phase == LOST:

@@ -7,7 +7,7 @@ from ..http.body import Decoder
 from ..http.body import choose as choose_decoder
 from ..http.head import Head
 from ..http.parsers import BadRequest
-from ..typing import Fields, Pairs
+from ..typing import HeaderPairs, Headers
 from .connection import Connection
 from .context import Context
 from .exchange import COMPLETE, LOST, STREAMING, Exchange
@@ -23,7 +23,7 @@ __all__ = ["HTTP1Connection"]
 MAX_DROPPED = 256 * 1024
 #: Most bytes of a head that a connection keeps, to know them again; and how it knows none.
 MAX_KNOWN = 2048
-NOTHING: tuple[bytes, tuple[Fields, request.Judged]] = (b"", ([], (0, True, False, False)))
+NOTHING: tuple[bytes, tuple[Headers, request.BodyFraming]] = (b"", ([], (0, True, False, False)))
 
 
 class HTTP1Connection(Connection):
@@ -46,7 +46,7 @@ class HTTP1Connection(Connection):
         self._dropped = 0  # bytes of a body that the app did not take
         self._head: Head | None = None  # of which the rest is to come
         self._unread = b""
-        # A head from its version on, its fields and what they mean: clients repeat themselves. The
+        # A head from its version on, its headers and what they mean: clients repeat themselves. The
         # origin, and what is known of request lines below its root path, stay the same with it.
         self._tail, self._known = NOTHING
         self._lines = context.request_lines
@@ -129,31 +129,31 @@ class HTTP1Connection(Connection):
         line = self._lines[data[: start - 2]]
         tail = data[start - 5 : end]
         if tail == self._tail and line.host is None:
-            fields, judged = self._known
+            headers, judged = self._known
         else:
-            fields = context.parser.fields(data[:end], start)
-            if len(fields) > config.limit_head_fields:
+            headers = context.parser.parse_headers(data[:end], start)
+            if len(headers) > config.limit_head_fields:
                 raise BadRequest(431, f"more than {config.limit_head_fields} fields")
-            judged = request.judge(line.version, fields)
+            judged = request.parse_framing(line.version, headers)
             if line.host is not None:
-                fields = request.with_host(fields, line.host)
-            self.origin = context.origin(fields, self.peer)
-            if self.origin.host is not None:
-                fields = request.with_host(fields, self.origin.host)
-            root = self.origin.root_path
+                headers = request.with_host(headers, line.host)
+            self.client = context.client_info(headers, self.peer)
+            if self.client.host is not None:
+                headers = request.with_host(headers, self.client.host)
+            root = self.client.root_path
             lines = context.request_lines if root is None else context.lines_below[root]
             if lines is not self._lines:
                 self._lines, line = lines, lines[data[: start - 2]]
             keep = len(tail) <= MAX_KNOWN and line.host is None
-            self._tail, self._known = (tail, (fields, judged)) if keep else NOTHING
+            self._tail, self._known = (tail, (headers, judged)) if keep else NOTHING
         length, persistent, wants_continue, websocket = judged
-        fields = fields.copy()  # the app may write to it
+        headers = headers.copy()  # the app may write to it
         websocket = websocket and line.method == "GET" and config.ws != "none"
         full = context.concurrency and context.unanswered >= context.concurrency
         if full and (websocket or line.route != context.health_path):
             raise BadRequest(503, f"{context.unanswered} requests are running")
-        scope = line.scope | self.origin.scope
-        scope["headers"] = fields
+        scope = line.scope | self.client.scope
+        scope["headers"] = headers
         scope["state"] = context.state.copy()
         if websocket:
             from .websocket import WebSocketExchange  # not before it is needed: 10 ms at start
@@ -229,11 +229,13 @@ class HTTP1Connection(Connection):
 
     # What an exchange calls.
 
-    def write_head(self, exchange: Exchange, fields: Pairs, body: bytes, more_body: bool) -> None:
+    def write_head(
+        self, exchange: Exchange, headers: HeaderPairs, body: bytes, more_body: bool
+    ) -> None:
         context = self._context
         head, framing, persistent = response.encode_head(
             exchange.status,
-            fields,
+            headers,
             context.defaults,
             exchange.line,
             exchange.persistent and not context.leaving and not self._continue,
@@ -281,14 +283,14 @@ class HTTP1Connection(Connection):
         self._wait_for(BODY)
         self._resume_reading()
 
-    def switch(self, exchange: "WebSocketExchange", fields: Pairs) -> None:
+    def switch(self, exchange: "WebSocketExchange", headers: HeaderPairs) -> None:
         """Writes 101 (Switching Protocols); the exchange goes on with another connection.
 
         Raises TypeError or ValueError.
         """
         from .websocket import WebSocketConnection
 
-        head = response.encode_switch(b"websocket", fields, self._context.defaults)
+        head = response.encode_switch(b"websocket", headers, self._context.defaults)
         self._write(head, False)
         successor = WebSocketConnection(self._context, exchange)
         unread, self._exchange = self._unread, None

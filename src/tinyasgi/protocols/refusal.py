@@ -5,10 +5,10 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
-from ..http.client import Origin
+from ..http.client import ClientInfo
 from ..http.parsers import TOKEN, BadRequest, Parser
 from ..http.request import RequestLine
-from ..typing import Fields
+from ..typing import Headers
 from .exchange import REFUSED, Exchange
 
 __all__ = ["Refusal", "read"]
@@ -25,12 +25,12 @@ class Refusal(Exchange):
     __slots__ = ()
 
     def __init__(
-        self, origin: Origin, line: RequestLine, fields: Fields, status: int, answer: bytes
+        self, client: ClientInfo, line: RequestLine, headers: Headers, status: int, answer: bytes
     ) -> None:
-        """line, fields: as far as they are known. answer: the whole response."""
-        self.origin = origin
+        """line, headers: as far as they are known. answer: the whole response."""
+        self.client = client
         self.line = line
-        self.scope = line.scope | {"headers": fields}
+        self.scope = line.scope | {"headers": headers}
         self.status = status
         self.sent = len(answer) - answer.index(b"\r\n\r\n") - 4
         self.phase = REFUSED
@@ -40,14 +40,14 @@ class Refusal(Exchange):
 
 def read(
     head: bytes, lines: Mapping[bytes, RequestLine], parser: Parser
-) -> tuple[RequestLine, Fields]:
+) -> tuple[RequestLine, Headers]:
     """Read what there is of a head that is malformed, incomplete or too large.
 
     lines: parses request lines. Of a malformed one, only the text and the method are known, and
     the text is raw.
     """
     text = _LINE_END.split(head, 1)[0]
-    fields: Fields = []
+    headers: Headers = []
     try:
         line = lines[text]
     except BadRequest:
@@ -58,5 +58,5 @@ def read(
     end = head.find(b"\r\n\r\n") + 4
     if end >= 4:
         with suppress(BadRequest):
-            fields = parser.fields(head[:end], len(text) + 2)
-    return line, fields
+            headers = parser.parse_headers(head[:end], len(text) + 2)
+    return line, headers

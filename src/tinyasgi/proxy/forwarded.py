@@ -1,6 +1,6 @@
-"""What trusted peers say of their clients in the fields of a request.
+"""What trusted peers say of their clients in the headers of a request.
 
-There are two families of such fields: `X-Forwarded-*`, as most proxies send them, and `Forwarded`
+There are two families of such headers: `X-Forwarded-*`, as most proxies send them, and `Forwarded`
 (RFC 7239). One of them is read, never both.
 """
 
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from ..config.kinds import as_root
 from ..http import request
-from ..http.client import Origin, peer_name
-from ..http.memo import Cache
-from ..typing import Address, Fields
+from ..http.client import ClientInfo, peer_name
+from ..http.memo import Memo
+from ..typing import Address, Headers
 from .trust import Trust
 
 __all__ = ["Forwarded"]
@@ -99,7 +99,7 @@ def _read_prefix(text: str) -> str:
 
 
 class Forwarded:
-    """Reads the fields of one family: `forwarded(peer, fields)`.
+    """Reads the headers of one family: `forwarded(peer, headers)`.
 
     note: called with a peer's name and what is wrong with a field, once for each host and field.
     """
@@ -108,22 +108,22 @@ class Forwarded:
         self._trust = trust
         self._note = note
         self._noted: set[tuple[str, str]] = set()
-        self._nodes = Cache(_read_node, 1024, longest=64)
+        self._nodes = Memo(_read_node, 1024, longest=64)
         #: How a value is read; a ValueError says that it is malformed.
         self._readers: dict[str, Callable[[str], Any]] = {
             "for": self._nodes.__getitem__,
             "proto": _read_scheme,
             "host": _read_host,
         }
-        self._is_standard = "forwarded" in trust.fields.values()
+        self._is_standard = "forwarded" in trust.headers.values()
         if not self._is_standard:
             self._readers |= {"port": _read_port, "prefix": _read_prefix}
 
-    def __call__(self, peer: Origin, fields: Fields) -> Origin:
-        """Where a request comes from, by its fields. Values that are malformed are ignored."""
+    def __call__(self, peer: ClientInfo, headers: Headers) -> ClientInfo:
+        """Where a request comes from, by its headers. Values that are malformed are ignored."""
         values: dict[str, str] = {}
-        for name, value in fields:
-            if what := self._trust.fields.get(name):  # repeated ones combine (RFC 9110 §5.3)
+        for name, value in headers:
+            if what := self._trust.headers.get(name):  # repeated ones combine (RFC 9110 §5.3)
                 text = value.decode("latin-1")
                 values[what] = f"{values[what]},{text}" if what in values else text
         said: dict[str, Any] = {}
@@ -134,11 +134,11 @@ class Forwarded:
                     said[what] = self._readers[what](text)
                 except ValueError:
                     self._tell(peer, what, text)
-        return _replace(peer, said, fields)
+        return _replace(peer, said, headers)
 
     # Which of the hops counts.
 
-    def _choose_items(self, peer: Origin, values: dict[str, str]) -> dict[str, str]:
+    def _choose_items(self, peer: ClientInfo, values: dict[str, str]) -> dict[str, str]:
         """Of each list of `X-Forwarded-*` the item that counts.
 
         It stands where the client stands in the list of clients, if there are as many. Else it is
@@ -156,7 +156,7 @@ class Forwarded:
             if items
         }
 
-    def _choose_element(self, peer: Origin, values: dict[str, str]) -> dict[str, str]:
+    def _choose_element(self, peer: ClientInfo, values: dict[str, str]) -> dict[str, str]:
         """The parameters of the element of `Forwarded` that counts."""
         text = values.get("forwarded", "")
         element: dict[str, str] = {}
@@ -190,7 +190,7 @@ class Forwarded:
             return False
         return client is not None and self._trust[client[0]]
 
-    def _tell(self, peer: Origin, what: str, text: str) -> None:
+    def _tell(self, peer: ClientInfo, what: str, text: str) -> None:
         name = "Forwarded" if self._is_standard else f"X-Forwarded-{what.title()}"
         client = peer.scope["client"]
         key = client[0] if client else "", name
@@ -241,7 +241,7 @@ def _read_element(text: str) -> dict[str, str] | None:
     return parameters
 
 
-def _replace(peer: Origin, said: dict[str, Any], fields: Fields) -> Origin:
+def _replace(peer: ClientInfo, said: dict[str, Any], headers: Headers) -> ClientInfo:
     """What a transport knows, with what was said put in its place."""
     scope, name, host = peer.scope.copy(), peer.name, said.get("host")
     if "for" in said:
@@ -253,8 +253,8 @@ def _replace(peer: Origin, said: dict[str, Any], fields: Fields) -> Origin:
         if scope["server"][1] is not None:  # a unix socket stays one
             scope["server"] = (scope["server"][0], port)
         if host is None:
-            host = next((value for name, value in fields if name == b"host"), None)
+            host = next((value for name, value in headers if name == b"host"), None)
         default = 443 if scope["scheme"] == "https" else 80
         if host and port != default and b":" not in host.rpartition(b"]")[2]:
             host = b"%b:%d" % (host, port)
-    return Origin(scope, name, None, host, said.get("prefix"))
+    return ClientInfo(scope, name, None, host, said.get("prefix"))

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..http.client import Origin, peer_address, peer_name
+from ..http.client import ClientInfo, peer_address, peer_name
 from ..peek import peek
 from ..tls import certificate
 from ..tls.extension import TLSExtension, cipher_suite, version
@@ -61,7 +61,7 @@ class Header:
     server: tuple[str, int | None] | None = None
     tls: dict[str, Any] | None = None
 
-    def replace(self, peer: Origin) -> Origin:
+    def replace(self, peer: ClientInfo) -> ClientInfo:
         """What a transport knows, with what is said here put in its place."""
         if self.server is None:  # a proxy that speaks for itself may pass on what others have sent
             return replace(peer, address=None)
@@ -70,7 +70,7 @@ class Header:
             scope["scheme"] = "https"
             scope["extensions"] = {"tls": TLSExtension(**self.tls)}
         address = peer_address(self.client, unix=False)  # a unix socket of the proxy is not ours
-        return Origin(scope, peer_name(self.client, unix=self.client is None), address)
+        return ClientInfo(scope, peer_name(self.client, unix=self.client is None), address)
 
 
 async def read(sock: socket.socket) -> Header | None:

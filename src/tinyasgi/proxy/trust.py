@@ -1,16 +1,16 @@
-"""Which peers are believed what they say of their clients, and the fields in which they say it."""
+"""Which peers are believed what they say of their clients, and the headers in which they say it."""
 
 from functools import cached_property
 from typing import Any
 
 from ..config.config import Config
 from ..http.client import FORWARDING
-from ..http.memo import Cache
+from ..http.memo import Memo
 
 __all__ = ["Trust"]
 
 
-class Trust(Cache[str, bool]):
+class Trust(Memo[str, bool]):
     """Whether a peer is believed, by its address: `trust["10.0.0.1"]`, `trust["unix"]`."""
 
     def __init__(self, config: Config) -> None:
@@ -18,7 +18,7 @@ class Trust(Cache[str, bool]):
         self._allowed = frozenset(config.forwarded_allow_ips)
         self.everyone = "*" in self._allowed
         #: What each field tells. Where there is none of these, nothing is said.
-        self.fields = FORWARDING[config.forwarded_fields] if config.proxy_headers else {}
+        self.headers = FORWARDING[config.forwarded_fields] if config.proxy_headers else {}
 
     def of(self, address: str | None) -> bool:
         """The same for an address that may be unknown (`client.peer_address`): no list has that."""

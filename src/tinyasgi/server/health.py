@@ -24,7 +24,7 @@ class Health:
         if route != self._path:
             await self._app(scope, receive, send)
             return
-        fields = [PLAIN_TEXT, (b"cache-control", b"no-store")]
+        headers = [PLAIN_TEXT, (b"cache-control", b"no-store")]
         status, body = (503, b"stopping\n") if self.stopping else (200, b"ok\n")
-        await send({"type": "http.response.start", "status": status, "headers": fields})
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -9,7 +9,7 @@ from ..net.accept import Acceptor
 from ..protocols.context import Context
 from ..protocols.exchange import Exchange
 from ..protocols.http1 import HTTP1Connection
-from ..typing import Fields, Pairs
+from ..typing import HeaderPairs, Headers
 
 if TYPE_CHECKING:
     from ..protocols.websocket import WebSocketExchange
@@ -27,7 +27,7 @@ def install(context: Context, acceptor: Acceptor) -> None:
     def identified(exchange: Exchange) -> None:
         connection = exchange.connection
         assert isinstance(connection, _Connection)
-        fields: Fields = exchange.scope["headers"]
+        fields: Headers = exchange.scope["headers"]
         given = [value for name, value in fields if name == wanted]
         if connection.trusted and len(given) == 1 and _GOOD.fullmatch(given[0]):
             (made,) = given
@@ -54,13 +54,15 @@ class _Connection(HTTP1Connection):
     request_id: bytes
     """Of the exchange that is carried."""
 
-    def write_head(self, exchange: Exchange, fields: Pairs, body: bytes, more_body: bool) -> None:
+    def write_head(
+        self, exchange: Exchange, fields: HeaderPairs, body: bytes, more_body: bool
+    ) -> None:
         super().write_head(exchange, self._with_id(fields), body, more_body)
 
-    def switch(self, exchange: "WebSocketExchange", fields: Pairs) -> None:
+    def switch(self, exchange: "WebSocketExchange", fields: HeaderPairs) -> None:
         super().switch(exchange, self._with_id(fields))
 
-    def _with_id(self, fields: Pairs) -> Pairs:
+    def _with_id(self, fields: HeaderPairs) -> HeaderPairs:
         fields, wanted = list(fields), _name(self._context)
         if any(isinstance(name, bytes) and name.lower() == wanted for name, _ in fields):
             return fields

@@ -24,7 +24,7 @@ from .health import Health
 
 if TYPE_CHECKING:
     from ..metrics.prometheus import Metrics
-    from ..metrics.store import Tally
+    from ..metrics.store import MetricsStore
 
 __all__ = ["Server", "serve"]
 
@@ -55,7 +55,8 @@ class Server:
     lifespan event, and the exception with which the app has ended it; a CancelledError is that of a
     request that did not end in time for a stop.
     on_wait: called when a stop begins to wait, with a function that lists what for, and seconds.
-    tally: of a server of several processes; without it, one with `metrics_bind` makes its own.
+    metrics_store: shared by the processes of one service; without it, a server with `metrics_bind`
+    makes its own.
 
     It touches nothing but its loop: no signals, no logging set-up, no exit. Raises OptionError
     and LoadError when made; ListenError, LifespanFailed and OSError on entry; LifespanFailed on
@@ -71,7 +72,7 @@ class Server:
         access: Callable[[Exchange], None] | None = None,
         on_error: Callable[[str, BaseException], None] = lambda what, error: None,
         on_wait: OnWait = lambda what, seconds: None,
-        tally: "Tally | None" = None,
+        metrics_store: "MetricsStore | None" = None,
         **options: Any,
     ) -> None:
         self.config = (config or Config()).replace(**options).resolved()
@@ -82,7 +83,7 @@ class Server:
         if self.config.speaks_tls:
             from ..tls import contexts  # not before it is needed: 3 ms at start
 
-            self._tls = contexts.Contexts(self.config)
+            self._tls = contexts.TLSContexts(self.config)
         if self.config.speaks_tls or self.config.proxy_protocol:
             from ..tls import extension
 
@@ -97,7 +98,7 @@ class Server:
         self._records = records(self.config)
         self._on_error = on_error
         self._on_wait = on_wait
-        self.tally = tally
+        self.metrics_store = metrics_store
         """What is counted, once the server is ready; None without `metrics_bind`."""
         self._lifespan = Lifespan(self._app, self.config.lifespan, self._on_lifespan_error)
         self._stop = asyncio.Event()
@@ -124,7 +125,10 @@ class Server:
 
     def descriptors(self) -> list[int]:
         """Of listening sockets and connections, for `forks`."""
-        sockets = [*self._sockets, *(self.tally.listeners if self.tally is not None else ())]
+        sockets = [
+            *self._sockets,
+            *(self.metrics_store.listeners if self.metrics_store is not None else ()),
+        ]
         return [each.fileno() for each in (*sockets, *self._context.connections)]
 
     @property
@@ -145,7 +149,7 @@ class Server:
     @property
     def metrics_url(self) -> str:
         """Where the metrics are: a URL or `unix:PATH`; empty without them."""
-        return self.tally.url if self.tally is not None else ""
+        return self.metrics_store.url if self.metrics_store is not None else ""
 
     async def __aenter__(self) -> "Server":
         loop = asyncio.get_running_loop()
@@ -206,20 +210,20 @@ class Server:
     def _count(self) -> "Metrics":
         """Lets what happens be counted. Raises ListenError."""
         from ..metrics.prometheus import Metrics
-        from ..metrics.store import Tally
+        from ..metrics.store import MetricsStore
 
-        if self.tally is None:
-            self.tally = Tally.open(self.config, row=1)
-            self._beside.callback(self.tally.close)
-        return Metrics(self._context, self._acceptor, self.tally)
+        if self.metrics_store is None:
+            self.metrics_store = MetricsStore.open(self.config, row=1)
+            self._beside.callback(self.metrics_store.close)
+        return Metrics(self._context, self._acceptor, self.metrics_store)
 
     def _page(self, metrics: "Metrics") -> "Server":
         """The server that shows what is counted, for one whose app is up."""
         from ..metrics.store import page_config
 
         metrics.begin()
-        assert self.tally is not None
-        return Server(metrics.page, page_config(self.config), sockets=self.tally.listeners)
+        assert self.metrics_store is not None
+        return Server(metrics.page, page_config(self.config), sockets=self.metrics_store.listeners)
 
     async def stopped(self) -> None:
         """Waits until the server is to stop; leaving the context then stops it."""

@@ -15,7 +15,7 @@ from ..config.kinds import OptionError
 from ..server_log import logger
 from . import certificate as tls_certificate
 
-__all__ = ["Contexts", "TLSContext", "explain"]
+__all__ = ["TLSContext", "TLSContexts", "explain"]
 
 #: Seconds between two looks at the files.
 INTERVAL = 1.0
@@ -44,7 +44,7 @@ class TLSContext(ssl.SSLContext):
     """PEM; None when there are several, and the client decides."""
 
 
-class Contexts:
+class TLSContexts:
     """What handshakes begin with.
 
     A change of the files is seen by the next handshake, and costs an idle server nothing. Tickets

@@ -16,16 +16,16 @@ from ..logs import setup as log
 from ..net import listen
 from ..net.listen import ListenError
 from ..process import forks
-from ..process.brief import Brief
 from ..process.ending import BLOCKED, LAST, Ending
 from ..process.process import APP_FAILED, CANNOT_LISTEN, explain
+from ..process.spec import WorkerSpec
 from ..process.systemd import Notifier
 from . import reexec, spawn, worker
 from .slot import WorkerFailed, patience
 from .supervisor import HURRY, Supervisor
 
 if TYPE_CHECKING:
-    from ..metrics.store import Tally
+    from ..metrics.store import MetricsStore
 
 __all__ = ["resume", "supervise", "take_over"]
 
@@ -35,20 +35,20 @@ def supervise(app: str, config: Config, ending: Ending, notifier: Notifier) -> i
 
     Raises OptionError.
     """
-    brief = Brief.of(app, config)
-    brief.check()
+    spec = WorkerSpec.of(app, config)
+    spec.check()
     if config.reload:
         from . import reload  # not before it is needed
 
         reload.check(config)
     log.begin(config)
     access.formatter(config)  # raises what there is to say of it
-    tally = None
+    metrics_store = None
     with contextlib.ExitStack() as stack:
         try:
             if config.metrics_bind is not None:
-                tally = _open_tally(config)
-                stack.callback(tally.close)
+                metrics_store = _open_metrics_store(config)
+                stack.callback(metrics_store.close)
             sockets = listen.bind(config)
             stack.callback(listen.close, sockets)
             if config.preload:
@@ -58,7 +58,7 @@ def supervise(app: str, config: Config, ending: Ending, notifier: Notifier) -> i
             return CANNOT_LISTEN if isinstance(error, ListenError) else APP_FAILED
         stack.pop_all()
     become = worker.become if config.preload else None
-    supervisor = Supervisor(brief, sockets, notifier, become, tally)
+    supervisor = Supervisor(spec, sockets, notifier, become, metrics_store)
     return _run(supervisor, ending, first=True)
 
 
@@ -85,7 +85,7 @@ def resume() -> NoReturn:
         log.tell(explain(error), config.log_format)
     try:
         if config.preload:
-            _preload(supervisor.brief.target, config, supervisor.crew.sockets, ending)
+            _preload(supervisor.spec.target, config, supervisor.crew.sockets, ending)
     except (OptionError, importer.LoadError) as error:
         supervisor.give_up(explain(error))
     except SystemExit as leaving:
@@ -113,14 +113,14 @@ def _limit(ending: Ending, config: Config, patience: float = 0.0) -> None:
     ending.signals.on_stop = on_stop
 
 
-def _open_tally(config: Config) -> "Tally":
+def _open_metrics_store(config: Config) -> "MetricsStore":
     """Where the workers count. Raises OptionError and ListenError."""
     if sys.platform == "win32":  # where a process is not given descriptors
         value = config.metrics_bind
         raise config.wrong("metrics_bind", value, "possible with a supervisor on this platform")
-    from ..metrics.store import Tally  # not before it is needed
+    from ..metrics.store import MetricsStore  # not before it is needed
 
-    return Tally.open(config, row=0)
+    return MetricsStore.open(config, row=0)
 
 
 def _preload(app: str, config: Config, sockets: list[socket.socket], ending: Ending) -> None:

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ..config.config import Config
 from ..logs.setup import ERROR
 from ..net import listen
-from ..process.brief import Brief
+from ..process.spec import WorkerSpec
 from ..server_log import logger
 from . import channel, spawn
 from .channel import Channel
 from .slot import MARGIN, Child, Slot, WorkerFailed, fate, patience, reason
 
 if TYPE_CHECKING:
-    from ..metrics.store import Tally
+    from ..metrics.store import MetricsStore
 
-__all__ = ["Become", "Crew"]
+__all__ = ["Become", "WorkerPool"]
 
 #: Seconds until a process that could not be made is tried again.
 RETRY = 1.0
@@ -34,17 +34,17 @@ UNBLOCK = 2.0
 MEASURE = 5.0
 
 #: Makes a forked process a worker; returns its exit code.
-Become: TypeAlias = Callable[[Channel, list[socket.socket], Brief], int]
+Become: TypeAlias = Callable[[Channel, list[socket.socket], WorkerSpec], int]
 
 
 @dataclass(eq=False)
-class Crew:
+class WorkerPool:
     """Fills `config.workers` places, and fills them again.
 
     What happens calls its methods through the selector; `act` does what is due by then.
     """
 
-    brief: Brief
+    spec: WorkerSpec
     config: Config
     sockets: list[socket.socket]
     """Of the first place; the others have their like."""
@@ -63,7 +63,7 @@ class Crew:
     failure: WorkerFailed | None = None
     """Why the workers could not start for the first time."""
     measure_at: float = 0.0
-    tally: "Tally | None" = None
+    metrics_store: "MetricsStore | None" = None
     """Where the workers count."""
     on_files: Callable[[list[str]], None] | None = None
     """Called with the files that a worker has imported."""
@@ -202,8 +202,8 @@ class Crew:
             self._unregister(file)
         child.channel.close()
         child.process.close()
-        if self.tally is not None:
-            self.tally.leave(child.row, reason(child, code, told=child in self.ending))
+        if self.metrics_store is not None:
+            self.metrics_store.leave(child.row, reason(child, code, told=child in self.ending))
         what = f"{child} {'was killed' if child.is_killed else fate(code)}"
         if child in self.ending:
             self.ending.discard(child)
@@ -354,18 +354,18 @@ class Crew:
 
     def _start(self, slot: Slot) -> Child:
         ours, theirs = Channel.pair()
-        brief, sockets, files, row = self.brief, slot.sockets, [], 0
-        if self.tally is not None:
-            seat = self.tally.seat(child.row for child in self.children)
-            brief, row = dataclasses.replace(brief, seat=seat), seat.row
-            sockets, files = [*sockets, *self.tally.listeners], [seat.file]
+        spec, sockets, files, row = self.spec, slot.sockets, [], 0
+        if self.metrics_store is not None:
+            metrics_row = self.metrics_store.new_row(child.row for child in self.children)
+            spec, row = dataclasses.replace(spec, metrics_row=metrics_row), metrics_row.row
+            sockets, files = [*sockets, *self.metrics_store.listeners], [metrics_row.file]
         if self.become is not None:
-            become = functools.partial(self.become, Channel(theirs), sockets, brief)
+            become = functools.partial(self.become, Channel(theirs), sockets, spec)
             process = spawn.fork(functools.partial(self._become_worker, slot, ours, become))
         else:
-            environment = self.brief.environment | {"TINYASGI_WORKER": str(slot.index)}
+            environment = self.spec.environment | {"TINYASGI_WORKER": str(slot.index)}
             process = spawn.spawn([theirs, *sockets], environment, files)
-            ours.send(channel.BEGIN, str(brief))
+            ours.send(channel.BEGIN, str(spec))
         theirs.close()
         child = Child(slot, process, ours, self.generation, slot.sockets.copy(), row)
         logger.log(logging.DEBUG, "%s starts", child)

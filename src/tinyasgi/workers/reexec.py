@@ -24,15 +24,15 @@ COMMAND = "from tinyasgi.workers.main import resume; resume()"
 
 def succeed(supervisor: Supervisor) -> NoReturn:
     """Replaces this program by one in which the supervisor goes on."""
-    if supervisor.crew.tally is not None:
-        os.set_inheritable(supervisor.crew.tally.file, True)
+    if supervisor.crew.metrics_store is not None:
+        os.set_inheritable(supervisor.crew.metrics_store.file, True)
     end_processes()
     spawn.block_signals()  # until the new program takes them
     file = tempfile.TemporaryFile()  # noqa: SIM115  # for the new program
     _Pickler(file).dump(supervisor)
     file.seek(0)
     os.set_inheritable(file.fileno(), True)
-    spawn.execute(COMMAND, [str(file.fileno())], supervisor.brief.environment)
+    spawn.execute(COMMAND, [str(file.fileno())], supervisor.spec.environment)
 
 
 def inherit() -> Supervisor:
@@ -40,7 +40,7 @@ def inherit() -> Supervisor:
     with open(int(sys.argv[1]), "rb") as file:
         supervisor = pickle.load(file)
     assert isinstance(supervisor, Supervisor)
-    sys.path[:], sys.argv[:] = supervisor.brief.path, supervisor.brief.arguments
+    sys.path[:], sys.argv[:] = supervisor.spec.path, supervisor.spec.arguments
     supervisor.renew()
     return supervisor
 

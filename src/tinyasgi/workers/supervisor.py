@@ -18,16 +18,16 @@ from .._version import __version__
 from ..config.config import Config
 from ..logs import setup as log
 from ..net import listen
-from ..process.brief import Brief
+from ..process.spec import WorkerSpec
 from ..process.systemd import Notifier
 from ..server_log import logger
 from ..signals import Signals
 from . import channel, spawn
-from .pool import Become, Crew
+from .pool import Become, WorkerPool
 from .slot import patience
 
 if TYPE_CHECKING:
-    from ..metrics.store import Tally
+    from ..metrics.store import MetricsStore
     from .reload import Changes
 
 __all__ = ["Supervisor"]
@@ -42,30 +42,32 @@ HURRY = 2.0
 
 
 class Supervisor:
-    """Keeps as many processes as `brief` says, which serve its app on `sockets`.
+    """Keeps as many processes as `spec` says, which serve its app on `sockets`.
 
-    become: given when they are forked off this process, which has imported the app. tally: where
-    they count; it is closed at the end.
+    become: given when they are forked off this process, which has imported the app. metrics_store:
+    where they count; it is closed at the end.
     """
 
     def __init__(
         self,
-        brief: Brief,
+        spec: WorkerSpec,
         sockets: list[socket.socket],
         notifier: Notifier,
         become: Become | None = None,
-        tally: "Tally | None" = None,
+        metrics_store: "MetricsStore | None" = None,
     ) -> None:
-        self.brief = brief
-        self.config = config = brief.config
+        self.spec = spec
+        self.config = config = spec.config
         self._selector = selectors.DefaultSelector()
-        theirs = dataclasses.replace(brief, config=_for_workers(config))
-        self.crew = Crew(theirs, config, sockets, self._selector, become, tally=tally)
+        theirs = dataclasses.replace(spec, config=_for_workers(config))
+        self.crew = WorkerPool(
+            theirs, config, sockets, self._selector, become, metrics_store=metrics_store
+        )
         self._notifier = notifier
         self._files = listen.files(sockets)
         self._addresses = [listen.address(s, config.speaks_tls) for s in sockets]
-        if tally is not None:
-            self._addresses.append(f"metrics on {tally.url}")
+        if metrics_store is not None:
+            self._addresses.append(f"metrics on {metrics_store.url}")
         self._has_terminal = os.isatty(0)
         self._stops = 0  # how often it was told to stop
         self._announced = False
@@ -116,8 +118,8 @@ class Supervisor:
         """Goes on in a new program, with the workers that there are."""
         self._selector = self.crew.selector = selectors.DefaultSelector()
         self._renewed = True
-        if self.crew.tally is not None:
-            self.crew.tally.renew()
+        if self.crew.metrics_store is not None:
+            self.crew.metrics_store.renew()
         for child in self.crew.children:
             self.crew.watch(child)
         if self.config.reload:
@@ -183,8 +185,8 @@ class Supervisor:
             self._changes.close()
         self._selector.close()
         listen.release(self._files)
-        if self.crew.tally is not None:
-            self.crew.tally.close()
+        if self.crew.metrics_store is not None:
+            self.crew.metrics_store.close()
 
     def abandon(self) -> None:
         """Kills the workers, for the end of a process in which nothing else can be done."""

@@ -13,10 +13,10 @@ from typing import NoReturn
 
 from .. import signals
 from ..process import forks
-from ..process.brief import Brief
 from ..process.ending import Ending
 from ..process.process import Process
-from ..process.watchdog import Watch
+from ..process.spec import WorkerSpec
+from ..process.watchdog import LoopWatchdog
 from . import channel, spawn
 from .channel import Channel
 
@@ -31,20 +31,20 @@ def main() -> NoReturn:
         (_, text), *_ = messages.receive()  # the rest is for a worker that listens already
     except EOFError:
         sys.exit(0)  # the supervisor is gone already
-    brief = Brief.read(text)
-    sys.path[:], sys.argv[:] = brief.path, brief.arguments
-    os.chdir(brief.folder)
-    sys.exit(become(messages, sockets, brief))
+    spec = WorkerSpec.read(text)
+    sys.path[:], sys.argv[:] = spec.path, spec.arguments
+    os.chdir(spec.folder)
+    sys.exit(become(messages, sockets, spec))
 
 
-def become(messages: Channel, sockets: list[socket.socket], brief: Brief) -> int:
+def become(messages: Channel, sockets: list[socket.socket], spec: WorkerSpec) -> int:
     """Serves as a worker; returns the exit code."""
     ending = Ending(signals.take(Worker.stops, Worker.others), exits=True)
     spawn.unblock_signals()
     _end_with_parent()
     try:
         with forks.withheld(lambda: [messages.fileno(), *(sock.fileno() for sock in sockets)]):
-            code = Worker(messages, sockets, brief, ending).run()
+            code = Worker(messages, sockets, spec, ending).run()
     finally:
         messages.close()
         for sock in sockets:
@@ -73,14 +73,14 @@ class Worker(Process):
     others = spawn.OF_GROUP  # they are for the supervisor, and mean nothing here
 
     def __init__(
-        self, messages: Channel, sockets: list[socket.socket], brief: Brief, ending: Ending
+        self, messages: Channel, sockets: list[socket.socket], spec: WorkerSpec, ending: Ending
     ) -> None:
-        if brief.seat is not None:
-            from ..metrics.store import Tally
+        if spec.metrics_row is not None:
+            from ..metrics.store import MetricsStore
 
-            self.tally = Tally.of(brief.seat, sockets)
-            sockets = sockets[: -brief.seat.listeners]
-        super().__init__(brief.target, brief.config, ending, sockets)
+            self.metrics_store = MetricsStore.of(spec.metrics_row, sockets)
+            sockets = sockets[: -spec.metrics_row.listeners]
+        super().__init__(spec.target, spec.config, ending, sockets)
         self._parent = os.getppid()
         self._channel = messages
         self._told = asyncio.Event()
@@ -93,13 +93,13 @@ class Worker(Process):
             self._tell_files(re.findall(r'File "([^"]+)"', text))
             self._channel.send(channel.FAILED, text)
 
-    def watch(self) -> Watch | None:
+    def watch(self) -> LoopWatchdog | None:
         limit = self.config.worker_timeout
         if not limit:
             return super().watch()
         seconds = min(limit, self.config.debug_blocking or limit)
         dump = self.config.log_format == "text"  # no handler could make JSON of it
-        return Watch(self.loop, seconds, lambda: self._channel.send(channel.BEAT), dump)
+        return LoopWatchdog(self.loop, seconds, lambda: self._channel.send(channel.BEAT), dump)
 
     def announce(self) -> None:
         self._listen()

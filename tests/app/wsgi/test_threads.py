@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.helpers import PATIENCE, in_loop
 from tests.support.processes import wait_until
-from tinyasgi.app.wsgi.threads import Bell, Threads
+from tinyasgi.app.wsgi.threads import LoopWaker, Threads
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_jobs_have_the_threads_that_there_are(
 
 @in_loop
 async def test_the_bell_rings_once() -> None:
-    bell, done, rung = Bell(asyncio.get_running_loop()), asyncio.Event(), []
+    bell, done, rung = LoopWaker(asyncio.get_running_loop()), asyncio.Event(), []
 
     def ring() -> None:
         for number in range(100):
@@ -167,7 +167,7 @@ async def test_the_bell_rings_once() -> None:
 def test_a_loop_that_is_closed() -> None:
     loop = asyncio.new_event_loop()
     loop.close()
-    bell = Bell(loop)
+    bell = LoopWaker(loop)
     for _ in range(2):
         with pytest.raises(RuntimeError):
             bell.ring(int)

@@ -553,7 +553,7 @@ async def test_access_line() -> None:
     over = []
 
     def access(exchange: Any) -> None:
-        over.append((exchange.status, exchange.sent, exchange.phase, exchange.origin.name))
+        over.append((exchange.status, exchange.sent, exchange.phase, exchange.client.name))
 
     async with connect(echo) as connection:
         connection.context.access = access

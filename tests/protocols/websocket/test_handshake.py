@@ -3,7 +3,7 @@
 import pytest
 
 from tinyasgi.http.parsers import BadRequest
-from tinyasgi.protocols.websocket.handshake import judge
+from tinyasgi.protocols.websocket.handshake import read_handshake
 
 KEY = (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==")
 VERSION = (b"sec-websocket-version", b"13")
@@ -11,7 +11,7 @@ OFFER = (b"sec-websocket-extensions", b"permessage-deflate")
 
 
 def test_answer_of_the_rfc() -> None:
-    assert judge([KEY, VERSION], True).answer(None, []) == [
+    assert read_handshake([KEY, VERSION], True).answer(None, []) == [
         (b"sec-websocket-accept", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")  # RFC 6455 §1.3
     ]
 
@@ -31,26 +31,26 @@ def test_answer_of_the_rfc() -> None:
 )
 def test_bad_key(key: bytes) -> None:
     with pytest.raises(BadRequest) as refused:
-        judge([(b"sec-websocket-key", key), VERSION], True)
+        read_handshake([(b"sec-websocket-key", key), VERSION], True)
     assert refused.value.status == 400
 
 
 def test_key_twice() -> None:
     with pytest.raises(BadRequest) as refused:
-        judge([KEY, KEY, VERSION], True)
+        read_handshake([KEY, KEY, VERSION], True)
     assert refused.value.status == 400
 
 
 @pytest.mark.parametrize("versions", [[], [b"8"], [b"13", b"13"], [b"13, 8"], [b"013"]])
 def test_other_version(versions: list[bytes]) -> None:
     with pytest.raises(BadRequest) as refused:
-        judge([KEY, *[(b"sec-websocket-version", value) for value in versions]], True)
+        read_handshake([KEY, *[(b"sec-websocket-version", value) for value in versions]], True)
     assert refused.value.status == 426
 
 
 def test_subprotocols() -> None:
     fields = [KEY, VERSION, (b"sec-websocket-protocol", b"chat,superchat ,, x")]
-    handshake = judge([*fields, (b"sec-websocket-protocol", b"y")], True)
+    handshake = read_handshake([*fields, (b"sec-websocket-protocol", b"y")], True)
     assert handshake.subprotocols == ["chat", "superchat", "x", "y"]
     assert (b"sec-websocket-protocol", b"superchat") in handshake.answer("superchat", [])
     with pytest.raises(ValueError, match="'z'"):
@@ -58,19 +58,19 @@ def test_subprotocols() -> None:
 
 
 def test_compression_is_agreed_on() -> None:
-    answer = dict(judge([KEY, VERSION, OFFER], True).answer(None, []))
+    answer = dict(read_handshake([KEY, VERSION, OFFER], True).answer(None, []))
     assert answer[b"sec-websocket-extensions"].startswith(b"permessage-deflate;")
 
 
 @pytest.mark.parametrize(("offered", "allowed"), [(True, False), (False, True)])
 def test_compression_is_not_agreed_on(offered: bool, allowed: bool) -> None:
-    handshake = judge([KEY, VERSION, *([OFFER] if offered else [])], allowed)
+    handshake = read_handshake([KEY, VERSION, *([OFFER] if offered else [])], allowed)
     assert handshake.deflate is None
     assert b"sec-websocket-extensions" not in dict(handshake.answer(None, []))
 
 
 def test_fields_of_the_app() -> None:
-    handshake = judge([KEY, VERSION], True)
+    handshake = read_handshake([KEY, VERSION], True)
     assert (b"set-cookie", b"a=b") in handshake.answer(None, [(b"set-cookie", b"a=b")])
     with pytest.raises(ValueError, match="not for an app"):
         handshake.answer(None, [(b"Sec-WebSocket-Protocol", b"chat")])

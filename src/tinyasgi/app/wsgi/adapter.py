@@ -15,7 +15,7 @@ from ...http.response import PLAIN_TEXT
 from ...typing import Message, Receive, Scope, Send
 from .environ import Environ, environ
 from .spool import Body, Refused, Spool
-from .threads import Bell, Threads
+from .threads import LoopWaker, Threads
 
 __all__ = ["WSGI"]
 
@@ -52,7 +52,7 @@ class WSGI:
         self._threads = Threads(threads)
         self._multithread = threads > 1
         self._spool = Spool(spool_size)
-        self._bell: Bell | None = None
+        self._bell: LoopWaker | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -90,7 +90,7 @@ class WSGI:
     async def _run(self, values: Environ, receive: Receive, send: Send) -> None:
         """Have a thread run the app; send what it responds."""
         if self._bell is None:
-            self._bell = Bell(asyncio.get_running_loop())
+            self._bell = LoopWaker(asyncio.get_running_loop())
         call = _Call(self._bell, receive)
         job = partial(contextvars.copy_context().run, call.run, self._app, values)
         if not self._threads.run(job):
@@ -118,7 +118,7 @@ class _Call:
     )
     # fmt: on
 
-    def __init__(self, bell: Bell, receive: Receive) -> None:
+    def __init__(self, bell: LoopWaker, receive: Receive) -> None:
         self._bell = bell
         self._receive = receive
         self._posted: deque[Any] = deque()

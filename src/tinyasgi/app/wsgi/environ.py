@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 from wsgiref.util import FileWrapper
 
 from ..._version import __version__
-from ...http.memo import Cache
+from ...http.memo import Memo
 from ...server_log import logger
 from ...typing import Scope
 
@@ -75,7 +75,7 @@ def _key(name: bytes) -> str:
     return key if key in ("CONTENT_LENGTH", "CONTENT_TYPE") else "HTTP_" + key
 
 
-_keys = Cache(_key, 256, longest=64)
+_keys = Memo(_key, 256, longest=64)
 
 
 class _Errors:

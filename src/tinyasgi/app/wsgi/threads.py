@@ -8,7 +8,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import TypeAlias
 
-__all__ = ["Bell", "Job", "Threads"]
+__all__ = ["Job", "LoopWaker", "Threads"]
 
 #: What a thread is to run; it must not raise.
 Job: TypeAlias = Callable[[], object]
@@ -121,7 +121,7 @@ class Threads:
                 job()
 
 
-class Bell:
+class LoopWaker:
     """Wakes an event loop from threads, once for all that has happened since it last woke."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

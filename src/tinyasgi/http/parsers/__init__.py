@@ -1,4 +1,4 @@
-"""What a parser is: a library that turns the head of a request into its fields.
+"""What a parser is: a library that turns the head of a request into its headers.
 
 Where a head ends, what its start line says and how its body is framed is decided once, by the
 connection and `request`, whatever library is in use. A parser keeps no state between two heads, so
@@ -9,13 +9,13 @@ import importlib.util
 import re
 from typing import Protocol
 
-from ...typing import Fields
+from ...typing import Headers
 
-__all__ = ["START_LINE", "TOKEN", "BadRequest", "Parser", "choose", "split_fields"]
+__all__ = ["START_LINE", "TOKEN", "BadRequest", "Parser", "choose", "split_headers"]
 
 #: RFC 9110 §5.6.2.
 TOKEN = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
-#: A start line for a library that wants one before the fields.
+#: A start line for a library that wants one before the headers.
 START_LINE = b"GET / HTTP/1.0\r\n"
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -37,8 +37,8 @@ class BadRequest(Exception):
 class Parser(Protocol):
     """What `choose` returns an instance of."""
 
-    def fields(self, head: bytes, start: int) -> Fields:
-        """The fields of a head, names lower-case, values stripped (RFC 9112 §5).
+    def parse_headers(self, head: bytes, start: int) -> Headers:
+        """The headers of a head, names lower-case, values stripped (RFC 9112 §5).
 
         head: start line and field section with the empty line that ends it. start: the offset of
         the first field line. Raises BadRequest.
@@ -58,13 +58,13 @@ def choose(name: str) -> Parser:
     return H11Parser()
 
 
-def split_fields(section: bytes) -> Fields:
-    """The fields of a section, strictly (RFC 9112 §5), to say what is wrong with one.
+def split_headers(section: bytes) -> Headers:
+    """The headers of a section, strictly (RFC 9112 §5), to say what is wrong with one.
 
     What a library refuses for other reasons, the meaning of a field, is for `request` to refuse.
     Raises BadRequest.
     """
-    fields = []
+    headers = []
     for line in section.removesuffix(b"\r\n").removesuffix(b"\r\n").split(b"\r\n"):
         name, colon, value = line.partition(b":")
         if line[:1] in (b" ", b"\t"):
@@ -78,7 +78,7 @@ def split_fields(section: bytes) -> Fields:
         elif _CONTROL.search(value):
             fault = "a control byte in a field value"
         else:
-            fields.append((name.lower(), value.strip(b" \t")))
+            headers.append((name.lower(), value.strip(b" \t")))
             continue
         raise BadRequest(400, f"{fault}: {line[:80]!r}")
-    return fields
+    return headers

@@ -1,9 +1,9 @@
-"""Fields by httptools, the binding of Node's llhttp."""
+"""Headers by httptools, the binding of Node's llhttp."""
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from ...typing import Fields
-from . import START_LINE, split_fields
+from ...typing import Headers
+from . import START_LINE, split_headers
 
 __all__ = ["HttptoolsParser"]
 
@@ -12,7 +12,7 @@ class HttptoolsParser:
     """llhttp is fed one whole head at a time and never sees a body."""
 
     def __init__(self) -> None:
-        self._fields: Fields = []
+        self._fields: Headers = []
         self._renew()
 
     def _renew(self) -> None:
@@ -24,9 +24,9 @@ class HttptoolsParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields.append((name.lower(), value.rstrip()))
 
-    def fields(self, head: bytes, start: int) -> Fields:
-        fields: Fields = []
-        self._fields = fields
+    def parse_headers(self, head: bytes, start: int) -> Headers:
+        headers: Headers = []
+        self._fields = headers
         try:
             self._llhttp.feed_data(head)
         except HttpParserUpgrade:
@@ -37,10 +37,10 @@ class HttptoolsParser:
             self._renew()
         else:
             self._unfinished.append(True)
-        return fields
+        return headers
 
-    def _fields_alone(self, section: bytes) -> Fields:
-        """The fields of a head whose start line, or whose coming at all, llhttp may have refused.
+    def _fields_alone(self, section: bytes) -> Headers:
+        """The headers of a head whose start line, or whose coming at all, llhttp may have refused.
 
         It knows a fixed list of methods and its own grammar of targets; `request` has judged both.
         After `connection: close` it expects no more, but this head is of another connection.
@@ -52,7 +52,7 @@ class HttptoolsParser:
         except HttpParserUpgrade:
             pass
         except HttpParserError:
-            self._fields = split_fields(section)
+            self._fields = split_headers(section)
         finally:
             self._renew()
         return self._fields

@@ -74,7 +74,7 @@ class Inflater:
 def negotiate(offers: str) -> Deflate | None:
     """The first of a client's offers that can be met, None if there is none (RFC 7692 §5).
 
-    offers: the value of its Sec-WebSocket-Extensions fields.
+    offers: the value of its Sec-WebSocket-Extensions headers.
     """
     for offer in offers.split(","):
         name, *parameters = offer.split(";")

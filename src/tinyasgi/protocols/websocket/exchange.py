@@ -11,7 +11,7 @@ from ...typing import Message, Scope
 from ..exchange import COMPLETE, MESSAGE, STREAMING, WAITING, Exchange, is_disconnect
 from .deflate import Deflate
 from .frames import BINARY, TEXT
-from .handshake import judge
+from .handshake import read_handshake
 
 __all__ = ["WebSocketExchange"]
 
@@ -45,7 +45,7 @@ class WebSocketExchange(Exchange):
         self, connection: Any, scope: Scope, line: RequestLine, persistent: bool, config: Config
     ) -> None:
         super().__init__(connection, scope, line, persistent)
-        self._handshake = judge(scope["headers"], config.ws_per_message_deflate)
+        self._handshake = read_handshake(scope["headers"], config.ws_per_message_deflate)
         del scope["method"]
         scope["type"] = "websocket"
         scope["asgi"]["spec_version"] = "2.5"
@@ -108,8 +108,8 @@ class WebSocketExchange(Exchange):
             self.connection.close_with(message.get("code") or 1000, message.get("reason") or "")
             self._closed = True
         elif self.phase == WAITING and kind == "websocket.accept":
-            subprotocol, fields = message.get("subprotocol"), message.get("headers", ())
-            self.fields = answer = self._handshake.answer(subprotocol, fields)
+            subprotocol, headers = message.get("subprotocol"), message.get("headers", ())
+            self.response_headers = answer = self._handshake.answer(subprotocol, headers)
             self.connection.switch(self, answer)
         elif self.phase == WAITING and kind == "websocket.close":
             self._deny()

@@ -5,14 +5,14 @@ import hashlib
 from dataclasses import dataclass
 
 from ...http.parsers import BadRequest
-from ...typing import Fields, Pairs
+from ...typing import HeaderPairs, Headers
 from . import deflate
 from .deflate import Deflate
 
-__all__ = ["Handshake", "judge"]
+__all__ = ["Handshake", "read_handshake"]
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-#: Fields of the answer that an app can't set.
+#: Headers of the answer that an app can't set.
 _OURS = frozenset({b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-protocol"})
 
 
@@ -26,12 +26,12 @@ class Handshake:
     deflate: Deflate | None
     """How messages are compressed, if they can be."""
 
-    def answer(self, subprotocol: str | None, fields: Pairs) -> Fields:
-        """The fields of the response that switches protocols.
+    def answer(self, subprotocol: str | None, headers: HeaderPairs) -> Headers:
+        """The headers of the response that switches protocols.
 
-        subprotocol, fields: what the app adds. Raises ValueError.
+        subprotocol, headers: what the app adds. Raises ValueError.
         """
-        added = [(bytes(name), bytes(value)) for name, value in fields]
+        added = [(bytes(name), bytes(value)) for name, value in headers]
         for name, _ in added:
             if name.lower() in _OURS:
                 raise ValueError(f"{name!r} is not for an app to set")
@@ -46,26 +46,26 @@ class Handshake:
         return answer + added
 
 
-def judge(fields: Fields, compress: bool) -> Handshake:
-    """Judges the fields of a GET request whose Upgrade says WebSocket (RFC 6455 §4.2.1).
+def read_handshake(headers: Headers, compress: bool) -> Handshake:
+    """Judges the headers of a GET request whose Upgrade says WebSocket (RFC 6455 §4.2.1).
 
     compress: messages may be compressed. Raises BadRequest.
     """
-    version = _joined(fields, b"sec-websocket-version")
+    version = _joined(headers, b"sec-websocket-version")
     if version != b"13":
         raise BadRequest(426, f"version 13 of WebSocket is spoken here, not {version[:20]!r}")
-    key = _joined(fields, b"sec-websocket-key")
+    key = _joined(headers, b"sec-websocket-key")
     try:
         if len(binascii.a2b_base64(key, strict_mode=True)) != 16:
             raise ValueError
     except ValueError:
         raise BadRequest(400, "a Sec-WebSocket-Key that is not 16 bytes in base64") from None
-    offers = _joined(fields, b"sec-websocket-extensions") if compress else b""
-    names = _joined(fields, b"sec-websocket-protocol").decode("latin-1").split(",")
+    offers = _joined(headers, b"sec-websocket-extensions") if compress else b""
+    names = _joined(headers, b"sec-websocket-protocol").decode("latin-1").split(",")
     subprotocols = [name.strip() for name in names if name.strip()]
     return Handshake(key, subprotocols, deflate.negotiate(offers.decode("latin-1")))
 
 
-def _joined(fields: Fields, wanted: bytes) -> bytes:
+def _joined(headers: Headers, wanted: bytes) -> bytes:
     """The value of a field; repeated ones are joined (RFC 9110 §5.3)."""
-    return b", ".join([value for name, value in fields if name == wanted])
+    return b", ".join([value for name, value in headers if name == wanted])

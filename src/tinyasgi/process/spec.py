@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from ..config.config import Config
 
 if TYPE_CHECKING:
-    from ..metrics.store import Seat
+    from ..metrics.store import MetricsRow
 
 
 @dataclass(frozen=True)
-class Brief:
+class WorkerSpec:
     """What a worker has to know, besides its sockets."""
 
     target: str
@@ -25,11 +25,11 @@ class Brief:
     """The command line."""
     environment: dict[str, str]
     """What a new process starts with."""
-    seat: "Seat | None" = None
+    metrics_row: "MetricsRow | None" = None
     """Where it counts, if anything is counted."""
 
     @classmethod
-    def of(cls, target: str, config: Config) -> "Brief":
+    def of(cls, target: str, config: Config) -> "WorkerSpec":
         """For processes that start as this one has started."""
         path, arguments = sys.path.copy(), sys.argv.copy()
         return cls(target, config, os.getcwd(), path, arguments, dict(os.environ))
@@ -44,9 +44,9 @@ class Brief:
         return pickle.dumps(self).hex()
 
     @staticmethod
-    def read(text: str) -> "Brief":
+    def read(text: str) -> "WorkerSpec":
         import pickle
 
-        brief = pickle.loads(bytes.fromhex(text))
-        assert isinstance(brief, Brief)
-        return brief
+        spec = pickle.loads(bytes.fromhex(text))
+        assert isinstance(spec, WorkerSpec)
+        return spec
