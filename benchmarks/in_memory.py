@@ -98,7 +98,7 @@ def counted(app: Any) -> asyncio.Protocol:
 
     connection: Any = tinyasgi(app)
     context = connection._context
-    metrics_store = MetricsStore.open(Config(metrics_bind="127.0.0.1:0"), row=1)
+    metrics_store = MetricsStore.create(Config(metrics_bind="127.0.0.1:0"), shard=1)
     context.access = Metrics(context, Acceptor(context, None), metrics_store).counting(None)
     return connection  # type: ignore[no-any-return]
 

@@ -57,11 +57,11 @@ class _Parser(argparse.ArgumentParser):
     """Of what it says; known before anything else is."""
 
     def error(self, message: str) -> NoReturn:
-        log.tell(log.ERROR + message, self._log_format)
+        log.report_failure(log.ERROR_PREFIX + message, self._log_format)
         sys.exit(BAD_OPTION)
 
     def warn(self, message: str) -> None:
-        log.warn(message, self._log_format)
+        log.report_warning(message, self._log_format)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         self._log_format = _log_format(sys.argv[1:] if args is None else args)

@@ -58,7 +58,7 @@ def _run(app: Any, config: Config, options: dict[str, Any], ending: Ending) -> i
             value = getattr(config, needs)
             raise config.wrong(needs, value, "possible but for an app given as module:attribute")
     except OptionError as error:
-        log.tell(explain(error), log_format)
+        log.report_failure(explain(error), log_format)
         return BAD_OPTION
     alone = SingleProcess(app, config, ending, notifier)
     code = alone.run()

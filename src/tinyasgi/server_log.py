@@ -1,40 +1,22 @@
-"""The server's log, `tinyasgi.server`: writing to it never raises."""
+"""The logger of server messages, `tinyasgi.server`. Its methods never raise."""
 
 import logging
-
-__all__ = ["logger"]
+from functools import partialmethod
 
 _logger = logging.getLogger("tinyasgi.server")
 
 
-class _Logger:
-    """The methods of a logger that the server uses.
+class _SafeLogger:
+    """The methods of `logging.Logger` that the server uses.
 
-    A filter or a handler of the user may raise anything, even SystemExit. The server goes on, and
-    writes the exception to stderr together with the message.
+    A filter or a handler of the user may raise any exception, even SystemExit. The server writes
+    that exception to stderr, together with the message, and keeps running.
     """
 
     def log(self, level: int, text: str, *args: object, exc_info: object = None) -> None:
-        self._log(level, text, args, exc_info)
-
-    def info(self, text: str, *args: object) -> None:
-        self._log(logging.INFO, text, args)
-
-    def warning(self, text: str, *args: object) -> None:
-        self._log(logging.WARNING, text, args)
-
-    def error(self, text: str, *args: object, exc_info: object = None) -> None:
-        self._log(logging.ERROR, text, args, exc_info)
-
-    def critical(self, text: str, *args: object, exc_info: object = None) -> None:
-        self._log(logging.CRITICAL, text, args, exc_info)
-
-    def _log(
-        self, level: int, text: str, args: tuple[object, ...], exc_info: object = None
-    ) -> None:
         try:
-            # The caller is two frames up.
-            _logger.log(level, text, *args, exc_info=exc_info, stacklevel=3)  # type: ignore[arg-type]
+            # stacklevel=2: the record shows the caller, not this method
+            _logger.log(level, text, *args, exc_info=exc_info, stacklevel=2)  # type: ignore[arg-type]
         except BaseException as error:
             if logging.lastResort is not None:
                 values = {"name": _logger.name, "levelno": logging.ERROR, "levelname": "ERROR"}
@@ -42,5 +24,10 @@ class _Logger:
                 failure = {"exc_info": (type(error), error, error.__traceback__)}
                 logging.lastResort.handle(logging.makeLogRecord({**values, **lost, **failure}))
 
+    info = partialmethod(log, logging.INFO)
+    warning = partialmethod(log, logging.WARNING)
+    error = partialmethod(log, logging.ERROR)
+    critical = partialmethod(log, logging.CRITICAL)
 
-logger = _Logger()
+
+logger = _SafeLogger()

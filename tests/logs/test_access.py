@@ -32,9 +32,9 @@ from tinyasgi.http import parsers
 from tinyasgi.http import request as http_request
 from tinyasgi.http.client import ClientInfo
 from tinyasgi.http.memo import Memo
-from tinyasgi.logs.access import default_line, formatter, records, without
+from tinyasgi.logs.access import default_line, line_formatter, record_logger, without
 from tinyasgi.logs.formatters import JSONFormatter
-from tinyasgi.logs.writer import AccessLines, Output
+from tinyasgi.logs.writer import AccessLog, AccessLogFile
 from tinyasgi.protocols import refusal
 from tinyasgi.protocols.exchange import COMPLETE, Exchange
 from tinyasgi.testing import connect, serve
@@ -214,18 +214,18 @@ async def test_access_lines_are_written_together() -> None:
         def call_later(self, delay: float, callback: Any) -> None:
             flushes.append(callback)
 
-    class Memory(Output):
+    class Memory(AccessLogFile):
         writes = 0
         written = b""
 
-        def write(self, lines: bytearray, patience: float = 0.0) -> None:
+        def write(self, lines: bytearray, timeout: float = 0.0) -> None:
             self.writes += 1
             self.written += lines
             lines.clear()
 
     stream = Memory(Config())
     async with connect(hello) as connection:
-        connection.context.access = AccessLines(default_line, stream, Loop())  # type: ignore[arg-type]
+        connection.context.access = AccessLog(default_line, stream, Loop())  # type: ignore[arg-type]
         await connection.feed(*[GET] * 100)
         assert stream.writes == 0
         (flush,) = flushes
@@ -326,7 +326,7 @@ def test_format(text: str, expected: str, lines: Any, monkeypatch: pytest.Monkey
 )
 def test_wrong_format(text: str, cause: str) -> None:
     with pytest.raises(OptionError, match=re.escape(cause)):
-        formatter(Config(access_log_format=text))
+        line_formatter(Config(access_log_format=text))
     with pytest.raises(OptionError):
         Server(hello, access_log_format=text, log_level="info")
 
@@ -391,7 +391,7 @@ def test_nothing_forges_a_line(field: bytes, user: bytes, sent: bytes, number: b
     exchange.started, exchange.client = 0.0, Carrier.client
     exchange.response_headers, exchange.phase = [(b"x", sent)], COMPLETE
     quoted = r'"((?:[^"\\]|\\x[0-9a-f]{2}|\\["\\])*)"'
-    combined = formatter(Config(access_log_format="combined"))(exchange)
+    combined = line_formatter(Config(access_log_format="combined"))(exchange)
     assert combined.isascii()
     assert combined.isprintable()
     row = re.fullmatch(rf"- - (\S+) \[[^\]]+\] {quoted} 499 - {quoted} {quoted}", combined)
@@ -399,10 +399,10 @@ def test_nothing_forges_a_line(field: bytes, user: bytes, sent: bytes, number: b
     decoded = [re.sub(r"\\(?:x(..)|(.))", _unescape, row[number]) for number in (2, 3, 4)]
     assert decoded[0] == "GET /a?b=\\ HTTP/1.1"
     assert decoded[1:] == [(sent or b"-").decode("latin-1"), (field or b"-").decode("latin-1")]
-    found = json.loads(formatter(Config(access_log_format="json"))(exchange))
+    found = json.loads(line_formatter(Config(access_log_format="json"))(exchange))
     assert found["user_agent"] == field.decode("latin-1")
     assert found["referer"] == sent.decode("latin-1")
-    text = formatter(Config(access_log_format='{"a":"%(a)s","x":"%({x}o)s","id":"%(id)s"}'))(
+    text = line_formatter(Config(access_log_format='{"a":"%(a)s","x":"%({x}o)s","id":"%(id)s"}'))(
         exchange
     )
     assert text.isascii()
@@ -528,7 +528,7 @@ def test_refused_request(request_: bytes, expected: str, lines: Any) -> None:
 @in_loop
 async def test_head_that_does_not_arrive(lines: Any) -> None:
     async with connect(hello, timeout_head=1) as connection:
-        connection.context.access = records(connection.context.config)
+        connection.context.access = record_logger(connection.context.config)
         await connection.feed(b"GET /slow HTTP/1.1\r\nHost: he")
         await elapse(connection, 3)
     (line,) = lines()
@@ -543,11 +543,15 @@ async def test_refused_request_has_the_client_and_the_fields_that_are_known() ->
     found = []
     head = b"X-Forwarded-For: 203.0.113.%d\r\nUser-Agent: curl\r\n\r\n"
     async with connect(hello, limit_body_size=10) as connection:
-        connection.context.access = lambda each: found.append(json.loads(formatter(config)(each)))
+        connection.context.access = lambda each: found.append(
+            json.loads(line_formatter(config)(each))
+        )
         await connection.feed(GET[:-2] + head % 8)
         await connection.feed(upload(11)[:-2] + head % 9)
     async with connect(hello) as connection:
-        connection.context.access = lambda each: found.append(json.loads(formatter(config)(each)))
+        connection.context.access = lambda each: found.append(
+            json.loads(line_formatter(config)(each))
+        )
         await connection.feed(GET[:-2] + head % 8 + b"bad\r\n\r\n")
     keys = ("client", "method", "path", "version", "status", "user_agent", "aborted")
     assert [tuple(each[key] for key in keys) for each in found] == [
@@ -568,10 +572,10 @@ def test_no_refused_request_forges_a_line(head: bytes) -> None:
     exchange = refusal.Refusal(Carrier.client, line, fields, 400, b"\r\n\r\nwrong")
     quoted = r'"((?:[^"\\]|\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|["\\]))*)"'
     assert re.fullmatch(rf"local {quoted} 400 5 B [\d.]+ ms", default_line(exchange))
-    combined = formatter(Config(access_log_format="combined"))(exchange)
+    combined = line_formatter(Config(access_log_format="combined"))(exchange)
     assert combined.isascii()
     assert combined.isprintable()
-    assert json.loads(formatter(Config(access_log_format="json"))(exchange))["status"] == 400
+    assert json.loads(line_formatter(Config(access_log_format="json"))(exchange))["status"] == 400
 
 
 @pytest.mark.parametrize("kind", [list, tuple, iter])
@@ -584,7 +588,7 @@ async def test_response_fields_of_any_kind(kind: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": fields})
         await send({"type": "http.response.body"})
 
-    line = formatter(Config(access_log_format="%({x-kind}o)s"))
+    line = line_formatter(Config(access_log_format="%({x-kind}o)s"))
     found: list[str] = []
     async with connect(app) as connection:
         connection.context.access = lambda exchange: found.append(line(exchange))
@@ -596,10 +600,10 @@ async def test_response_fields_of_any_kind(kind: Any) -> None:
 async def test_logger_is_obeyed_at_any_time() -> None:
     """Its level, `disabled`, filters and handlers; the lines go to the writer all the same."""
 
-    class Lines(Output):
+    class Lines(AccessLogFile):
         text = ""
 
-        def write(self, lines: bytearray, patience: float = 0.0) -> None:
+        def write(self, lines: bytearray, timeout: float = 0.0) -> None:
             self.text += lines.decode()
             lines.clear()
 
@@ -621,7 +625,9 @@ async def test_logger_is_obeyed_at_any_time() -> None:
     logger, keep = logging.getLogger("tinyasgi.access"), Keep()
     config = Config(access_log_format="%(U)s")
     output = Lines(config)
-    lines = AccessLines(formatter(config), output, asyncio.get_running_loop(), records(config))
+    lines = AccessLog(
+        line_formatter(config), output, asyncio.get_running_loop(), record_logger(config)
+    )
     async with connect(hello) as connection:
         connection.context.access = lines
         try:

@@ -95,7 +95,7 @@ def test_requests_and_what_goes_wrong_in_them(workers: int, start: Any) -> None:
         assert command.stop() == 0
     lines = objects(command.log)
     messages = [line["message"] for line in lines]
-    assert messages.count("UserWarning: at the import") == workers
+    assert sum("UserWarning: at the import" in message for message in messages) == workers
     for message in ("GET /fail HTTP/1.1: the app failed", "two\nlines", "%d ('wrong',)"):
         assert message in messages
     for error in ("two\nlines", "'in a task'", "division by zero", "in __del__"):
@@ -118,39 +118,32 @@ def test_requests_and_what_goes_wrong_in_them(workers: int, start: Any) -> None:
     }
 
 
-def test_logging_that_the_app_sets_up_without_a_format(start: Any) -> None:
-    app = (
-        """
-import logging, sys
-logging.warning("two\\nlines")  # this alone gives a handler to the root logger
-logging.basicConfig(level="INFO", stream=sys.stdout, force=True)
-logging.info("more\\nlines")
-"""
-        + APP
-    )
-    with start(app=app) as command:
-        get(command.port, "/task")
-        assert command.stop() == 0
-    assert "two\nlines" in [line["message"] for line in objects(command.log)]
-    served = objects(command.output)
-    assert [line["message"] for line in served if line["logger"] == "root"] == ["more\nlines"]
-    (line,) = [line for line in served if line["logger"] == "asyncio"]
-    assert line["exception"] == "KeyError: 'in a task'"
-
-
-def test_format_that_the_app_names(start: Any) -> None:
-    app = (
-        """
-import logging
-logging.basicConfig(format="mine: %(message)s")
-logging.warning("a line")
-"""
-        + APP
-    )
-    with start(app=app) as command:
+@pytest.mark.parametrize(
+    ("setup", "expected"),
+    [
+        ("logging.warning('a line')", "WARNING:root:a line"),  # calls basicConfig
+        ("logging.basicConfig(); logging.warning('a line')", "WARNING:root:a line"),
+        ("logging.basicConfig(format='mine: %(message)s'); logging.error('x')", "mine: x"),
+    ],
+)
+def test_root_handlers_of_the_app_keep_their_format(setup: str, expected: str, start: Any) -> None:
+    with start(app=f"import logging\n{setup}\n{APP}") as command:
         get(command.port, "/")
         assert command.stop() == 0
-    assert "mine: a line" in command.log.splitlines()
+    lines = command.log.splitlines()
+    assert expected in lines
+    (ready,) = [line for line in lines if "on http://" in line]
+    assert json.loads(ready)["logger"] == "tinyasgi.server"
+
+
+@pytest.mark.parametrize("name", ["", "py.warnings"])
+def test_handlers_of_the_app_get_warnings_once(name: str, start: Any) -> None:
+    handler = f"logging.getLogger({name!r}).addHandler(logging.StreamHandler(sys.stdout))"
+    with start("--no-access-log", app=f"import logging, sys\n{handler}\n{APP}") as command:
+        get(command.port, "/warn")
+        assert command.stop() == 0
+    assert command.output.count("UserWarning: two\nlines") == 1
+    assert not any("UserWarning" in line["message"] for line in objects(command.log))
 
 
 def test_worker_that_is_killed(start: Any) -> None:

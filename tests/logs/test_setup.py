@@ -32,7 +32,7 @@ from tests.support.helpers import (
 from tinyasgi import Config, Server
 from tinyasgi.config.kinds import OptionError
 from tinyasgi.logs.formatters import JSONFormatter, TextFormatter
-from tinyasgi.logs.setup import _File, begin, reopen, set_up
+from tinyasgi.logs.setup import _File, reopen_files, set_up_loggers, set_up_process
 from tinyasgi.testing import connect, serve
 
 START = {"type": "http.response.start", "status": 200}
@@ -408,12 +408,12 @@ def test_who_configures_logging_keeps_it(
 @fresh()
 def test_level_of_the_app_stays() -> None:
     logger = logging.getLogger("tinyasgi")
-    set_up(Config(log_level="debug"))
+    set_up_loggers(Config(log_level="debug"))
     assert logger.level == logging.DEBUG
-    set_up(Config(log_level="info"))
+    set_up_loggers(Config(log_level="info"))
     assert logger.level == logging.INFO
     logger.setLevel("ERROR")
-    set_up(Config(log_level="debug"))
+    set_up_loggers(Config(log_level="debug"))
     assert logger.level == logging.ERROR
 
 
@@ -440,24 +440,24 @@ def test_fifo(option: str, workers: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no disk that is full")
-@pytest.mark.parametrize("again", [reopen, lambda: set_up(Config())])
+@pytest.mark.parametrize("again", [reopen_files, lambda: set_up_loggers(Config())])
 @fresh()
 def test_disk_is_full_when_its_log_file_is_closed(
     again: Callable[[], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "log"
     log.symlink_to("/dev/full")
-    set_up(Config(error_log_file=str(log)))
+    set_up_loggers(Config(error_log_file=str(log)))
     logger = logging.getLogger("tinyasgi.server")
     logger.error("first")
     log.unlink()
     again()
     logger.error("second")
-    text = log.read_text() if again is reopen else capsys.readouterr().err
+    text = log.read_text() if again is reopen_files else capsys.readouterr().err
     assert "second" in text
-    if again is reopen:
+    if again is reopen_files:
         assert "are lost: No space left on device" in text
-    set_up(Config())
+    set_up_loggers(Config())
 
 
 @fresh()
@@ -465,9 +465,9 @@ def test_error_log_file_is_obeyed(tmp_path: Path) -> None:
     ours, theirs = logging.getLogger("tinyasgi.server"), io.StringIO()
     handler = logging.StreamHandler(theirs)
     logging.getLogger("tinyasgi").addHandler(handler)
-    set_up(Config(error_log_file=str(tmp_path / "log")))
+    set_up_loggers(Config(error_log_file=str(tmp_path / "log")))
     ours.error("first")
-    set_up(Config())
+    set_up_loggers(Config())
     ours.error("second")
     logging.getLogger("tinyasgi").removeHandler(handler)
     assert (tmp_path / "log").read_text().endswith(" ERROR first\n")
@@ -527,7 +527,7 @@ def test_log_config_of_the_root_logger(run: Any, tmp_path: Path) -> None:
     ("name", "text", "cause"),
     [
         ("log.json", "{", "Expecting property name"),
-        ("log.json", "[]", "it is no mapping"),
+        ("log.json", "[]", "the top level must be a mapping"),
         ("log.json", '{"version": 2}', "Unsupported version: 2"),
         (
             "log.json",
@@ -536,8 +536,8 @@ def test_log_config_of_the_root_logger(run: Any, tmp_path: Path) -> None:
         ),
         ("log.toml", "a = ", "Invalid value"),
         ("log.yaml", "a: [", "while parsing a flow"),
-        ("log.ini", "[a]", "ends neither in .json nor"),
-        ("log", "", "ends neither in .json nor"),
+        ("log.ini", "[a]", "must end in .json"),
+        ("log", "", "must end in .json"),
     ],
 )
 def test_wrong_log_config(name: str, text: str, cause: str, tmp_path: Path) -> None:
@@ -545,7 +545,7 @@ def test_wrong_log_config(name: str, text: str, cause: str, tmp_path: Path) -> N
         pytest.importorskip("yaml")
     (tmp_path / name).write_text(text)
     with pytest.raises(OptionError) as raised:
-        begin(Config(log_config=str(tmp_path / name)))
+        set_up_process(Config(log_config=str(tmp_path / name)))
     message = str(raised.value)
     assert message.startswith(f"log_config: {str(tmp_path / name)!r} is not a logging config")
     assert cause in message
@@ -555,8 +555,8 @@ def test_wrong_log_config(name: str, text: str, cause: str, tmp_path: Path) -> N
 def test_yaml_without_pyyaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "log.yml").write_text("version: 1")
     monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(OptionError, match="takes PyYAML"):
-        begin(Config(log_config=str(tmp_path / "log.yml")))
+    with pytest.raises(OptionError, match="needs PyYAML"):
+        set_up_process(Config(log_config=str(tmp_path / "log.yml")))
 
 
 # The text of lines.
@@ -616,7 +616,7 @@ def test_colours(
         monkeypatch.setenv(name, value)
     stream = Stream()
     monkeypatch.setattr(sys, "stderr", stream)
-    set_up(Config(use_colors=use_colors))
+    set_up_loggers(Config(use_colors=use_colors))
     logging.getLogger("tinyasgi.server").error("ERROR")
     (line,) = stream.getvalue().splitlines()
     assert line.endswith("\x1b[31mERROR\x1b[0m ERROR" if coloured else " ERROR ERROR")

@@ -14,7 +14,7 @@ import pytest
 from tests.support.helpers import GET, PATIENCE, Client, Command
 from tinyasgi import Config
 from tinyasgi.config.kinds import OptionError
-from tinyasgi.logs.writer import WHOLE, AccessLines, Output
+from tinyasgi.logs.writer import PIPE_BUF, AccessLog, AccessLogFile
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes that can be asked")
 
@@ -27,9 +27,9 @@ class Pipe:
         self._reader, writer = os.pipe()
         self._stdout = os.fdopen(writer, "w")
 
-    def output(self) -> Output:
+    def output(self) -> AccessLogFile:
         self._monkeypatch.setattr(sys, "stdout", self._stdout)
-        return Output(Config())
+        return AccessLogFile(Config())
 
     def read(self) -> bytes:
         """What is in it."""
@@ -84,12 +84,12 @@ def test_what_a_pipe_takes_whole(pipe: Pipe, sizes: list[int]) -> None:
         found += pipe.read()
     is_same = found == lines  # a difference would take minutes to show
     assert is_same
-    assert max(size for size in sizes if size != 5_001) <= WHOLE
+    assert max(size for size in sizes if size != 5_001) <= PIPE_BUF
     assert len(sizes) < 20
 
 
 def test_file_in_one_write(tmp_path: Path, sizes: list[int]) -> None:
-    output = Output(Config(access_log_file=str(tmp_path / "log")))
+    output = AccessLogFile(Config(access_log_file=str(tmp_path / "log")))
     output.write(numbered(300))
     output.write(bytearray(b"more\n"))
     output.close()
@@ -104,7 +104,7 @@ def test_reader_that_does_not_read(pipe: Pipe) -> None:
     left = len(rest)
     assert left
     output.write(rest)
-    output.write(rest, patience=0.001)
+    output.write(rest, timeout=0.001)
     assert len(rest) == left
     found = pipe.read()
     while rest:
@@ -124,12 +124,12 @@ def test_what_an_app_has_printed_comes_first(pipe: Pipe) -> None:
 
 def test_stdout_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
-    Output(Config()).write(lines := bytearray(b"line\n"))
+    AccessLogFile(Config()).write(lines := bytearray(b"line\n"))
     assert lines == b""
 
 
 def test_object_in_the_place_of_stdout(capsys: pytest.CaptureFixture[str]) -> None:
-    Output(Config()).write(bytearray(b"line\n"))
+    AccessLogFile(Config()).write(bytearray(b"line\n"))
     assert capsys.readouterr().out == "line\n"
 
 
@@ -139,9 +139,9 @@ def test_fifo(tmp_path: Path) -> None:
     path = str(tmp_path / "fifo")
     os.mkfifo(path)
     with pytest.raises(OptionError, match=r"access_log_file: .* no process reads it"):
-        Output(Config(access_log_file=path))
+        AccessLogFile(Config(access_log_file=path))
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    output = Output(Config(access_log_file=path))
+    output = AccessLogFile(Config(access_log_file=path))
     output.write(bytearray(b"line\n"))
     assert os.read(reader, 100) == b"line\n"
     output.reopen()
@@ -153,11 +153,11 @@ def test_fifo(tmp_path: Path) -> None:
 
 def test_file_that_can_not_be_opened(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"access_log_file: .* is not a file to append to: Is a"):
-        Output(Config(access_log_file=str(tmp_path)))
+        AccessLogFile(Config(access_log_file=str(tmp_path)))
 
 
-def lines_to(output: Output, loop: Any) -> Any:
-    return AccessLines(str, output, loop)  # type: ignore[arg-type]
+def lines_to(output: AccessLogFile, loop: Any) -> Any:
+    return AccessLog(str, output, loop)  # type: ignore[arg-type]
 
 
 class Loop:
@@ -170,11 +170,11 @@ class Loop:
     def call_later(self, delay: float, callback: Callable[[], None]) -> None:
         self.later.append(callback)
 
-    def add_reader(self, output: Output, callback: Callable[[], None]) -> None:
+    def add_reader(self, output: AccessLogFile, callback: Callable[[], None]) -> None:
         assert self.reader is None
         self.reader = callback
 
-    def remove_reader(self, output: Output) -> None:
+    def remove_reader(self, output: AccessLogFile) -> None:
         assert self.reader is not None
         self.reader = None
 
@@ -190,19 +190,19 @@ def test_lines_that_nobody_reads_are_lost_and_counted(
 ) -> None:
     loop = Loop()
     access = lines_to(pipe.output(), loop)
-    monkeypatch.setattr("tinyasgi.logs.writer.HELD", 100_000)
+    monkeypatch.setattr("tinyasgi.logs.writer.MAX_PENDING", 100_000)
     for _ in range(3):
         for _ in range(200):
             access("x" * 999)
         loop.turn()
-    assert caplog.messages == ["access lines are lost: they are not read in time"]
+    assert caplog.messages == ["dropping access log lines: the reader is too slow"]
     found = pipe.read()
     while loop.reader:
         loop.turn()
         found += pipe.read()
     assert 0 < found.count(b"\n") < 600
     lost = 600 - found.count(b"\n")
-    assert caplog.messages[1:] == [f"access lines that were lost: {lost}"]
+    assert caplog.messages[1:] == [f"dropped {lost} access log lines"]
     access("x")
     loop.turn()
     assert not loop.reader
@@ -219,8 +219,8 @@ def test_reader_that_has_left(pipe: Pipe, caplog: pytest.LogCaptureFixture) -> N
         loop.turn()
     access("x")
     access.close()
-    lost = "access lines that were lost: 4"
-    assert caplog.messages == ["access lines are lost: Broken pipe", lost]
+    lost = "dropped 4 access log lines"
+    assert caplog.messages == ["dropping access log lines: Broken pipe", lost]
 
 
 @contextlib.contextmanager
@@ -238,7 +238,7 @@ def room(path: Path, size: int) -> Iterator[None]:
 def test_line_that_is_cut_by_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The next one begins a line of its own."""
     path = tmp_path / "access.log"
-    output = Output(Config(access_log_file=str(path)))
+    output = AccessLogFile(Config(access_log_file=str(path)))
     output.write(bytearray(b"first\n"))
     for _ in range(2):
         with room(path, 3), pytest.raises(OSError, match="large"):
@@ -253,29 +253,29 @@ def test_line_that_is_cut_by_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptu
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no disk that is full")
 def test_disk_that_is_full(caplog: pytest.LogCaptureFixture) -> None:
     loop = Loop()
-    access = lines_to(Output(Config(access_log_file="/dev/full")), loop)
+    access = lines_to(AccessLogFile(Config(access_log_file="/dev/full")), loop)
     access("x")
     loop.turn()
-    assert caplog.messages == ["access lines are lost: No space left on device"]
+    assert caplog.messages == ["dropping access log lines: No space left on device"]
     access.close()
 
 
 def test_end_with_a_reader_that_does_not_read(
     pipe: Pipe, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tinyasgi.logs.writer.LAST", 0.001)
+    monkeypatch.setattr("tinyasgi.logs.writer.CLOSE_TIMEOUT", 0.001)
     access = lines_to(pipe.output(), Loop())
     for _ in range(200):
         access("x" * 1000)
     access.close()
-    lost = int(caplog.messages[-1].rpartition(" ")[2])
+    lost = int(caplog.messages[-1].split()[1])
     assert pipe.read().count(b"\n") == 200 - lost
 
 
 def test_file_that_was_moved_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    access = lines_to(Output(Config(access_log_file=str(folder / "log"))), Loop())
+    access = lines_to(AccessLogFile(Config(access_log_file=str(folder / "log"))), Loop())
     access("before")
     os.rename(folder / "log", tmp_path / "log.1")
     access.reopen()

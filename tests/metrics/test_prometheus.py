@@ -33,7 +33,7 @@ from tests.support.load import Load
 from tests.support.processes import Start, ask, nothing_left, start, wait_until
 from tinyasgi import Config, Server
 from tinyasgi.config.kinds import OptionError
-from tinyasgi.metrics.store import FAMILIES, GAUGES, REQUESTS, ROW, WORKERS, MetricsStore
+from tinyasgi.metrics.store import FAMILIES, GAUGES, REQUESTS, SHARD_SIZE, WORKERS, MetricsStore
 from tinyasgi.testing import LiveServer, serve
 
 __all__ = ["nothing_left", "start"]
@@ -372,7 +372,7 @@ def test_app_that_outlives_its_connection() -> None:
             assert metrics_store is not None
             _, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(GET)
-            in_flight = metrics_store.cells(metrics_store.row)
+            in_flight = metrics_store.values(metrics_store.shard)
             await until(lambda: in_flight[1] == 1 and not in_flight[2])
             writer.close()
             await until(lambda: not server._context.connections)
@@ -531,31 +531,30 @@ def test_counts_stay_when_a_lone_process_becomes_a_supervisor(start: Start, tmp_
 
 
 @pytest.mark.parametrize("has_memfd", [True, False])
-def test_rows(has_memfd: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row is for one process at a time, and the next one counts on."""
+def test_shards(has_memfd: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard belongs to one process at a time. The next process continues its counters."""
     if not has_memfd:
         monkeypatch.delattr(os, "memfd_create", raising=False)
-    assert FAMILIES[-1].cells.stop * 8 <= ROW
-    config = Config(metrics_bind="127.0.0.1:0")
-    metrics_store = MetricsStore.open(config, row=0)
+    assert FAMILIES[-1].indexes.stop * 8 <= SHARD_SIZE
+    store = MetricsStore.create(Config(metrics_bind="127.0.0.1:0"), shard=0)
     try:
-        first, second = metrics_store.new_row([]), metrics_store.new_row([1])
-        assert (first.row, second.row) == (1, 2)
-        for metrics_row in (first, second):
-            cells = metrics_store.cells(metrics_row.row)
-            cells[WORKERS] = 1.0
-            cells[REQUESTS] += 5.0
-        assert metrics_store.total()[WORKERS] == 2
-        metrics_store.leave(1, "signal")
-        assert metrics_store.new_row([2]).row == 1
-        total = metrics_store.total()
-        assert total[WORKERS] == 1
-        assert total[REQUESTS] == 10
-        assert all(metrics_store.cells(1)[cell] == 0 for cell in GAUGES)
-        metrics_store.cells(1)[REQUESTS] += 1.0
-        assert metrics_store.total()[REQUESTS] == 11
+        first, second = store.allocate([]), store.allocate([1])
+        assert (first.shard, second.shard) == (1, 2)
+        for spec in (first, second):
+            values = store.values(spec.shard)
+            values[WORKERS] = 1.0
+            values[REQUESTS] += 5.0
+        assert store.totals()[WORKERS] == 2
+        store.retire(1, "signal")
+        assert store.allocate([2]).shard == 1
+        totals = store.totals()
+        assert totals[WORKERS] == 1
+        assert totals[REQUESTS] == 10
+        assert all(store.values(1)[index] == 0 for index in GAUGES)
+        store.values(1)[REQUESTS] += 1.0
+        assert store.totals()[REQUESTS] == 11
     finally:
-        metrics_store.close()
+        store.close()
 
 
 # What others read.

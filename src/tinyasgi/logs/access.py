@@ -1,4 +1,4 @@
-"""The access line: what it says of an exchange, in which format, and of which exchanges."""
+"""Access lines: their values, their formats, and their conversion to log records."""
 
 import logging
 import os
@@ -12,37 +12,27 @@ from ..config.config import Config
 from ..protocols.exchange import COMPLETE, LOST, REFUSED, Exchange
 from .formatters import iso_time
 
-__all__ = ["Line", "default_line", "filtered", "formatter", "has_handlers", "is_enabled"]
-__all__ += ["records", "without"]
-
 logger = logging.getLogger("tinyasgi.access")
 _package_logger = logging.getLogger("tinyasgi")
 
-#: The status of an exchange whose client has left before there was one, as nginx has it.
-LEFT: Final = 499
+#: Logged as the status, as in nginx, if the client disconnected before a status was sent.
+CLIENT_CLOSED_REQUEST: Final = 499
 
-#: What an access line is made by.
-Line: TypeAlias = Callable[[Exchange], str]
-#: What tells one thing of an exchange; None when there is nothing to tell.
+#: A function that formats an exchange as an access line.
+LineFormatter: TypeAlias = Callable[[Exchange], str]
+#: A function that returns one value of an exchange, or None.
 Getter: TypeAlias = Callable[[Exchange], str | int | float | None]
 
 
-# What can be told.
-
-
-def default_line(exchange: Exchange) -> str:
-    """Client, request line, status, bytes of body, milliseconds, and whether it was cut off."""
-    taken = (perf_counter() - exchange.started) * 1000
-    client, text, mark = exchange.client.name, exchange.line.text, ""
-    if exchange.phase == LOST:
-        mark = " aborted"
-    elif exchange.phase == REFUSED:
-        text = _quoted(text)
-    return f'{client} "{text}" {exchange.status or LEFT} {exchange.sent} B {taken:.1f} ms{mark}'
+# Values.
 
 
 def _seconds(exchange: Exchange) -> float:
     return perf_counter() - exchange.started
+
+
+def _status(exchange: Exchange) -> int:
+    return exchange.status or CLIENT_CLOSED_REQUEST
 
 
 def _client(exchange: Exchange) -> str | None:
@@ -59,7 +49,7 @@ def _path(exchange: Exchange) -> str | None:
 
 
 def _user(exchange: Exchange) -> str | None:
-    """Of Basic authentication (RFC 7617); it can't have the look of two columns."""
+    """User of Basic authentication (RFC 7617). Spaces are escaped, so it stays one column."""
     import binascii
 
     kind, _, code = str(_authorization(exchange)).partition(" ")
@@ -74,22 +64,22 @@ def _request_id(exchange: Exchange) -> str | None:
     try:
         found = exchange.scope["state"].get("request_id")
         return str(found) if found is not None else None
-    except Exception:  # whatever an app has made of its scope
+    except Exception:  # the app may have put anything into its scope
         return None
 
 
-def _standing(exchange: Exchange) -> str:
+def _connection_status(exchange: Exchange) -> str:
     if exchange.phase == LOST:
         return "X"
     return "+" if exchange.persistent else "-"
 
 
-def _request_field(name: str) -> Getter:
+def _request_header(name: str) -> Getter:
     wanted = name.lower().encode()
     return lambda exchange: _value(exchange.scope.get("headers"), wanted)
 
 
-def _response_field(name: str) -> Getter:
+def _response_header(name: str) -> Getter:
     wanted = name.lower().encode()
     return lambda exchange: _value(getattr(exchange, "response_headers", ()), wanted)
 
@@ -99,15 +89,15 @@ def _value(headers: Any, wanted: bytes) -> str | None:
         for name, value in headers:
             if name.lower() == wanted:
                 return value.decode("latin-1")  # type: ignore[no-any-return]
-    except Exception:  # an app may have made anything of them
+    except Exception:  # the app may have put anything into its headers
         pass
     return None
 
 
-_authorization = _request_field("authorization")
+_authorization = _request_header("authorization")
 
-#: gunicorn's atoms, and two more: `id` and, as Apache has it, `X`.
-ATOMS: dict[str, Getter] = {
+#: The fields of a format: those of gunicorn, and `id` and, as in Apache, `X`.
+FIELDS: dict[str, Getter] = {
     "h": _client,
     "l": lambda _: None,
     "u": _user,
@@ -117,31 +107,31 @@ ATOMS: dict[str, Getter] = {
     "U": _path,
     "q": _query,
     "H": lambda exchange: f"HTTP/{exchange.line.version}" if exchange.line.version else None,
-    "s": lambda exchange: exchange.status or LEFT,
+    "s": _status,
     "b": lambda exchange: exchange.sent or None,
     "B": lambda exchange: exchange.sent,
-    "f": _request_field("referer"),
-    "a": _request_field("user-agent"),
+    "f": _request_header("referer"),
+    "a": _request_header("user-agent"),
     "T": lambda exchange: int(_seconds(exchange)),
     "M": lambda exchange: int(_seconds(exchange) * 1e3),
     "D": lambda exchange: int(_seconds(exchange) * 1e6),
     "L": lambda exchange: f"{_seconds(exchange):.6f}",
     "p": lambda _: f"<{os.getpid()}>",
     "id": _request_id,
-    "X": _standing,
+    "X": _connection_status,
 }
-#: Keys of an access line in JSON, and of the records that are made for a user's handlers.
+#: The keys of access lines in JSON, and the attributes of access records.
 KEYS: dict[str, Getter] = {
     "client": _client,
-    "method": ATOMS["m"],
+    "method": FIELDS["m"],
     "path": _path,
     "query": _query,
     "version": lambda exchange: exchange.line.version or None,
-    "status": ATOMS["s"],
-    "bytes": ATOMS["B"],
+    "status": _status,
+    "bytes": FIELDS["B"],
     "duration_ms": lambda exchange: int(_seconds(exchange) * 1e6) / 1e3,
-    "referer": ATOMS["f"],
-    "user_agent": ATOMS["a"],
+    "referer": FIELDS["f"],
+    "user_agent": FIELDS["a"],
     "request_id": _request_id,
     "aborted": lambda exchange: exchange.phase == LOST,
 }
@@ -150,62 +140,75 @@ _COMMON = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s'
 PRESETS = {"common": _COMMON, "combined": _COMMON + ' "%(f)s" "%(a)s"'}
 
 
-# How it is told.
+# Formats.
 
 
-def formatter(config: Config) -> Line:
-    """What makes access lines as they are asked for. Raises OptionError."""
+def line_formatter(config: Config) -> LineFormatter:
+    """Return the function that formats access lines. Raises OptionError."""
     name = config.access_log_format or ("json" if config.log_format == "json" else "default")
     if name == "default":
         return default_line
     if name == "json":
-        return _json_line()
+        return _json_formatter()
     try:
-        return _compiled(PRESETS.get(name, name))
+        return _compile(PRESETS.get(name, name))
     except ValueError as error:
         raise config.wrong("access_log_format", name, str(error)) from None
 
 
-def _compiled(text: str) -> Line:
-    """Lines in a format of gunicorn's. In one that begins with a brace, values are as in JSON.
+def default_line(exchange: Exchange) -> str:
+    """Client, request line, status, bytes of the body, milliseconds, and an optional `aborted`."""
+    duration = (perf_counter() - exchange.started) * 1000
+    client, text, mark = exchange.client.name, exchange.line.text, ""
+    if exchange.phase == LOST:
+        mark = " aborted"
+    elif exchange.phase == REFUSED:
+        text = _quoted(text)
+    status = exchange.status or CLIENT_CLOSED_REQUEST
+    return f'{client} "{text}" {status} {exchange.sent} B {duration:.1f} ms{mark}'
 
-    Raises ValueError with what a format may be.
+
+def _compile(text: str) -> LineFormatter:
+    """Compile a format with gunicorn's fields. If it begins with `{`, escape values as in JSON.
+
+    Raises ValueError with the formats that are allowed.
     """
     getters: list[Getter] = []
 
     def replace(match: re.Match[str]) -> str:
         if match[0] == "%%":
             return "%%"
-        if match["atom"] is None:
+        if match["field"] is None:
             found = match[0] + text[match.end() : match.end() + 10]
             raise ValueError(f"a format: {found!r} is no atom")
-        getters.append(_getter(match["atom"]))
+        getters.append(_getter(match["field"]))
         return "%s"
 
-    template = re.sub(r"%(?:%|\((?P<atom>[^()]*)\)[sd]|)", replace, text)
+    template = re.sub(r"%(?:%|\((?P<field>[^()]*)\)[sd]|)", replace, text)
     if not getters:
         names = ", ".join(["default", "json", *PRESETS])
         raise ValueError(f"one of {names}, and has no atom")
     if text.startswith("{"):
-        encode = _json_encoder()
-        return _filled(template, getters, lambda value: encode(_dash(value))[1:-1])
+        from json.encoder import encode_basestring_ascii as encode  # lazy: rarely used
+
+        return _filled(template, getters, lambda value: encode(_or_dash(value))[1:-1])
     return _filled(template, getters, _quoted)
 
 
-def _getter(atom: str) -> Getter:
-    if match := re.fullmatch(r"\{([!-z|~]+)\}([ioe])", atom):
+def _getter(field: str) -> Getter:
+    if match := re.fullmatch(r"\{([!-z|~]+)\}([ioe])", field):
         name, kind = match.groups()
         if kind == "e":
             value = os.environ.get(name)
             return lambda exchange: value
-        return _request_field(name) if kind == "i" else _response_field(name)
+        return _request_header(name) if kind == "i" else _response_header(name)
     try:
-        return ATOMS[atom]
+        return FIELDS[field]
     except KeyError:
-        raise ValueError(f"a format: there is no atom %({atom})s") from None
+        raise ValueError(f"a format: there is no atom %({field})s") from None
 
 
-def _filled(template: str, getters: Sequence[Getter], show: Callable[[Any], str]) -> Line:
+def _filled(template: str, getters: Sequence[Getter], show: Callable[[Any], str]) -> LineFormatter:
     return lambda exchange: template % tuple([show(get(exchange)) for get in getters])
 
 
@@ -213,11 +216,11 @@ _UNQUOTABLE = re.compile(r"[^ !#-\[\]-~]")
 
 
 def _quoted(value: Any) -> str:
-    """For text: nothing in it can end a line or a quotation, or do something to a terminal."""
-    return _UNQUOTABLE.sub(_escape, _dash(value))
+    """Escape a value so that it can neither end a line or a quotation nor control a terminal."""
+    return _UNQUOTABLE.sub(_escape, _or_dash(value))
 
 
-def _dash(value: Any) -> str:
+def _or_dash(value: Any) -> str:
     return "-" if value is None or value == "" else str(value)
 
 
@@ -228,20 +231,15 @@ def _escape(match: re.Match[str]) -> str:
     return ascii(character)[1:-1] if character > "\xff" else f"\\x{ord(character):02x}"
 
 
-def _json_encoder() -> Callable[[str], str]:
-    from json.encoder import encode_basestring_ascii  # not before it is needed
+def _json_formatter() -> LineFormatter:
+    """Return a function that formats lines with the keys of `JSONFormatter`, followed by KEYS."""
+    from json.encoder import encode_basestring_ascii as encode  # lazy: rarely used
 
-    return encode_basestring_ascii
-
-
-def _json_line() -> Line:
-    """Lines with the keys of every line in JSON (`JSONFormatter`), and then KEYS."""
-    encode = _json_encoder()
     worker = os.environ.get("TINYASGI_WORKER")
-    place = f'"pid":{os.getpid()}' + (f',"worker":{int(worker)}' if worker is not None else "")
-    begin = '{"time":%s,"level":"info","logger":"tinyasgi.access","message":%s,' + place
+    process = f'"pid":{os.getpid()}' + (f',"worker":{int(worker)}' if worker is not None else "")
+    begin = '{"time":%s,"level":"info","logger":"tinyasgi.access","message":%s,' + process
     keys = "".join([f',"{key}":%s' for key in KEYS])
-    getters = [lambda _: iso_time(time.time()), ATOMS["r"], *KEYS.values()]
+    getters = [lambda _: iso_time(time.time()), FIELDS["r"], *KEYS.values()]
 
     def show(value: Any) -> str:
         kind = type(value)
@@ -254,63 +252,65 @@ def _json_line() -> Line:
     return _filled(begin + keys + "}", getters, show)
 
 
-# What becomes of it.
+# Log records.
 
 
 def is_enabled() -> bool:
     """Tell whether `tinyasgi.access` itself lets access lines through.
 
-    A level that it inherits is not for them: `--log-level` sets one.
+    The level of its parent does not count, because `--log-level` sets that for server messages.
     """
     return logger.level <= logging.INFO > logger.manager.disable and not logger.disabled
 
 
 def has_handlers() -> bool:
-    """Tell whether the user has given a handler to `tinyasgi.access` or `tinyasgi`."""
+    """Tell whether the user has added a handler to `tinyasgi.access` or `tinyasgi`."""
     return bool(logger.handlers or _package_logger.handlers)
 
 
+def _values(exchange: Exchange) -> dict[str, Any]:
+    return {key: get(exchange) for key, get in KEYS.items()}
+
+
 def filtered(exchange: Exchange, line: str) -> str | None:
-    """Apply the filters of `tinyasgi.access` to a line; None if one of them drops it."""
+    """Apply the filters of `tinyasgi.access` to a line; return None if one of them drops it."""
     if not logger.filters:
         return line
-    values = {key: get(exchange) for key, get in KEYS.items()}
     record = logger.makeRecord(
-        logger.name, logging.INFO, __file__, 0, "%s", (line,), None, extra=values
+        logger.name, logging.INFO, __file__, 0, "%s", (line,), None, extra=_values(exchange)
     )
     passed: bool | logging.LogRecord = logger.filter(record)
-    if isinstance(passed, logging.LogRecord):  # a filter has replaced it, from Python 3.12 on
+    if isinstance(passed, logging.LogRecord):  # from Python 3.12 on a filter may replace it
         record = passed
     return record.getMessage() if passed else None
 
 
-def records(config: Config) -> Callable[[Exchange], None]:
-    """What makes ordinary log records of exchanges.
+def record_logger(config: Config) -> Callable[[Exchange], None]:
+    """Return a function that logs an exchange as a record with KEYS as attributes.
 
-    The values of KEYS are in the records, too, for formatters that show them. Raises OptionError.
+    Raises OptionError.
     """
-    make = formatter(config)
+    format_line = line_formatter(config)
     if config.log_format == "json" and config.access_log_format in (None, "json"):
-        make = default_line  # its formatter does the rest
+        format_line = default_line  # JSONFormatter adds the KEYS
 
-    def record(exchange: Exchange) -> None:
+    def log(exchange: Exchange) -> None:
         if logger.isEnabledFor(logging.INFO):
-            values = {key: get(exchange) for key, get in KEYS.items()}
-            logger.info("%s", make(exchange), extra=values)
+            logger.info("%s", format_line(exchange), extra=_values(exchange))
 
-    return record
+    return log
 
 
 def without(config: Config, access: Callable[[Exchange], None]) -> Callable[[Exchange], None]:
-    """The hook for exchanges that are over, without those that are fine and not worth a line."""
+    """Wrap `access` to skip successful requests to the paths of `access_log_exclude`."""
     import fnmatch
 
     patterns = map(fnmatch.translate, config.access_log_exclude)
     matches = re.compile("|".join(patterns)).match
 
     def log(exchange: Exchange) -> None:
-        fine = 200 <= exchange.status < 300 and exchange.phase == COMPLETE
-        if not (fine and matches(exchange.line.route)):
+        successful = 200 <= exchange.status < 300 and exchange.phase == COMPLETE
+        if not (successful and matches(exchange.line.route)):
             access(exchange)
 
     return log

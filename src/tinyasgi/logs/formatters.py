@@ -1,4 +1,4 @@
-"""The formats of log lines: text and JSON."""
+"""Formatters of log records: text and JSON."""
 
 import functools
 import logging
@@ -9,17 +9,17 @@ from typing import Any, ClassVar
 
 from ..errors import exception_text, safely
 
-__all__ = ["TIME_FORMAT", "JSONFormatter", "TextFormatter", "iso_time"]
-
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 _UNPRINTABLE = re.compile(r"[^\n\t -~]")
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level and message. Only a record begins at the beginning of a line.
+    """Formats a record as text: time, level and message.
 
-    What follows in its further lines is set in by two spaces, and what can't be printed is escaped:
-    nobody whose words come into a message or a traceback can make them look like a record.
+    Continuation lines are indented by two spaces and unprintable characters are escaped. So text
+    from a client, in a message or a traceback, cannot look like a record of its own.
+
+    colours: colour the level, with ANSI escape sequences.
     """
 
     _COLOURS: ClassVar = {"WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
@@ -43,12 +43,15 @@ def _escape(match: re.Match[str]) -> str:
 
 
 class JSONFormatter(logging.Formatter):
-    """An object in one line, with the keys that docs/logs.md lists, and those of `extra`."""
+    """Formats a record as a JSON object in one line.
+
+    docs/logs.md lists the keys. Attributes from `extra` become keys, too.
+    """
 
     _KNOWN: ClassVar = {*vars(logging.makeLogRecord({})), "asctime", "message", "taskName"}
 
     def __init__(self) -> None:
-        import json  # not before it is needed
+        import json  # lazy: needed only for JSON
 
         super().__init__()
         self._dumps = functools.partial(json.dumps, allow_nan=False, separators=(",", ":"))
@@ -76,10 +79,11 @@ class JSONFormatter(logging.Formatter):
                 values.setdefault(key, value)
         try:
             return self._dumps(values)
-        except (TypeError, ValueError, RecursionError):  # something of `extra`
+        except (TypeError, ValueError, RecursionError):  # JSON cannot represent a value of `extra`
             return self._dumps({key: self._plain(value) for key, value in values.items()})
 
     def _plain(self, value: object) -> object:
+        """Return a value that JSON can represent: the value itself, or its `repr`."""
         try:
             self._dumps(value)
         except (TypeError, ValueError, RecursionError):
@@ -90,19 +94,19 @@ class JSONFormatter(logging.Formatter):
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # arguments that do not fit
+    except Exception:  # the arguments do not match the message
         return f"{safely(str, record.msg)} {safely(repr, record.args)}"
 
 
 def iso_time(seconds: float) -> str:
-    """A time as ISO 8601 has it, with milliseconds and the offset from UTC."""
+    """Format a Unix time as ISO 8601 local time, with milliseconds and the offset from UTC."""
     whole = int(seconds)
-    date_and_time, offset = _second(whole)
+    date_and_time, offset = _iso_second(whole)
     return f"{date_and_time}.{int((seconds - whole) * 1000):03}{offset}"
 
 
 @functools.lru_cache(4)
-def _second(seconds: int) -> tuple[str, str]:
+def _iso_second(seconds: int) -> tuple[str, str]:
     local = time.localtime(seconds)
     offset = time.strftime("%z", local)
     return time.strftime("%Y-%m-%dT%H:%M:%S", local), f"{offset[:3]}:{offset[3:5]}"

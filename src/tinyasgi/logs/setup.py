@@ -1,7 +1,7 @@
-"""Loggers, their handlers and files, and how a process sets them up.
+"""Set-up of the loggers, handlers and log files of a process.
 
-`tinyasgi.server` tells what the server does and what went wrong; `tinyasgi.access` gets a line
-for each response that has ended (`access`). The root logger is never touched.
+`tinyasgi.server` logs server messages. `tinyasgi.access` logs a line for each finished response
+(`access`). The root logger is never changed.
 """
 
 import errno
@@ -10,7 +10,6 @@ import os
 import stat
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -20,61 +19,59 @@ from ..server_log import logger
 from ..signals import Stop
 from .formatters import JSONFormatter, TextFormatter
 
-__all__ = ["ERROR", "appending", "begin", "opener", "reopen", "set_up", "tell"]
-__all__ += ["warn"]
-
 _package_logger = logging.getLogger("tinyasgi")
 _server_logger = logging.getLogger("tinyasgi.server")
 _access_logger = logging.getLogger("tinyasgi.access")
+_warnings_logger = logging.getLogger("py.warnings")
 
-#: What the last line of a process that could not go on begins with.
-ERROR = "tinyasgi: error: "
+#: Beginning of the message that ends a failed process.
+ERROR_PREFIX = "tinyasgi: error: "
 
-#: Bytes of the server's log file that can wait for room on the disk.
-BUFFER = 1 << 20
+#: Bytes of server messages that are buffered while the disk is full.
+FILE_BUFFER_SIZE = 1 << 20
 
-#: What `set_up` has set: our handler and our level.
+#: The handler and the level that `set_up_loggers` has set.
 _handler: logging.Handler | None = None
 _level = logging.NOTSET
-#: The file that `begin` has configured logging from.
-_configured: str | None = None
+#: The `log_config` that has been applied.
+_applied_config: str | None = None
 
 
-# A process that serves or supervises.
+# Set-up of a process that serves or supervises.
 
 
-def begin(config: Config) -> None:
-    """What has to be there before the app is imported. Raises OptionError.
+def set_up_process(config: Config) -> None:
+    """Set up logging before the app is imported. Raises OptionError.
 
-    With JSON, what Python would write to stderr by itself becomes lines of JSON, too. Exceptions
-    that it can only ignore are records in any format: a client may cause them.
+    With JSON, messages that Python itself would write to stderr become JSON lines. Exceptions that
+    Python ignores become log records in any format, because a client may cause them.
     """
-    global _configured
-    if config.log_config is not None and config.log_config != _configured:
-        _configure(config, config.log_config)
-        _configured = config.log_config  # a forked worker has it, and maybe the app's on top
+    global _applied_config
+    if config.log_config is not None and config.log_config != _applied_config:
+        _apply_config(config, config.log_config)
+        _applied_config = config.log_config  # not again in a forked worker: the app may change it
     if sys.unraisablehook is sys.__unraisablehook__:
-        sys.unraisablehook = _on_unraisable
+        sys.unraisablehook = _log_unraisable
     if config.log_format == "json":
-        _catch_all()
-    with appending(config, "access_log_file") as path:
-        # Workers will open it, each for itself. The reader of a FIFO would see its end.
+        _log_output_of_python()
+    with log_path(config, "access_log_file") as path:
+        # Check it now; each worker opens it later. Not a FIFO: closing it would end its reader.
         if path is not None and not stat.S_ISFIFO(_mode(path)):
             open(path, "ab").close()
-    set_up(config)
+    set_up_loggers(config)
 
 
-def set_up(config: Config) -> None:
-    """Sets up the loggers of this process, as far as its user has not; docs/logs.md has the rule.
+def set_up_loggers(config: Config) -> None:
+    """Set up the loggers of tinyasgi unless the user has; docs/logs.md has the rules.
 
-    To be called again when the app may have configured logging in the meantime. Raises OptionError.
+    Call it again whenever the app may have configured logging since. Raises OptionError.
     """
     global _handler, _level
     before, _handler = _handler, None
     if before is not None:
         _server_logger.removeHandler(before)
         _server_logger.propagate = True
-    if _package_logger.disabled:  # by `dictConfig`, with all others that it did not name
+    if _package_logger.disabled:  # by `dictConfig`, as all loggers that it does not name
         for each in (_package_logger, _server_logger, _access_logger):
             each.disabled = False
     if _package_logger.level in (logging.NOTSET, _level):
@@ -82,16 +79,16 @@ def set_up(config: Config) -> None:
         _package_logger.setLevel(_level)
     if config.log_format == "text" or config.log_config is not None:
         configured = _server_logger.hasHandlers()
-    else:  # the root logger may have handlers that write text
+    else:  # handlers of the root logger may write text
         configured = bool(_server_logger.handlers or _package_logger.handlers)
-    with appending(config, "error_log_file") as path:
+    with log_path(config, "error_log_file") as path:
         if path is not None or not configured:
             _handler = _Stream(sys.stderr) if path is None else _File(path, encoding="utf-8")
             _handler.setFormatter(_formatter(config, colours=path is None))
             _server_logger.addHandler(_handler)
             _server_logger.propagate = False
-    if before is not None:  # not earlier: the reader of a FIFO would see its end
-        with suppress(OSError):  # a full disk
+    if before is not None:  # closed last: a FIFO without a writer would end its reader
+        with suppress(OSError):  # the disk is full
             before.close()
 
 
@@ -104,8 +101,11 @@ def _formatter(config: Config, colours: bool) -> logging.Formatter:
     return TextFormatter(colours and terminal and not os.environ.get("NO_COLOR"))
 
 
+# Log files.
+
+
 def _mode(path: str) -> int:
-    """The type of a file; 0 if there is none yet."""
+    """Return the type and mode of a file; 0 if it does not exist."""
     try:
         return os.stat(path).st_mode
     except OSError:
@@ -113,8 +113,8 @@ def _mode(path: str) -> int:
 
 
 @contextmanager
-def appending(config: Config, option: str) -> Iterator[str | None]:
-    """For opening the file of an option; None for `-`. Raises OptionError instead of OSError."""
+def log_path(config: Config, option: str) -> Iterator[str | None]:
+    """Yield the path of a log file, None for `-`; raise its OSError as an OptionError."""
     path: str = getattr(config, option)
     try:
         yield None if path == "-" else path
@@ -124,107 +124,118 @@ def appending(config: Config, option: str) -> Iterator[str | None]:
 
 class _Stream(logging.StreamHandler[Any]):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
-        """A disk that is full, or a reader that has left, is nothing to fail for."""
+        """Ignore a full disk and a closed pipe; report other errors."""
         if not isinstance(sys.exception(), OSError):
             super().handleError(record)
 
 
 class _File(logging.FileHandler, _Stream):
     def _open(self) -> Any:
-        """Open it with a buffer that has room for any message.
+        """Open the file with a buffer that holds any message.
 
-        On a full disk the rest of a message stays there. It would be lost with a smaller buffer,
-        and the next message would follow within the same line.
+        When the disk is full, the rest of a message stays in the buffer. With a smaller buffer the
+        rest would be lost, and the next message would continue the same line.
         """
-        return open(self.baseFilename, "a", BUFFER, self.encoding, opener=opener)
+        return _open_to_append(self)
+
+
+def _open_to_append(handler: logging.FileHandler) -> Any:
+    path, errors = handler.baseFilename, handler.errors
+    buffering = FILE_BUFFER_SIZE if isinstance(handler, _File) else -1
+    return open(path, "a", buffering, handler.encoding, errors, opener=opener)
 
 
 def opener(path: str, flags: int) -> int:
-    """Open a file for `open`; a FIFO that no process reads raises OSError and is not waited for."""
+    """Open a file, as the `opener` of `open`. Raises OSError for a FIFO that no process reads.
+
+    A plain `open` would wait for a reader.
+    """
     if os.name != "posix":
         return os.open(path, flags)
     try:
-        number = os.open(path, flags | os.O_NONBLOCK, 0o666)
+        descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
     except OSError as error:
         if error.errno == errno.ENXIO:
             raise OSError(error.errno, "no process reads it", path) from None
         raise
-    os.set_blocking(number, True)
-    return number
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
-def _configure(config: Config, path: str) -> None:
-    """Gives the content of a file to `dictConfig`. Raises OptionError."""
-    import logging.config  # not before it is needed: 10 ms
+def reopen_files() -> None:
+    """Reopen the files of all log handlers, because log rotation has renamed them."""
+    loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
+    for handler in {handler for each in loggers for handler in each.handlers}:
+        if isinstance(handler, logging.FileHandler) and handler.stream is not None:
+            _reopen_file(handler)
+
+
+def _reopen_file(handler: logging.FileHandler) -> None:
+    path = handler.baseFilename
+    try:
+        file = _open_to_append(handler)
+    except OSError as error:
+        logger.error("can't reopen %s: %s", path, error.strerror)
+        return
+    handler.acquire()
+    # Not `setStream`, which would keep the old file while the disk is full.
+    before: Any = handler.stream
+    handler.stream = file
+    handler.release()
+    try:
+        before.close()
+    except OSError as error:
+        logger.error("the last lines of the old %s are lost: %s", path, error.strerror)
+
+
+# `--log-config`.
+
+
+def _apply_config(config: Config, path: str) -> None:
+    """Pass the content of a file to `dictConfig`. Raises OptionError."""
+    import logging.config  # lazy: 10 ms
 
     defaults = {"version": 1, "disable_existing_loggers": False}
     try:
         with open(path, encoding="utf-8") as file:
             found = _parse(os.path.splitext(path)[1], file.read())
         if not isinstance(found, dict):
-            raise ValueError("it is no mapping")
+            raise ValueError("the top level must be a mapping")
         logging.config.dictConfig(defaults | found)
-    except Exception as error:  # handlers of any kind may be made here
+    except Exception as error:  # `dictConfig` may call any class
         cause = error.__cause__ or error
         reason = " ".join(f"{error}: {cause}".split() if cause is not error else str(error).split())
         allowed = f"a logging configuration: {getattr(error, 'strerror', None) or reason}"
         raise config.wrong("log_config", path, allowed) from None
 
 
-def _parse(kind: str, text: str) -> Any:
-    if kind == ".json":
+def _parse(suffix: str, text: str) -> Any:
+    if suffix == ".json":
         import json
 
         return json.loads(text)
-    if kind == ".toml":
+    if suffix == ".toml":
         import tomllib
 
         return tomllib.loads(text)
-    if kind in (".yaml", ".yml"):
+    if suffix in (".yaml", ".yml"):
         try:
             import yaml
         except ImportError:
-            raise ValueError("YAML takes PyYAML, which is not installed") from None
+            raise ValueError("reading YAML needs PyYAML: pip install pyyaml") from None
         return yaml.safe_load(text)
-    raise ValueError("its name ends neither in .json nor in .toml or .yaml")
+    raise ValueError("the file name must end in .json, .toml or .yaml")
 
 
-def reopen() -> None:
-    """Opens the files of all log handlers again, for whoever has moved them away."""
-    loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
-    for handler in {handler for each in loggers for handler in each.handlers}:
-        if isinstance(handler, logging.FileHandler) and handler.stream is not None:
-            try:
-                buffer = BUFFER if isinstance(handler, _File) else -1
-                file = open(  # noqa: SIM115  # the handler closes it
-                    handler.baseFilename,
-                    "a",
-                    buffer,
-                    encoding=handler.encoding,
-                    errors=handler.errors,
-                    opener=opener,
-                )
-            except OSError as error:
-                path, reason = handler.baseFilename, error.strerror
-                logger.error("%s can't be opened again: %s", path, reason)
-            else:
-                # Not `setStream`: it would keep the old file while the disk is full.
-                handler.acquire()
-                before, handler.stream = handler.stream, file
-                handler.release()
-                try:
-                    before.close()
-                except OSError as error:
-                    path, reason = handler.baseFilename, error.strerror
-                    logger.error("the last lines of the former %s are lost: %s", path, reason)
+# Messages on stderr before and after the loggers are set up.
 
 
-def tell(text: str, log_format: str) -> None:
-    """Writes to stderr why a process can't go on: maybe a traceback, and a line after ERROR.
+def report_failure(text: str, log_format: str) -> None:
+    """Write to stderr why the process ends: an optional traceback, ERROR_PREFIX and a message.
 
-    It goes to the error log file, too, if there is one by now.
+    The error log file gets the text, too, if it is open.
     """
-    traceback, _, message = text.rpartition(ERROR)
+    traceback, _, message = text.rpartition(ERROR_PREFIX)
     record = _record(logging.ERROR, message.strip())
     record.exc_text = traceback.rstrip() or None
     _write(text, record, log_format)
@@ -232,8 +243,8 @@ def tell(text: str, log_format: str) -> None:
         _handler.handle(record)
 
 
-def warn(text: str, log_format: str) -> None:
-    """Write a warning to stderr, before logging is set up."""
+def report_warning(text: str, log_format: str) -> None:
+    """Write a warning to stderr, before the loggers are set up."""
     _write(f"tinyasgi: warning: {text}", _record(logging.WARNING, text), log_format)
 
 
@@ -247,65 +258,49 @@ def _write(text: str, record: logging.LogRecord, log_format: str) -> None:
         sys.stderr.write((JSONFormatter().format(record) if log_format == "json" else text) + "\n")
 
 
-# What Python would write to stderr by itself.
+# Messages that Python itself would write to stderr.
 
 
-def _catch_all() -> None:
-    """Makes records of it, unless somebody else has."""
-    if logging.lastResort is not None:  # for records that nobody handles
+def _log_output_of_python() -> None:
+    """Log uncaught exceptions and warnings, unless the app has hooks of its own."""
+    if logging.lastResort is not None:  # writes records of loggers without handlers
         logging.lastResort.setFormatter(JSONFormatter())
     if sys.excepthook is sys.__excepthook__:
-        sys.excepthook = _on_exception
+        sys.excepthook = _log_uncaught
     if threading.excepthook is threading.__excepthook__:
-        threading.excepthook = _on_thread_exception
-    warnings.showwarning = _on_warning
-    logging.basicConfig = _basic_config
+        threading.excepthook = _log_uncaught_in_thread
+    logging.captureWarnings(True)
+    if not _warnings_logger.handlers:
+        _warnings_logger.addHandler(_WarningsHandler())
 
 
-_plain_basic_config = logging.basicConfig
+class _WarningsHandler(logging.Handler):
+    """Passes captured warnings to `lastResort` if no other handler gets them.
 
-
-def _basic_config(**options: Any) -> None:
-    """`logging.basicConfig`. Who names no format gets that of all lines.
-
-    `logging.warning` and its like call it when the root logger has no handlers.
+    Without this handler, `captureWarnings` adds a NullHandler, and the warnings would be lost.
     """
-    if options.keys().isdisjoint({"format", "style", "datefmt", "handlers", "filename"}):
-        handler = logging.StreamHandler(options.pop("stream", None))
-        handler.setFormatter(JSONFormatter())
-        options["handlers"] = [handler]
-    _plain_basic_config(**options)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        others = {*_warnings_logger.handlers, *logging.root.handlers} - {self}
+        if not others and logging.lastResort is not None:
+            logging.lastResort.handle(record)
 
 
-def _on_exception(*error: Any) -> None:
+def _log_uncaught(*error: Any) -> None:
     logger.critical("uncaught exception", exc_info=error)
 
 
-def _on_thread_exception(args: threading.ExceptHookArgs) -> None:
+def _log_uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
     if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
-        name = args.thread.name if args.thread is not None else "that is gone"
+        where = f"thread {args.thread.name}" if args.thread is not None else "a finished thread"
         error = (args.exc_type, args.exc_value, args.exc_traceback)
-        logger.error("uncaught exception in thread %s", name, exc_info=error)
+        logger.error("uncaught exception in %s", where, exc_info=error)
 
 
-def _on_unraisable(args: Any) -> None:
+def _log_unraisable(args: Any) -> None:
     if isinstance(args.exc_value, UnicodeDecodeError) and isinstance(args.object, bytes):
-        return  # a server name of TLS, sent by a client; the handshake fails, and that is told
+        return  # a client's invalid TLS server name; the failed handshake is logged anyway
     if isinstance(args.exc_value, Stop):
-        return  # in `__del__`; the process stops all the same
+        return  # a signal during `__del__`; the process stops anyway
     error = (args.exc_type, args.exc_value, args.exc_traceback)
-    what = args.err_msg or "exception ignored in"
-    logger.error("%s %r", what, args.object, exc_info=error)
-
-
-def _on_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: object = None,
-    line: str | None = None,
-) -> None:
-    where = {"file": filename, "line": lineno}
-    text = f"{category.__name__}: {message}"
-    logging.getLogger("py.warnings").warning("%s", text, extra=where)
+    logger.error("%s %r", args.err_msg or "exception ignored in", args.object, exc_info=error)

@@ -1,8 +1,9 @@
-"""The cheap writer of access lines: many at once, whole, and nobody waits for their reader."""
+"""Writer of access lines: collects lines, writes them in blocks, and never waits for a reader."""
 
 import asyncio
 import io
 import os
+import select
 import selectors
 import sys
 import time
@@ -13,120 +14,123 @@ from ..config.config import Config
 from ..config.kinds import OptionError
 from ..protocols.exchange import Exchange
 from ..server_log import logger
-from .access import Line, default_line, filtered, has_handlers, is_enabled
+from .access import LineFormatter, default_line, filtered, has_handlers, is_enabled
 from .formatters import TIME_FORMAT
-from .setup import appending, opener
+from .setup import log_path, opener
 
-__all__ = ["AccessLines", "Output"]
+#: Seconds for which lines are collected before they are written.
+FLUSH_INTERVAL = 0.1
+#: Maximum number of bytes that a pipe takes as a whole, even if other processes write to it.
+PIPE_BUF: int = getattr(select, "PIPE_BUF", 4096)
+#: Bytes of lines that wait for a slow reader. Further lines are dropped.
+MAX_PENDING = 8 << 20
+#: Seconds to wait for a slow reader when the log is closed.
+CLOSE_TIMEOUT = 1.0
 
-#: Seconds between two writes.
-FLUSH = 0.1
-#: Bytes that a pipe on Linux takes whole or not at all, whoever else writes to it.
-WHOLE = 4096
-#: Bytes of lines that wait for a slow reader; what comes when there are more is lost.
-HELD = 8 << 20
 NEWLINE = ord("\n")
-#: Seconds for a slow reader at the end.
-LAST = 1.0
+TOO_SLOW = "the reader is too slow"
 
 
-class AccessLines:
-    """Collects the lines of exchanges for 100 ms: 0.6 µs each, a log record costs 10."""
+class AccessLog:
+    """Access log of a process. A line costs 0.6 µs in the event loop; a log record costs 10 µs."""
 
     def __init__(
         self,
-        line: Line,
-        output: "Output",
+        format_line: LineFormatter,
+        file: "AccessLogFile",
         loop: asyncio.AbstractEventLoop,
-        records: Callable[[Exchange], None] | None = None,
+        log_record: Callable[[Exchange], None] | None = None,
     ) -> None:
-        """records: called instead, while `tinyasgi.access` has handlers of the user."""
-        self._line = line
-        self._output = output
+        """log_record: called instead while the user has handlers on `tinyasgi.access`."""
+        self._format_line = format_line
+        self._file = file
         self._loop = loop
-        self._records = records
+        self._log_record = log_record
         self._lines: list[str] = []
-        self._held = bytearray()  # what the output did not take yet
-        self._waiting = False
-        self._lost = 0
+        self._pending = bytearray()  # lines that the file has not taken yet
+        self._is_waiting = False
+        self._dropped = 0
 
     def __call__(self, exchange: Exchange) -> None:
         if not is_enabled():
             return
-        if self._records is not None and has_handlers():
-            self._records(exchange)
+        if self._log_record is not None and has_handlers():
+            self._log_record(exchange)
             return
-        line = filtered(exchange, self._line(exchange))
+        line = filtered(exchange, self._format_line(exchange))
         if line is not None:
             if not self._lines:
-                self._loop.call_later(FLUSH, self.flush)
+                self._loop.call_later(FLUSH_INTERVAL, self.flush)
             self._lines.append(line)
 
-    def flush(self, patience: float = 0.0) -> None:
-        """Writes what has been collected. patience: seconds that a slow reader is waited for."""
+    def flush(self, timeout: float = 0.0) -> None:
+        """Write the collected lines. timeout: seconds to wait for a slow reader."""
         lines = self._lines
-        if lines and len(self._held) > HELD:
-            self._lose(len(lines), "they are not read in time")
+        if lines and len(self._pending) > MAX_PENDING:
+            self._drop(len(lines), TOO_SLOW)
         elif lines:
-            start = time.strftime(TIME_FORMAT + " ") if self._line is default_line else ""
-            self._held += (start + f"\n{start}".join(lines) + "\n").encode()
+            start = time.strftime(TIME_FORMAT + " ") if self._format_line is default_line else ""
+            self._pending += (start + f"\n{start}".join(lines) + "\n").encode()
         lines.clear()
-        if self._held:
-            self._write(patience)
+        if self._pending:
+            self._write(timeout)
 
-    def _write(self, patience: float = 0.0) -> None:
+    def _write(self, timeout: float = 0.0) -> None:
         try:
-            self._output.write(self._held, patience)
-        except (OSError, ValueError) as error:  # ValueError: an app has closed stdout
-            self._lose(self._held.count(b"\n"), getattr(error, "strerror", None) or str(error))
-            self._held.clear()
+            self._file.write(self._pending, timeout)
+        except (OSError, ValueError) as error:  # ValueError: the app has closed stdout
+            self._drop_pending(getattr(error, "strerror", None) or str(error))
         else:
-            if not self._held:
-                self._count()
-        self._wait(bool(self._held))
+            if not self._pending:
+                self._report_dropped()
+        self._wait_for_reader(bool(self._pending))
 
-    def _wait(self, for_room: bool) -> None:
-        """Goes on, or does not, when the reader has made room."""
-        if for_room == self._waiting:
+    def _wait_for_reader(self, wait: bool) -> None:
+        """Start or stop to call `_write` when the reader has made room."""
+        if wait == self._is_waiting:
             return
-        self._waiting = for_room
-        if for_room:
-            self._loop.add_reader(self._output, self._write)
+        self._is_waiting = wait
+        if wait:
+            self._loop.add_reader(self._file, self._write)
         else:
-            self._loop.remove_reader(self._output)
+            self._loop.remove_reader(self._file)
 
-    def _lose(self, count: int, reason: str) -> None:
-        if not self._lost:
-            logger.warning("access lines are lost: %s", reason)
-        self._lost += count
+    def _drop_pending(self, reason: str) -> None:
+        self._drop(self._pending.count(b"\n"), reason)
+        self._pending.clear()
 
-    def _count(self) -> None:
-        if self._lost:
-            logger.warning("access lines that were lost: %d", self._lost)
-            self._lost = 0
+    def _drop(self, count: int, reason: str) -> None:
+        if not self._dropped:
+            logger.warning("dropping access log lines: %s", reason)
+        self._dropped += count
+
+    def _report_dropped(self) -> None:
+        if self._dropped:
+            logger.warning("dropped %d access log lines", self._dropped)
+            self._dropped = 0
 
     def reopen(self) -> None:
-        """Opens the file again, for whoever has moved it away."""
+        """Reopen the file, because log rotation has renamed it. On failure keep the old file."""
         self.flush()
-        self._wait(False)
+        self._wait_for_reader(False)
         try:
-            self._output.reopen()
+            self._file.reopen()
         except OptionError as error:
             logger.error("%s", error)
-        self._wait(bool(self._held))
+        self._wait_for_reader(bool(self._pending))
 
     def close(self) -> None:
-        """Writes what there is."""
-        self.flush(LAST)
-        self._wait(False)
-        if self._held:
-            self._lose(self._held.count(b"\n"), "they are not read in time")
-        self._count()
-        self._output.close()
+        """Write the remaining lines and close the file."""
+        self.flush(CLOSE_TIMEOUT)
+        self._wait_for_reader(False)
+        if self._pending:
+            self._drop_pending(TOO_SLOW)
+        self._report_dropped()
+        self._file.close()
 
 
-class Output:
-    """Where access lines go: a file that is appended to, or stdout. Raises OptionError."""
+class AccessLogFile:
+    """The file of the access log, opened to append, or stdout. Raises OptionError."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -134,84 +138,87 @@ class Output:
         self._open()
 
     def _open(self) -> None:
-        with appending(self._config, "access_log_file") as path:
+        with log_path(self._config, "access_log_file") as path:
             self._file: Any = sys.stdout if path is None else io.FileIO(path, "a", opener=opener)
-        self._number = _number(self._file)
-        self._room = None if self._number is None else _room(self._number)
+        self._descriptor = _descriptor(self._file)
+        self._selector = None if self._descriptor is None else _write_selector(self._descriptor)
         self._in_line = False  # the last write ended within a line
-        self._cut = False  # and the rest of that line is lost
+        self._is_cut = False  # and the rest of that line was lost
 
-    def write(self, lines: bytearray, patience: float = 0.0) -> None:
-        """Takes lines and writes them, each whole; leaves what would have to wait for a reader.
+    def write(self, lines: bytearray, timeout: float = 0.0) -> None:
+        """Write lines and remove them from `lines`; keep lines that a slow reader has no room for.
 
-        patience: seconds to wait nevertheless, in all. Raises OSError and ValueError.
+        timeout: seconds to wait for the reader, in total. Raises OSError and ValueError.
         """
-        if self._number is None:  # there is no stdout, or somebody has put an object in its place
+        if self._descriptor is None:  # stdout is closed or replaced by a Python object
             if self._file is not None:
                 self._file.write(lines.decode())
                 self._file.flush()
             lines.clear()
             return
         if self._file is sys.stdout:
-            self._file.flush()  # what the app has printed is not to be cut by our lines
-        deadline = time.monotonic() + patience
+            self._file.flush()  # first the output of the app, so that no line splits it
+        deadline = time.monotonic() + timeout
         while lines:
             end = len(lines)
-            if self._room is not None:
-                if not self._room.select(deadline - time.monotonic()):
+            if self._selector is not None:
+                if not self._selector.select(deadline - time.monotonic()):
                     break
-                end = lines.rfind(b"\n", 0, WHOLE) + 1 or lines.find(b"\n") + 1
-            try:
-                if self._cut:
-                    os.write(self._number, b"\n")
-                    self._cut = self._in_line = False
-                written = os.write(self._number, lines[:end])
-            except OSError:
-                self._cut = self._in_line
-                raise
-            self._in_line = lines[written - 1] != NEWLINE
-            del lines[:written]
+                end = lines.rfind(b"\n", 0, PIPE_BUF) + 1 or lines.find(b"\n") + 1
+            self._write_some(self._descriptor, lines, end)
+
+    def _write_some(self, descriptor: int, lines: bytearray, end: int) -> None:
+        """Write up to `end` bytes. After a write error, begin a new line first."""
+        try:
+            if self._is_cut:
+                os.write(descriptor, b"\n")
+                self._is_cut = self._in_line = False
+            written = os.write(descriptor, lines[:end])
+        except OSError:
+            self._is_cut = self._in_line
+            raise
+        self._in_line = lines[written - 1] != NEWLINE
+        del lines[:written]
 
     def fileno(self) -> int:
-        """Can be read, strange as it is, when there is room for what `write` has left.
+        """Return a descriptor that is readable when the reader has made room.
 
-        To wait for stdout itself would make uvloop set it to non-blocking, and that for all
-        processes that have it.
+        It is the descriptor of a selector. If uvloop watched stdout itself, it would set stdout to
+        non-blocking for all processes that share it.
         """
-        assert self._room is not None
-        return self._room.fileno()  # type: ignore[attr-defined, no-any-return]
+        assert self._selector is not None
+        return self._selector.fileno()  # type: ignore[attr-defined, no-any-return]
 
     def reopen(self) -> None:
-        """Opens the file again. Raises OptionError; then the old one is kept."""
+        """Reopen the file. Raises OptionError; then the old file stays in use."""
         if self._path != "-":
-            file, room = self._file, self._room
+            file, selector = self._file, self._selector
             self._open()
             file.close()
-            if room is not None:
-                room.close()
+            if selector is not None:
+                selector.close()
 
     def close(self) -> None:
         if self._path != "-":
             self._file.close()
-        if self._room is not None:
-            self._room.close()
+        if self._selector is not None:
+            self._selector.close()
 
 
-def _number(file: Any) -> int | None:
-    """The descriptor of a file, if it has one."""
+def _descriptor(file: Any) -> int | None:
     try:
         return file.fileno()  # type: ignore[no-any-return]
     except (AttributeError, OSError, ValueError):
         return None
 
 
-def _room(number: int) -> selectors.BaseSelector | None:
-    """What tells whether a reader has made room; None for what has no reader, as a file."""
+def _write_selector(descriptor: int) -> selectors.BaseSelector | None:
+    """Return a selector that waits for room in a pipe or socket; None for a regular file."""
     selector = selectors.DefaultSelector()
     try:
         selector.fileno()
-        selector.register(number, selectors.EVENT_WRITE)
-    except (AttributeError, OSError):  # on Windows there is no such thing
+        selector.register(descriptor, selectors.EVENT_WRITE)
+    except (AttributeError, OSError):  # AttributeError: on Windows
         selector.close()
         return None
     return selector

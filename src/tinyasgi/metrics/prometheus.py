@@ -1,14 +1,15 @@
-"""What is counted of a server, and the page that shows it: Prometheus' text format, version 0.0.4.
+"""Recording of metrics, and the page that shows them in Prometheus' text format 0.0.4.
 
-Nothing is done for it in a request unless it is asked for: what counts is put around what is there.
+Without `metrics_bind` requests cost nothing extra, because `Metrics` wraps the app and the
+callbacks only if it is created.
 """
 
 import asyncio
 import platform
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from itertools import accumulate
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate, product
 from typing import Any
 
 from .._version import __version__
@@ -17,73 +18,54 @@ from ..net.accept import Acceptor
 from ..protocols.context import Context
 from ..protocols.exchange import LOST, REFUSED, Exchange
 from ..typing import App, Message, Receive, Scope, Send
-from .store import (
-    ABORTED,
-    ACCEPTED,
-    CONNECTIONS,
-    DURATION,
-    DURATIONS,
-    FAMILIES,
-    IN_FLIGHT,
-    LAG,
-    LAGS,
-    MESSAGES,
-    METHODS,
-    REQUESTS,
-    SENT,
-    SESSIONS,
-    STATUSES,
-    WEBSOCKETS,
-    WORKERS,
-    Family,
-    MetricsStore,
-)
+from . import store
+from .store import DURATIONS, LAGS, METHODS, STATUSES, Family, MetricsStore
 
-__all__ = ["Metrics"]
+CONTENT_TYPE = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+#: The status of a WebSocket. The duration of a session is not a response time.
+SWITCHING_PROTOCOLS = 101
 
-FORMAT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
-#: The status of a WebSocket, which says nothing of how long an answer takes.
-SWITCHING = 101
-
-#: Where the cells of a method begin.
-_FIRST = {method: REQUESTS + STATUSES * place for place, method in enumerate(METHODS)}
+#: Index of the first value of each method.
+_FIRST = {method: store.REQUESTS + len(STATUSES) * n for n, method in enumerate(METHODS)}
 _FIRST_OF_OTHERS = _FIRST["other"]
+_DURATION_SUM = store.DURATION + len(DURATIONS) + 1
+_LAG_SUM = store.LAG + len(LAGS) + 1
 
 
 class Metrics:
-    """Counts what happens in a context, in the row of this process; shows the sum of all rows."""
+    """Records the events of a context in the shard of this process; shows the sum of all shards."""
 
     def __init__(self, context: Context, acceptor: Acceptor, metrics_store: MetricsStore) -> None:
         self._context = context
-        self._tally = metrics_store
-        self._cells = metrics_store.cells(metrics_store.row)
+        self._store = metrics_store
+        self._values = metrics_store.values(metrics_store.shard)
         self._timer: asyncio.TimerHandle | None = None
-        context.app = self._watching(context.app)
+        context.app = self._observed(context.app)
         context.on_tick = self._on_tick
-        acceptor.connect = self._accepting(acceptor.connect)
+        acceptor.connect = self._counting_connections(acceptor.connect)
 
-    def begin(self) -> None:
-        """The app is up."""
-        self._cells[WORKERS] = 1.0
+    def app_started(self) -> None:
+        """Count this process as a worker, because lifespan startup is complete."""
+        self._values[store.WORKERS] = 1.0
 
-    # What happens.
+    # Events.
 
     def counting(self, access: Callable[[Exchange], None] | None) -> Callable[[Exchange], None]:
-        """The hook for exchanges that are over, around the one for access lines."""
-        cells, clock = self._cells, time.perf_counter
+        """Return a callback for finished exchanges that counts them, then calls `access`."""
+        values, clock = self._values, time.perf_counter
 
         def count(exchange: Exchange) -> None:
-            taken = clock() - exchange.started
+            duration = clock() - exchange.started
             status = exchange.status
             if exchange.phase == LOST:
-                cells[ABORTED] += 1.0
-                if not 0 <= status < STATUSES:
-                    status = 0  # it was never sent
-            cells[_FIRST.get(exchange.line.method, _FIRST_OF_OTHERS) + status] += 1.0
-            cells[SENT] += exchange.sent
-            if status != SWITCHING and exchange.phase != REFUSED:
-                cells[DURATION + bisect_left(DURATIONS, taken)] += 1.0
-                cells[DURATION + len(DURATIONS) + 1] += taken
+                values[store.ABORTED] += 1.0
+                if not 0 <= status < len(STATUSES):
+                    status = 0  # not sent, so not validated
+            values[_FIRST.get(exchange.line.method, _FIRST_OF_OTHERS) + status] += 1.0
+            values[store.SENT] += exchange.sent
+            if status != SWITCHING_PROTOCOLS and exchange.phase != REFUSED:
+                values[store.DURATION + bisect_left(DURATIONS, duration)] += 1.0
+                values[_DURATION_SUM] += duration
 
         if access is None:
             return count
@@ -94,118 +76,125 @@ class Metrics:
 
         return count_and_log
 
-    def _watching(self, app: App) -> App:
-        """An app around the app."""
+    def _observed(self, app: App) -> App:
+        """Wrap the app to observe its WebSockets."""
 
-        def watch(scope: Scope, receive: Receive, send: Send) -> Any:
+        def observed(scope: Scope, receive: Receive, send: Send) -> Any:
             if scope["type"] == "websocket":
-                return self._attend(app, scope, receive, send)
+                return self._run_websocket(app, scope, receive, send)
             return app(scope, receive, send)
 
-        return watch
+        return observed
 
-    async def _attend(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
-        """Counts the messages of a WebSocket, and the WebSocket while it is open."""
-        cells, is_open = self._cells, 0.0
+    async def _run_websocket(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app; count the messages of a WebSocket, and the session while it is open."""
+        values, is_open = self._values, 0.0
 
         async def counted_receive() -> Message:
             message = await receive()
             if message["type"] == "websocket.receive":
-                cells[MESSAGES] += 1.0
+                values[store.MESSAGES_RECEIVED] += 1.0
             return message
 
         async def counted_send(message: Message) -> None:
             nonlocal is_open
             await send(message)
             if message["type"] == "websocket.send":
-                cells[MESSAGES + 1] += 1.0
+                values[store.MESSAGES_SENT] += 1.0
             elif message["type"] == "websocket.accept":
                 is_open = 1.0
-                cells[WEBSOCKETS] += 1.0
-                cells[SESSIONS] += 1.0
+                values[store.WEBSOCKETS] += 1.0
+                values[store.SESSIONS] += 1.0
 
         try:
             await app(scope, counted_receive, counted_send)
         finally:
-            cells[WEBSOCKETS] -= is_open
+            values[store.WEBSOCKETS] -= is_open
 
-    def _accepting(self, connect: Callable[..., Any]) -> Callable[..., Any]:
-        """What makes the protocol of a connection."""
-        cells = self._cells
+    def _counting_connections(self, connect: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap the function that creates the protocol of a connection."""
+        values = self._values
 
-        def accept(*header: Any) -> Any:
-            cells[ACCEPTED] += 1.0
+        def count_and_connect(*header: Any) -> Any:
+            values[store.ACCEPTED] += 1.0
             return connect(*header)
 
-        return accept
+        return count_and_connect
 
     def _on_tick(self, late: float) -> None:
-        """A second has passed, and a bit."""
-        late = max(late, 0.0)  # a timer may be early by what a clock can't tell
-        self._cells[LAG + bisect_left(LAGS, late)] += 1.0
-        self._cells[LAG + len(LAGS) + 1] += late
-        self._follow()
+        """Record the event loop lag. late: seconds by which a timer of one second was late."""
+        late = max(late, 0.0)  # a timer may be early by the resolution of the clock
+        self._values[store.LAG + bisect_left(LAGS, late)] += 1.0
+        self._values[_LAG_SUM] += late
+        self._poll_gauges()
 
-    def _follow(self) -> None:
-        """Looks now, and again where the context won't tick: for apps that outlive connections."""
-        self._look()
+    def _poll_gauges(self) -> None:
+        """Update the gauges now, and each second while apps run but the context does not tick.
+
+        A context ticks while it has connections. An app may outlive its connection.
+        """
+        self._update_gauges()
         context = self._context
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if context.running and not context.connections:
-            self._timer = context.loop.call_later(1.0, self._follow)
+            self._timer = context.loop.call_later(1.0, self._poll_gauges)
 
-    def _look(self) -> None:
-        """Writes down how things stand."""
-        self._cells[CONNECTIONS] = len(self._context.connections)
-        self._cells[IN_FLIGHT] = len(self._context.running)
+    def _update_gauges(self) -> None:
+        self._values[store.CONNECTIONS] = len(self._context.connections)
+        self._values[store.IN_FLIGHT] = len(self._context.running)
 
-    # What is told.
+    # The page.
 
     async def page(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The app that shows it."""
+        """ASGI app that serves `/metrics`."""
         headers, status, body = [PLAIN_TEXT], 200, b""
         if scope["path"] != "/metrics":
             status, body = 404, b"the metrics are at /metrics\n"
         elif scope["method"] not in ("GET", "HEAD"):
-            status, body = 405, b"GET or HEAD\n"
+            status, body = 405, b"use GET or HEAD\n"
             headers.append((b"allow", b"GET, HEAD"))
         else:
-            self._look()
-            body = "".join(self._lines()).encode()
-            headers = [FORMAT]
-        # The next one is for any process, and a connection that stays would keep a clock going.
+            self._update_gauges()
+            body = "".join(self._text()).encode()
+            headers = [CONTENT_TYPE]
+        # Any process may answer the next scrape. An idle connection would keep a timer running.
         headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _lines(self) -> Iterator[str]:
-        """The page."""
-        parser = type(self._context.parser).__module__.rpartition(".")[2]
-        loop = type(self._context.loop).__module__.partition(".")[0]
-        yield "# HELP tinyasgi_build_info What serves.\n# TYPE tinyasgi_build_info gauge\n"
-        yield f'tinyasgi_build_info{{version="{__version__}",parser="{parser}",loop="{loop}",'
-        yield f'implementation="{platform.python_implementation()}",'
-        yield f'python="{platform.python_version()}"}} 1.0\n'
-        total = self._tally.total()
-        for family in FAMILIES:
-            yield f"# HELP {family.name} {family.text}\n# TYPE {family.name} {family.kind}\n"
-            values = total[family.cells.start : family.cells.stop]
-            if family.bounds:
-                yield from _histogram(family, values)
-            else:
-                yield from _samples(family, values)
+    def _text(self) -> Iterator[str]:
+        build = {
+            "version": __version__,
+            "parser": type(self._context.parser).__module__.rpartition(".")[2],
+            "loop": type(self._context.loop).__module__.partition(".")[0],
+            "implementation": platform.python_implementation(),
+            "python": platform.python_version(),
+        }
+        yield "# HELP tinyasgi_build_info Versions of the server; the value is always 1.\n"
+        yield f"# TYPE tinyasgi_build_info gauge\ntinyasgi_build_info{_braces(build)} 1.0\n"
+        totals = self._store.totals()
+        for family in store.FAMILIES:
+            yield f"# HELP {family.name} {family.help}\n# TYPE {family.name} {family.kind}\n"
+            values = totals[family.indexes.start : family.indexes.stop]
+            yield from _histogram(family, values) if family.bounds else _samples(family, values)
 
 
-def _samples(family: Family, values: list[float]) -> Iterator[str]:
-    for place, value in enumerate(values):
-        if value or len(values) < STATUSES:  # most statuses never occur
-            labels = family.label(place)
-            yield f"{family.name}{f'{{{labels}}}' if labels else ''} {value}\n"
+def _braces(labels: Mapping[str, object]) -> str:
+    """Return labels as they follow the name of a metric; nothing without labels."""
+    text = ",".join([f'{name}="{value}"' for name, value in labels.items()])
+    return f"{{{text}}}" if text else ""
 
 
-def _histogram(family: Family, values: list[float]) -> Iterator[str]:
+def _samples(family: Family, values: Sequence[float]) -> Iterator[str]:
+    for labels, value in zip(product(*family.labels.values()), values, strict=True):
+        if value or "status" not in family.labels:  # most statuses never occur
+            labels_text = _braces(dict(zip(family.labels, labels, strict=True)))
+            yield f"{family.name}{labels_text} {value}\n"
+
+
+def _histogram(family: Family, values: Sequence[float]) -> Iterator[str]:
     *buckets, total = values
     counts = list(accumulate(buckets))
     for bound, count in zip((*family.bounds, "+Inf"), counts, strict=True):

@@ -1,246 +1,232 @@
-"""What a server counts, in memory that its processes share: a row of numbers for each of them.
+"""Metrics in memory that all processes of a server share, with one shard for each process.
 
-A process writes to its own row only, so nothing is locked and nothing is sent. A row stays when its
-process is gone, however that ended, and whoever gets the row next counts on from there: the sum of
-all rows never goes back.
+A process writes to its own shard only, so neither a lock nor a message is needed. A shard outlives
+its process, and the next process with the same shard continues its counters. So the sum of all
+shards never decreases.
 """
 
 import itertools
+import math
 import mmap
 import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..config.config import Config
 from ..net import listen
 
-__all__ = ["FAMILIES", "METHODS", "Family", "MetricsRow", "MetricsStore", "page_config"]
+#: Bytes of a shard: a multiple of the size of memory pages on every platform.
+SHARD_SIZE = 1 << 16
+#: Bytes of a block. `totals` skips the blocks that contain only zeros.
+BLOCK_SIZE = 1 << 10
+EMPTY_BLOCK = bytes(BLOCK_SIZE)
+_unpack_block = struct.Struct(f"{BLOCK_SIZE // 8}d").unpack
 
-#: Bytes of a row: a multiple of any size of memory pages that there is.
-ROW = 1 << 16
-#: Bytes of a part of it that is looked at as one, and what is in it at first.
-PIECE = 1 << 10
-NOTHING = bytes(PIECE)
-ZEROS = (0.0,) * (PIECE // 8)
-#: Statuses that are told apart; 0 stands for none.
-STATUSES = 1000
+#: Maximum number of connections to the metrics page, so that they cannot use up the file
+#: descriptors of the process.
+MAX_PAGE_CONNECTIONS = 32
+
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other")
-#: Seconds.
-DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+#: Statuses as an index. 0 stands for a response without a status.
+STATUSES = ("none", *range(1, 1000))
+#: Upper bounds of the histograms, in seconds.
 LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-#: Connections at once that ask for the numbers: they must not take an app's descriptors.
-PAGE_CONNECTIONS = 32
-#: Why a worker has ended.
-REASONS = ("stopped", "killed", "signal", "failed")
-DIRECTIONS = ("received", "sent")
+DURATIONS = (*LAGS, 30.0)
+#: Reasons for the exit of a worker; docs/metrics.md explains them.
+EXIT_REASONS = ("stopped", "killed", "signal", "failed")
 
 
 class Family(NamedTuple):
-    """A metric as Prometheus knows it, and the cells of a row that hold it."""
+    """One Prometheus metric, and the position of its values in a shard."""
 
     name: str
-    kind: str
-    text: str
-    cells: range
-    label: Callable[[int], str]
-    """The labels of the cell with this place among them."""
+    help: str
+    indexes: range
+    labels: Mapping[str, Sequence[object]]
+    """All values of each label. There is one number for each combination of them."""
     bounds: tuple[float, ...]
-    """Of a histogram: upper ones of its buckets. The last two cells are +Inf and the sum."""
+    """Upper bounds of the buckets of a histogram. The last two numbers are `+Inf` and the sum."""
+
+    @property
+    def kind(self) -> str:
+        """The metric type, derived from Prometheus' naming conventions."""
+        if self.bounds:
+            return "histogram"
+        return "counter" if self.name.endswith("_total") else "gauge"
 
 
-#: All that is in a row, in its order.
+#: All metrics of a shard, in the order of their values.
 FAMILIES: list[Family] = []
 
 
-def _family(
+def _metric(
     name: str,
-    kind: str,
     text: str,
-    size: int = 1,
-    label: Callable[[int], str] = lambda place: "",
+    labels: Mapping[str, Sequence[object]] | None = None,
     bounds: tuple[float, ...] = (),
 ) -> int:
-    """One more; returns its first cell."""
-    first = FAMILIES[-1].cells.stop if FAMILIES else 0
-    size = len(bounds) + 2 if bounds else size
-    FAMILIES.append(Family(name, kind, text, range(first, first + size), label, bounds))
+    """Append a metric to FAMILIES; return the index of its first value."""
+    labels = labels or {}
+    first = FAMILIES[-1].indexes.stop if FAMILIES else 0
+    size = len(bounds) + 2 if bounds else math.prod(map(len, labels.values()))
+    FAMILIES.append(Family(name, text, range(first, first + size), labels, bounds))
     return first
 
 
-def _request_label(place: int) -> str:
-    method, status = divmod(place, STATUSES)
-    return f'method="{METHODS[method]}",status="{status or "none"}"'
-
-
-# What a process has at the moment. These come first, and are 0 again when it is gone.
-WORKERS = _family("tinyasgi_workers", "gauge", "Processes that serve the app.")
-IN_FLIGHT = _family("tinyasgi_requests_in_flight", "gauge", "Requests whose app is running.")
-CONNECTIONS = _family("tinyasgi_connections_open", "gauge", "Connections that are open.")
-WEBSOCKETS = _family("tinyasgi_websockets_open", "gauge", "WebSocket sessions that are open.")
+# Gauges come first. They are reset to 0 when a process exits.
+WORKERS = _metric("tinyasgi_workers", "Processes that serve the app.")
+IN_FLIGHT = _metric("tinyasgi_requests_in_flight", "Requests whose app is running.")
+CONNECTIONS = _metric("tinyasgi_connections_open", "Open connections.")
+WEBSOCKETS = _metric("tinyasgi_websockets_open", "Open WebSocket sessions.")
 GAUGES = range(WEBSOCKETS + 1)
 
-# What it has counted.
-REQUESTS = _family(
-    "tinyasgi_requests_total",
-    "counter",
-    "Requests that are over.",
-    len(METHODS) * STATUSES,
-    _request_label,
+# Counters and histograms of a process.
+REQUESTS = _metric(
+    "tinyasgi_requests_total", "Finished requests.", {"method": METHODS, "status": STATUSES}
 )
-ABORTED = _family(
-    "tinyasgi_requests_aborted_total",
-    "counter",
-    "Requests that ended before their response was complete.",
+ABORTED = _metric(
+    "tinyasgi_requests_aborted_total", "Finished requests whose response is incomplete."
 )
-DURATION = _family(
+DURATION = _metric(
     "tinyasgi_request_duration_seconds",
-    "histogram",
     "Time from the head of a request to the end of its response.",
     bounds=DURATIONS,
 )
-SENT = _family(
+SENT = _metric(
     "tinyasgi_response_body_bytes_total",
-    "counter",
     "Bytes of response bodies, and of messages sent to WebSockets.",
 )
-ACCEPTED = _family(
-    "tinyasgi_connections_accepted_total", "counter", "Connections that were accepted."
+ACCEPTED = _metric("tinyasgi_connections_accepted_total", "Accepted connections.")
+SESSIONS = _metric(
+    "tinyasgi_websockets_accepted_total", "WebSocket sessions that the app accepted."
 )
-SESSIONS = _family(
-    "tinyasgi_websockets_accepted_total", "counter", "WebSocket sessions that the app accepted."
-)
-MESSAGES = _family(
+MESSAGES_RECEIVED = _metric(
     "tinyasgi_websocket_messages_total",
-    "counter",
-    "WebSocket messages, as the app sees them.",
-    len(DIRECTIONS),
-    lambda place: f'direction="{DIRECTIONS[place]}"',
+    "WebSocket messages that the app received and sent.",
+    {"direction": ("received", "sent")},
 )
-LAG = _family(
+MESSAGES_SENT = MESSAGES_RECEIVED + 1
+LAG = _metric(
     "tinyasgi_event_loop_lag_seconds",
-    "histogram",
-    "How late the event loop is, looked at once a second while there are connections.",
+    "Delay of a timer in the event loop, measured once a second while there are connections.",
     bounds=LAGS,
 )
 
-# What is written by whoever starts the processes.
-EXITS = _family(
-    "tinyasgi_worker_exits_total",
-    "counter",
-    "Workers that have ended, by what ended them.",
-    len(REASONS),
-    lambda place: f'reason="{REASONS[place]}"',
-)
-START = _family(
-    "process_start_time_seconds", "gauge", "When the server started, in seconds of Unix time."
-)
-
-_unpack = struct.Struct(f"{PIECE // 8}d").unpack
+# Values of shard 0, which belongs to the supervisor.
+EXITS = _metric("tinyasgi_worker_exits_total", "Exited workers.", {"reason": EXIT_REASONS})
+START = _metric("process_start_time_seconds", "Unix time of the server's start, in seconds.")
 
 
-class MetricsRow(NamedTuple):
-    """What a worker has to know of it."""
+class MetricsSpec(NamedTuple):
+    """The part of a metrics store that a supervisor passes to a worker."""
 
     file: int
-    row: int
+    """File descriptor of the shared memory."""
+    shard: int
     listeners: int
-    """How many of its sockets are for the metrics; they are the last ones."""
+    """Number of sockets for the metrics page. They are the last sockets of the worker."""
 
 
 class MetricsStore:
-    """The rows, and the listeners where their sum can be asked for.
+    """The shared memory, and the listening sockets of the metrics page.
 
-    file: the descriptor of the memory. row: that of this process; row 0 is the supervisor's.
+    file: file descriptor of the memory. shard: number of the shard of this process; a supervisor
+    has shard 0.
     """
 
-    def __init__(self, file: int, listeners: list[socket.socket], row: int) -> None:
+    def __init__(self, file: int, listeners: list[socket.socket], shard: int) -> None:
         self.file = file
         self.listeners = listeners
-        self.row = row
+        self.shard = shard
         self.url = _url(listeners[0])
         self._files = listen.files(listeners)
 
     @classmethod
-    def of(cls, metrics_row: MetricsRow, sockets: list[socket.socket]) -> "MetricsStore":
-        """That of a worker; its listeners are the last of the sockets it was given."""
-        os.set_inheritable(metrics_row.file, False)
-        return cls(metrics_row.file, sockets[-metrics_row.listeners :], metrics_row.row)
+    def create(cls, config: Config, shard: int) -> "MetricsStore":
+        """Listen on `metrics_bind` and create the memory. Raises ListenError.
 
-    @classmethod
-    def open(cls, config: Config, row: int) -> "MetricsStore":
-        """Listens where `config` says, and makes the memory. Raises ListenError.
-
-        The app's addresses are bound after that: only a listener keeps others from its address.
+        Call it before the app's addresses are bound. Only a listening socket, not a bound one,
+        keeps another socket from its address.
         """
         listeners = listen.bind(page_config(config))
         for sock in listeners:
             sock.listen(config.backlog)
-        metrics_store = cls(_memory(), listeners, row)
-        metrics_store._reach(row)
-        metrics_store.cells(0)[START] = time.time()
-        return metrics_store
+        store = cls(_shared_memory(), listeners, shard)
+        store._grow(shard)
+        store.values(0)[START] = time.time()
+        return store
+
+    @classmethod
+    def attach(cls, spec: MetricsSpec, sockets: list[socket.socket]) -> "MetricsStore":
+        """Return the store of a worker, which has inherited `sockets`."""
+        os.set_inheritable(spec.file, False)
+        return cls(spec.file, sockets[-spec.listeners :], spec.shard)
 
     def copy(self) -> "MetricsStore":
-        """The same for another owner."""
-        return MetricsStore(os.dup(self.file), [sock.dup() for sock in self.listeners], self.row)
+        """Return a store with duplicates of all file descriptors. It is closed independently."""
+        return MetricsStore(os.dup(self.file), [sock.dup() for sock in self.listeners], self.shard)
 
     def close(self) -> None:
-        """Gives back what an owner has."""
+        """Close the memory and the sockets; remove the files of unix sockets."""
         os.close(self.file)
         for sock in self.listeners:
             sock.close()
         listen.release(self._files)
 
-    def cells(self, row: int) -> "memoryview[float]":
-        """The numbers of a row, to be written to."""
-        return memoryview(mmap.mmap(self.file, ROW, offset=row * ROW)).cast("d")
+    def values(self, shard: int) -> "memoryview[float]":
+        """Return the numbers of a shard, writable."""
+        return memoryview(mmap.mmap(self.file, SHARD_SIZE, offset=shard * SHARD_SIZE)).cast("d")
 
-    def total(self) -> list[float]:
-        """The sum of all rows. Most statuses never occur: what is all 0 costs next to nothing."""
+    def totals(self) -> list[float]:
+        """Return the sum of all shards. Most statuses never occur, so most blocks are skipped."""
         with mmap.mmap(self.file, 0, access=mmap.ACCESS_READ) as memory:
             data = memory[:]
-        total: list[float] = []
-        for first in range(0, ROW, PIECE):
-            pieces = [data[start : start + PIECE] for start in range(first, len(data), ROW)]
-            used = [_unpack(piece) for piece in pieces if piece != NOTHING] or [ZEROS]
-            total += map(sum, zip(*used, strict=True))
-        return total
+        zeros = _unpack_block(EMPTY_BLOCK)
+        totals: list[float] = []
+        for first in range(0, SHARD_SIZE, BLOCK_SIZE):
+            blocks = [data[at : at + BLOCK_SIZE] for at in range(first, len(data), SHARD_SIZE)]
+            used = [_unpack_block(block) for block in blocks if block != EMPTY_BLOCK]
+            totals += map(sum, zip(*(used or [zeros]), strict=True))
+        return totals
 
-    def _reach(self, row: int) -> None:
-        """Makes room for a row. Only one process may: another one's room would be taken away."""
-        end = (row + 1) * ROW
-        if os.fstat(self.file).st_size < end:
-            os.ftruncate(self.file, end)
+    def _grow(self, shard: int) -> None:
+        """Extend the memory to hold a shard.
 
-    # For a supervisor.
+        Only one process may call it: `ftruncate` to an outdated size would cut off newer shards.
+        """
+        size = (shard + 1) * SHARD_SIZE
+        if os.fstat(self.file).st_size < size:
+            os.ftruncate(self.file, size)
 
-    def new_row(self, taken: Iterable[int]) -> MetricsRow:
-        """For a new process: with the first row that is not taken."""
-        others = {0, self.row, *taken}
-        row = next(row for row in itertools.count() if row not in others)
-        self._reach(row)
-        return MetricsRow(self.file, row, len(self.listeners))
+    # Methods for a supervisor.
 
-    def leave(self, row: int, reason: str) -> None:
-        """The process of a row is gone."""
-        cells = self.cells(row)
-        for cell in GAUGES:
-            cells[cell] = 0.0
-        self.cells(0)[EXITS + REASONS.index(reason)] += 1.0
+    def allocate(self, taken: Iterable[int]) -> MetricsSpec:
+        """Allocate the first shard that is not in `taken`, for a new process."""
+        used = {0, self.shard, *taken}
+        shard = next(number for number in itertools.count() if number not in used)
+        self._grow(shard)
+        return MetricsSpec(self.file, shard, len(self.listeners))
 
-    def renew(self) -> None:
-        """This process is a supervisor from here on, in a new program."""
+    def retire(self, shard: int, reason: str) -> None:
+        """Reset the gauges of an exited process. Count its exit under one of EXIT_REASONS."""
+        values = self.values(shard)
+        for index in GAUGES:
+            values[index] = 0.0
+        self.values(0)[EXITS + EXIT_REASONS.index(reason)] += 1.0
+
+    def become_supervisor(self) -> None:
+        """Retire the shard of a single process that has re-executed itself as a supervisor."""
         os.set_inheritable(self.file, False)
-        if self.row:
-            self.leave(self.row, "stopped")
-            self.row = 0
+        if self.shard:
+            self.retire(self.shard, "stopped")
+            self.shard = 0
 
 
 def page_config(config: Config) -> Config:
-    """The options of the small server that shows the metrics."""
+    """Return the configuration of the server for the metrics page."""
     assert config.metrics_bind is not None
     return Config(
         bind=(config.metrics_bind,),
@@ -250,7 +236,7 @@ def page_config(config: Config) -> Config:
         lifespan="off",
         ws="none",
         access_log=False,
-        limit_connections=PAGE_CONNECTIONS,
+        limit_connections=MAX_PAGE_CONNECTIONS,
         timeout_graceful_shutdown=1.0,
     )
 
@@ -260,11 +246,11 @@ def _url(listener: socket.socket) -> str:
     return address if address.startswith("unix:") else f"{address}/metrics"
 
 
-def _memory() -> int:
-    """Memory that can be shared by its descriptor, and is gone with the last one."""
+def _shared_memory() -> int:
+    """Return a descriptor of memory that exists until its last descriptor is closed."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("tinyasgi-metrics")
-    import tempfile  # not before it is needed
+    import tempfile  # lazy: needed only on platforms without memfd_create
 
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())

@@ -18,8 +18,8 @@ from ..config import env_file
 from ..config.config import Config
 from ..config.kinds import OptionError
 from ..logs import setup as log
-from ..logs.access import formatter, records
-from ..logs.writer import AccessLines, Output
+from ..logs.access import line_formatter, record_logger
+from ..logs.writer import AccessLog, AccessLogFile
 from ..net import listen
 from ..net.listen import ListenError
 from ..server.server import Server
@@ -55,7 +55,7 @@ def explain(error: Exception) -> str:
     cause = error.__cause__
     lines = traceback.format_exception(cause) if cause is not None else []
     failed = "the app failed: " if isinstance(error, LifespanFailed) else ""
-    return "".join([*lines, f"{log.ERROR}{failed}{error}"])
+    return "".join([*lines, f"{log.ERROR_PREFIX}{failed}{error}"])
 
 
 class Process:
@@ -79,7 +79,7 @@ class Process:
         self.config = config
         self._sockets = sockets
         self._signals = ending.signals
-        self._access: AccessLines | None = None
+        self._access: AccessLog | None = None
         self._ready = False
         self._stops = 0
         self._early: list[int] = []  # signals that wait until it is ready
@@ -102,7 +102,7 @@ class Process:
         except SystemExit as leaving:
             if leaving.code is None or isinstance(leaving.code, int):
                 return leaving.code or 0
-            self.tell(f"{log.ERROR}{leaving.code}")
+            self.tell(f"{log.ERROR_PREFIX}{leaving.code}")
             return 1  # as Python does with a text
         except asyncio.CancelledError as error:
             if not self._signals.count:  # no signal during startup
@@ -114,10 +114,10 @@ class Process:
 
     def tell(self, text: str) -> None:
         """Says why it ends."""
-        log.tell(text, self.config.log_format)
+        log.report_failure(text, self.config.log_format)
 
     def _load_and_serve(self) -> int:
-        log.begin(self.config)
+        log.set_up_process(self.config)
         with self._signals.exiting():
             env_file.load(self.config)
             app = self.app
@@ -154,10 +154,11 @@ class Process:
             if config.factory:
                 target = await stack.enter_async_context(load.created(target))
             # From here on it is known how the app has configured logging, but for its startup.
-            log.set_up(config)
+            log.set_up_loggers(config)
             if config.access_log:
-                to_handlers = records(config) if config.access_log_file == "-" else None
-                self._access = AccessLines(formatter(config), Output(config), loop, to_handlers)
+                log_record = record_logger(config) if config.access_log_file == "-" else None
+                file = AccessLogFile(config)
+                self._access = AccessLog(line_formatter(config), file, loop, log_record)
                 stack.callback(self._access.close)
             server = Server(
                 target,
@@ -170,7 +171,7 @@ class Process:
             stack.enter_context(forks.withheld(server.descriptors))
             self.ending.on_exit = lambda: listen.abandon(server.sockets, server.files)
             self.server = await stack.enter_async_context(server)
-            log.set_up(config)
+            log.set_up_loggers(config)
             gc.freeze()  # what startup has made stays: no collection need look at it again
             stack.callback(gc.unfreeze)  # else files of the app are not flushed in the end
             if self._stops:  # a factory has swallowed the cancellation
@@ -215,7 +216,7 @@ class Process:
 
     def reopen(self) -> None:
         """Opens all log files again, for whoever has moved them away."""
-        log.reopen()
+        log.reopen_files()
         if self._access is not None:
             self._access.reopen()
 

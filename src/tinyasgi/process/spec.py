@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..config.config import Config
 
 if TYPE_CHECKING:
-    from ..metrics.store import MetricsRow
+    from ..metrics.store import MetricsSpec
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class WorkerSpec:
     """The command line."""
     environment: dict[str, str]
     """What a new process starts with."""
-    metrics_row: "MetricsRow | None" = None
+    metrics: "MetricsSpec | None" = None
     """Where it counts, if anything is counted."""
 
     @classmethod

@@ -13,7 +13,7 @@ from ..app import load
 from ..app.lifespan import Lifespan
 from ..config.config import Config
 from ..logs.access import logger as access_logger
-from ..logs.access import records, without
+from ..logs.access import record_logger, without
 from ..net import listen
 from ..net.accept import Acceptor, let_loop_read
 from ..protocols.context import Context
@@ -95,7 +95,7 @@ class Server:
         if self.config.health_path is not None:
             self._app = self._health = Health(self._app, self.config)
         self._access = access
-        self._records = records(self.config)
+        self._log_record = record_logger(self.config)
         self._on_error = on_error
         self._on_wait = on_wait
         self.metrics_store = metrics_store
@@ -198,7 +198,7 @@ class Server:
         """What observes exchanges that are over; the app may have set up logging by now."""
         access = self._access
         if access is None and self.config.access_log and access_logger.isEnabledFor(logging.INFO):
-            access = self._records
+            access = self._log_record
         if access is not None and self.config.access_log_exclude:
             access = without(self.config, access)
         if metrics is not None:
@@ -213,7 +213,7 @@ class Server:
         from ..metrics.store import MetricsStore
 
         if self.metrics_store is None:
-            self.metrics_store = MetricsStore.open(self.config, row=1)
+            self.metrics_store = MetricsStore.create(self.config, shard=1)
             self._beside.callback(self.metrics_store.close)
         return Metrics(self._context, self._acceptor, self.metrics_store)
 
@@ -221,7 +221,7 @@ class Server:
         """The server that shows what is counted, for one whose app is up."""
         from ..metrics.store import page_config
 
-        metrics.begin()
+        metrics.app_started()
         assert self.metrics_store is not None
         return Server(metrics.page, page_config(self.config), sockets=self.metrics_store.listeners)
 

@@ -41,8 +41,8 @@ def supervise(app: str, config: Config, ending: Ending, notifier: Notifier) -> i
         from . import reload  # not before it is needed
 
         reload.check(config)
-    log.begin(config)
-    access.formatter(config)  # raises what there is to say of it
+    log.set_up_process(config)
+    access.line_formatter(config)  # raises OptionError for a wrong format
     metrics_store = None
     with contextlib.ExitStack() as stack:
         try:
@@ -54,7 +54,7 @@ def supervise(app: str, config: Config, ending: Ending, notifier: Notifier) -> i
             if config.preload:
                 _preload(app, config, sockets, ending)
         except (ListenError, importer.LoadError) as error:
-            log.tell(explain(error), config.log_format)
+            log.report_failure(explain(error), config.log_format)
             return CANNOT_LISTEN if isinstance(error, ListenError) else APP_FAILED
         stack.pop_all()
     become = worker.become if config.preload else None
@@ -78,11 +78,11 @@ def resume() -> NoReturn:
     supervisor = reexec.inherit()
     config = supervisor.config
     try:
-        log.begin(config)
+        log.set_up_process(config)
     except OptionError as error:  # it was possible at the first start
         config = config.replace(log_config=None, error_log_file="-", access_log_file="-")
-        log.begin(config)
-        log.tell(explain(error), config.log_format)
+        log.set_up_process(config)
+        log.report_failure(explain(error), config.log_format)
     try:
         if config.preload:
             _preload(supervisor.spec.target, config, supervisor.crew.sockets, ending)
@@ -90,7 +90,7 @@ def resume() -> NoReturn:
         supervisor.give_up(explain(error))
     except SystemExit as leaving:
         if not ending.signals.count:
-            supervisor.give_up(f"{log.ERROR}the app called sys.exit({leaving.code!r})")
+            supervisor.give_up(f"{log.ERROR_PREFIX}the app called sys.exit({leaving.code!r})")
     code = _run(supervisor, ending)
     ending.leave(code)
     sys.exit(code)
@@ -120,7 +120,7 @@ def _open_metrics_store(config: Config) -> "MetricsStore":
         raise config.wrong("metrics_bind", value, "possible with a supervisor on this platform")
     from ..metrics.store import MetricsStore  # not before it is needed
 
-    return MetricsStore.open(config, row=0)
+    return MetricsStore.create(config, shard=0)
 
 
 def _preload(app: str, config: Config, sockets: list[socket.socket], ending: Ending) -> None:
@@ -135,7 +135,7 @@ def _preload(app: str, config: Config, sockets: list[socket.socket], ending: End
     withheld = forks.withheld(lambda: [sock.fileno() for sock in sockets])
     with ending.signals.exiting(), withheld:
         importer.load(app, config.app_dir)
-    log.set_up(config)  # the app may have configured logging
+    log.set_up_loggers(config)  # the app may have configured logging
     gc.freeze()  # a collection would write to what is shared, and so copy it
 
 
@@ -147,10 +147,10 @@ def _run(supervisor: Supervisor, ending: Ending, first: bool = False) -> int:
     try:
         again = supervisor.run(ending.signals, first)
     except WorkerFailed as failed:
-        log.tell(str(failed), supervisor.config.log_format)
+        log.report_failure(str(failed), supervisor.config.log_format)
         return failed.code
     except ListenError as error:
         supervisor.close()
-        log.tell(explain(error), supervisor.config.log_format)
+        log.report_failure(explain(error), supervisor.config.log_format)
         return CANNOT_LISTEN
     return take_over(supervisor, ending) if again else 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..config.config import Config
-from ..logs.setup import ERROR
+from ..logs.setup import ERROR_PREFIX
 from ..net import listen
 from ..process.spec import WorkerSpec
 from ..server_log import logger
@@ -203,7 +203,7 @@ class WorkerPool:
         child.channel.close()
         child.process.close()
         if self.metrics_store is not None:
-            self.metrics_store.leave(child.row, reason(child, code, told=child in self.ending))
+            self.metrics_store.retire(child.shard, reason(child, code, told=child in self.ending))
         what = f"{child} {'was killed' if child.is_killed else fate(code)}"
         if child in self.ending:
             self.ending.discard(child)
@@ -234,7 +234,7 @@ class WorkerPool:
     def _fail(self, child: Child, code: int, what: str) -> None:
         """The first start has failed: one worker tells why, for all."""
         if self.failure is None:
-            text = child.failure or f"{ERROR}{what} before it was ready"
+            text = child.failure or f"{ERROR_PREFIX}{what} before it was ready"
             self.failure = WorkerFailed(code if code > 0 else 3, text)
         self.stop(channel.STOP, MARGIN)
 
@@ -354,11 +354,11 @@ class WorkerPool:
 
     def _start(self, slot: Slot) -> Child:
         ours, theirs = Channel.pair()
-        spec, sockets, files, row = self.spec, slot.sockets, [], 0
+        spec, sockets, files, shard = self.spec, slot.sockets, [], 0
         if self.metrics_store is not None:
-            metrics_row = self.metrics_store.new_row(child.row for child in self.children)
-            spec, row = dataclasses.replace(spec, metrics_row=metrics_row), metrics_row.row
-            sockets, files = [*sockets, *self.metrics_store.listeners], [metrics_row.file]
+            metrics = self.metrics_store.allocate(child.shard for child in self.children)
+            spec, shard = dataclasses.replace(spec, metrics=metrics), metrics.shard
+            sockets, files = [*sockets, *self.metrics_store.listeners], [metrics.file]
         if self.become is not None:
             become = functools.partial(self.become, Channel(theirs), sockets, spec)
             process = spawn.fork(functools.partial(self._become_worker, slot, ours, become))
@@ -367,7 +367,7 @@ class WorkerPool:
             process = spawn.spawn([theirs, *sockets], environment, files)
             ours.send(channel.BEGIN, str(spec))
         theirs.close()
-        child = Child(slot, process, ours, self.generation, slot.sockets.copy(), row)
+        child = Child(slot, process, ours, self.generation, slot.sockets.copy(), shard)
         logger.log(logging.DEBUG, "%s starts", child)
         self.watch(child)
         return child

@@ -73,7 +73,7 @@ class Child:
     """The count of HUP signals when it was started."""
     sockets: list[socket.socket]
     """What it accepts from."""
-    row: int
+    shard: int
     """Where it counts, 0 for nowhere."""
     ready_at: float | None = None
     heard_at: float = 0.0

@@ -119,7 +119,7 @@ class Supervisor:
         self._selector = self.crew.selector = selectors.DefaultSelector()
         self._renewed = True
         if self.crew.metrics_store is not None:
-            self.crew.metrics_store.renew()
+            self.crew.metrics_store.become_supervisor()
         for child in self.crew.children:
             self.crew.watch(child)
         if self.config.reload:
@@ -236,7 +236,7 @@ class Supervisor:
                 self.crew.remove()
             logger.info("workers from now on: %d", len(self.crew.slots))
         elif name == "SIGUSR1":
-            log.reopen()
+            log.reopen_files()
             for child in self.crew.children:
                 child.channel.send(channel.REOPEN)
 

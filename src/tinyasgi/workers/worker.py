@@ -75,11 +75,11 @@ class Worker(Process):
     def __init__(
         self, messages: Channel, sockets: list[socket.socket], spec: WorkerSpec, ending: Ending
     ) -> None:
-        if spec.metrics_row is not None:
+        if spec.metrics is not None:
             from ..metrics.store import MetricsStore
 
-            self.metrics_store = MetricsStore.of(spec.metrics_row, sockets)
-            sockets = sockets[: -spec.metrics_row.listeners]
+            self.metrics_store = MetricsStore.attach(spec.metrics, sockets)
+            sockets = sockets[: -spec.metrics.listeners]
         super().__init__(spec.target, spec.config, ending, sockets)
         self._parent = os.getppid()
         self._channel = messages
