@@ -175,7 +175,7 @@ def test_row(row: Row) -> None:
 
 def test_rows_share_a_parser(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the connections of a loop do: nothing of one request is left for the next."""
-    monkeypatch.setattr(parsers, "choose", cache(parsers.choose))
+    monkeypatch.setattr(parsers, "create_parser", cache(parsers.create_parser))
 
     async def play_rows() -> None:
         for row in random.Random(0).sample(ROWS, len(ROWS)):

@@ -383,7 +383,7 @@ TEXT = st.binary(max_size=60) | st.lists(
 @given(field=TEXT, user=TEXT, sent=TEXT, number=TEXT)
 @example(field=b'\\" 200 5', user=b"a b", sent=b"\\", number=b'"')
 def test_nothing_forges_a_line(field: bytes, user: bytes, sent: bytes, number: bytes) -> None:
-    request = http_request.request_line(b"GET /a?b=\\ HTTP/1.1", "")
+    request = http_request.parse_request_line(b"GET /a?b=\\ HTTP/1.1", "")
     basic = b"Basic " + base64.b64encode(user + b":c")
     fields = [(b"user-agent", field), (b"referer", sent), (b"authorization", basic)]
     scope = {"headers": fields, "state": {"request_id": number.decode("latin-1") + "\u2028\ud800"}}
@@ -566,8 +566,8 @@ async def test_refused_request_has_the_client_and_the_fields_that_are_known() ->
 @given(head=TEXT)
 @example(head=b'"\x1b[2J" 200\n" 200 5 B')
 def test_no_refused_request_forges_a_line(head: bytes) -> None:
-    parser = parsers.choose("h11")
-    lines = Memo(lambda line: http_request.request_line(line, ""), 8, longest=64)
+    parser = parsers.create_parser("h11")
+    lines = Memo(lambda line: http_request.parse_request_line(line, ""), 8, longest=64)
     line, fields = refusal.read(head + b"\r\n\r\n", lines, parser)
     exchange = refusal.Refusal(Carrier.client, line, fields, 400, b"\r\n\r\nwrong")
     quoted = r'"((?:[^"\\]|\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|["\\]))*)"'

@@ -1,37 +1,40 @@
-"""Request bodies: bytes as they arrive → content (RFC 9112 §6 and §7.1)."""
+"""Decoders of request bodies (RFC 9112 §6 and §7.1)."""
 
 import re
 from typing import Protocol
 
+from .buffer import ReceiveBuffer
 from .parsers import START_LINE, BadRequest, Parser
-from .partial import Partial
 from .request import CHUNKED
 
-__all__ = ["Chunked", "Decoder", "Length", "choose"]
-
-# chunk-size [ chunk-ext ] CRLF: sixteen digits are 64 bits. Trailing space is refused, and so is
-# what is no extension by the grammar.
+# chunk-size [ chunk-ext ] CRLF. Sixteen digits are 64 bits. The grammar has no trailing space.
 _TOKEN = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
-_CHUNK_LINE = re.compile(
+_CHUNK_SIZE_LINE = re.compile(
     rb"([0-9A-Fa-f]{1,16})"
     rb"(?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*"
 )
-#: Most bytes in a chunk's line, its extensions with it.
-MAX_CHUNK_LINE = 1024
-#: Most bytes in a trailer section.
-MAX_TRAILERS = 16 * 1024
+#: Maximum size of a chunk size line with its extensions, in bytes.
+MAX_CHUNK_SIZE_LINE = 1024
+#: Maximum size of a trailer section, in bytes.
+MAX_TRAILER_SECTION = 16 * 1024
 
 
-class Decoder(Protocol):
-    """The rest of one request body."""
+class BodyDecoder(Protocol):
+    """Decodes the body of one request."""
 
     def decode(self, data: bytes) -> tuple[bytes, bytes | None]:
-        """Content, and what follows the body: None while the body goes on. Raises BadRequest."""
+        """Return the content in `data`, and the bytes after the end of the body.
+
+        The second value is None until the body is complete. Raise BadRequest.
+        """
 
 
-class Length:
-    """A body whose length in bytes the head told."""
+class LengthDecoder:
+    """Body with a Content-Length.
+
+    length: size of the body in bytes.
+    """
 
     __slots__ = ("_remaining",)
 
@@ -46,119 +49,117 @@ class Length:
         return data[:remaining], data[remaining:]
 
 
-class Chunked:
-    """A body in the chunked coding; its trailer fields are parsed, bounded and dropped.
+class ChunkedDecoder:
+    """Body in the chunked transfer coding. The trailer section is validated and discarded.
 
-    limit: most bytes of content, 0 for no limit. parser: judges the trailer section.
+    limit: maximum size of the content in bytes, 0 for no limit. parser: parses the trailer section.
     """
 
-    __slots__ = ("_in_trailers", "_left", "_limit", "_missing", "_parser", "_partial")
+    __slots__ = ("_buffer", "_chunk_remaining", "_in_trailers", "_limit", "_parser", "_room")
 
     def __init__(self, limit: int, parser: Parser) -> None:
-        self._limit = self._left = limit
+        self._limit = self._room = limit
         self._parser = parser
-        self._missing = 0  # bytes of the current chunk, the CRLF that ends it with it
+        self._chunk_remaining = 0  # bytes of the current chunk, with the CRLF after its data
         self._in_trailers = False
-        self._partial: Partial | None = None  # a chunk line or a trailer section
+        #: An incomplete chunk size line or trailer section.
+        self._buffer: ReceiveBuffer | None = None
 
     def decode(self, data: bytes) -> tuple[bytes, bytes | None]:
-        if self._partial is not None:
-            self._partial.add(data)
-            if not self._ends(self._partial):
+        if self._buffer is not None:
+            self._buffer.append(data)
+            if not self._is_complete(self._buffer):
                 return b"", None
-            data = bytes(self._partial.data)
-            self._partial = None
-        pieces: list[bytes] = []
+            data, self._buffer = bytes(self._buffer.data), None
+        content: list[bytes] = []
         position = 0
         while not self._in_trailers:
-            if self._missing:
-                position = self._chunk(data, position, pieces)
-                if self._missing:
-                    return b"".join(pieces), None
-            end = data.find(b"\r\n", position, position + MAX_CHUNK_LINE)
+            if self._chunk_remaining:
+                position = self._read_chunk(data, position, content)
+                if self._chunk_remaining:
+                    return b"".join(content), None
+            end = data.find(b"\r\n", position, position + MAX_CHUNK_SIZE_LINE)
             if end < 0:
                 self._keep(data[position:])
-                return b"".join(pieces), None
-            size = self._size(data[position:end])
+                return b"".join(content), None
+            size = self._parse_size(data[position:end])
             position = end + 2
             if size:
-                self._missing = size + 2
+                self._chunk_remaining = size + 2
             else:
                 self._in_trailers = True
-        return b"".join(pieces), self._trailers(data[position:])
+        return b"".join(content), self._read_trailers(data[position:])
 
-    def _size(self, line: bytes) -> int:
-        match = _CHUNK_LINE.fullmatch(line)
+    def _parse_size(self, line: bytes) -> int:
+        match = _CHUNK_SIZE_LINE.fullmatch(line)
         if match is None:
-            raise BadRequest(400, f"an invalid chunk line: {line[:80]!r}")
+            raise BadRequest(400, f"invalid chunk size: {line[:80]!r}")
         size = int(match[1], 16)
         if self._limit:
-            self._left -= size
-            if self._left < 0:
-                raise BadRequest(413, f"a body of more than {self._limit} bytes")
+            self._room -= size
+            if self._room < 0:
+                raise BadRequest(413, f"request body exceeds --limit-body-size ({self._limit})")
         return size
 
-    def _chunk(self, data: bytes, position: int, pieces: list[bytes]) -> int:
-        """Takes what is there of a chunk; the position behind it."""
-        missing = self._missing
-        if missing > 2:
-            piece = data[position : position + missing - 2]
-            pieces.append(piece)
-            position += len(piece)
-            missing -= len(piece)
-        if missing <= 2:
-            ending = data[position : position + missing]
-            if ending != b"\r\n"[2 - missing :][: len(ending)]:
-                raise BadRequest(400, f"a chunk that does not end where it should: {ending!r}")
+    def _read_chunk(self, data: bytes, position: int, content: list[bytes]) -> int:
+        """Append chunk data to `content`; return the offset of the next byte."""
+        remaining = self._chunk_remaining
+        if remaining > 2:
+            chunk = data[position : position + remaining - 2]
+            content.append(chunk)
+            position += len(chunk)
+            remaining -= len(chunk)
+        if remaining <= 2:
+            ending = data[position : position + remaining]
+            if ending != b"\r\n"[2 - remaining :][: len(ending)]:
+                raise BadRequest(400, f"chunk data not followed by CRLF but by {ending!r}")
             position += len(ending)
-            missing -= len(ending)
-        self._missing = missing
+            remaining -= len(ending)
+        self._chunk_remaining = remaining
         return position
 
-    def _trailers(self, data: bytes) -> bytes | None:
+    def _read_trailers(self, data: bytes) -> bytes | None:
+        """Return the bytes after the trailer section, or None while it is incomplete."""
         if data.startswith(b"\r\n"):
             return data[2:]
-        end = data.find(b"\r\n\r\n", 0, MAX_TRAILERS)
-        if end < 0:
+        end = data.find(b"\r\n\r\n", 0, MAX_TRAILER_SECTION) + 4
+        if end < 4:
             self._keep(data)
             return None
-        self._parser.parse_headers(START_LINE + data[: end + 4], len(START_LINE))
-        return data[end + 4 :]
+        self._parser.parse_headers(START_LINE + data[:end], len(START_LINE))
+        return data[end:]
 
     def _keep(self, data: bytes) -> None:
-        """Keep the beginning of a line or of the trailers until the rest of it arrives."""
-        self._partial = Partial()
-        self._partial.add(data)
-        self._check(self._partial)
+        """Keep an incomplete line or section until the rest arrives. Raise BadRequest."""
+        self._buffer = ReceiveBuffer(data)
+        self._is_complete(self._buffer)
 
-    def _ends(self, partial: Partial) -> bool:
-        """Return whether the last read has brought the end. Raises BadRequest."""
+    def _is_complete(self, buffer: ReceiveBuffer) -> bool:
+        """Return whether the line or section is complete. Raise BadRequest if it is invalid."""
         if self._in_trailers:
-            found = partial.find(b"\r\n\r\n") >= 0 or partial.data.startswith(b"\r\n")
+            name, ending, limit, status = "trailer section", b"\r\n\r\n", MAX_TRAILER_SECTION, 431
         else:
-            found = partial.find(b"\r\n") >= 0
-        if not found:
-            self._check(partial)
-        return found
-
-    def _check(self, partial: Partial) -> None:
-        if self._in_trailers:
-            what, limit, status = "a trailer section", MAX_TRAILERS, 431
-        else:
-            what, limit, status = "a chunk line", MAX_CHUNK_LINE, 400
-        if partial.has_bare():
-            raise BadRequest(400, f"a bare CR or LF in {what}")
-        if len(partial.data) >= limit:
-            raise BadRequest(status, f"{what} of over {limit} bytes")
+            name, ending, limit, status = "chunk size line", b"\r\n", MAX_CHUNK_SIZE_LINE, 400
+        if self._in_trailers and buffer.data.startswith(b"\r\n"):
+            return True
+        if buffer.find(ending, limit) >= 0:
+            return True
+        if buffer.has_bare_cr_or_lf():
+            raise BadRequest(400, f"bare CR or LF in a {name}")
+        if len(buffer.data) >= limit:
+            raise BadRequest(status, f"{name} longer than {limit} bytes")
+        return False
 
 
-def choose(length: int, limit: int, parser: Parser) -> Decoder:
-    """The decoder of a body of `length` bytes or CHUNKED; limit in bytes, 0 for none.
+def create_decoder(length: int, limit: int, parser: Parser) -> BodyDecoder:
+    """Return the decoder for a body of `length` bytes, or CHUNKED.
 
-    Raises BadRequest 413 when the length alone is over the limit.
+    limit: maximum size of the content in bytes, 0 for no limit. Raise BadRequest 413 if `length`
+    exceeds it.
     """
     if length == CHUNKED:
-        return Chunked(limit, parser)
+        return ChunkedDecoder(limit, parser)
     if limit and length > limit:
-        raise BadRequest(413, f"a body of {length} bytes where {limit} are allowed")
-    return Length(length)
+        reason = f"request body of {length} bytes exceeds --limit-body-size ({limit})"
+        raise BadRequest(413, reason)
+    return LengthDecoder(length)

@@ -1,12 +1,10 @@
-"""Where requests come from and go to: as the transport says it, or as a proxy does."""
+"""Client address, server address and scheme of a request, from its connection or from a proxy."""
 
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["FORWARDING", "ClientInfo", "peer_address", "peer_name"]
-
-#: The headers in which proxies describe their clients, by `--forwarded-headers`.
-FORWARDING: dict[str, dict[bytes, str]] = {
+#: Headers in which proxies describe their clients, by the value of `--forwarded-fields`.
+FORWARDED_HEADERS: dict[str, dict[bytes, str]] = {
     "x-forwarded": {
         b"x-forwarded-for": "for",
         b"x-forwarded-proto": "proto",
@@ -19,10 +17,11 @@ FORWARDING: dict[str, dict[bytes, str]] = {
 
 
 def peer_address(peer: Any, unix: bool) -> str | None:
-    """The peer as `--forwarded-allow-ips` lists it: an IP address or `unix`; None if unknown.
+    """Return a peer in the notation of `--forwarded-allow-ips`: an IP address or `unix`.
 
-    peer: its socket address, if that is known. unix: it is connected to a unix socket. Only the
-    listening socket can say that: a TCP peer that has reset the connection has no address either.
+    peer: socket address, or None if it is unknown. unix: the listener is a unix socket. The address
+    can't tell, because a TCP peer that has reset the connection has none. Return None if the
+    address is unknown.
     """
     if unix:
         return "unix"
@@ -30,28 +29,28 @@ def peer_address(peer: Any, unix: bool) -> str | None:
 
 
 def peer_name(peer: Any, unix: bool = False) -> str:
-    """The peer's name in the log: host and port, or `local` on a unix socket."""
+    """Return the name of a peer for log lines: host and port, or `unix` for a unix socket."""
     if unix:
-        return "local"
+        return "unix"
     if not isinstance(peer, tuple):
         return "unknown"
     host, port = peer[:2]
-    if not port:  # a proxy has not said it
+    if not port:  # the headers of a proxy may contain no port
         return str(host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass(frozen=True, slots=True)
 class ClientInfo:
-    """What is known of a client and of the way that its requests came."""
+    """Source of a request: the peer, or the client that a trusted proxy names."""
 
     scope: dict[str, Any]
-    """What it adds to a scope."""
+    """Keys for the ASGI scope."""
     name: str
-    """The client, as it is called in the log."""
+    """Name of the client in log lines."""
     address: str | None = None
-    """The client, as `--forwarded-allow-ips` lists it (`peer_address`)."""
+    """Address of the peer, as returned by `peer_address`; None for the client of a proxy."""
     host: bytes | None = None
-    """What takes the place of the Host field."""
+    """Replacement for the Host header."""
     root_path: str | None = None
-    """What takes the place of the option of this name."""
+    """Replacement for the option `--root-path`."""

@@ -1,22 +1,20 @@
-"""Bounded memory of the results of pure functions."""
+"""Bounded cache of a pure function."""
 
 from collections.abc import Callable
 from typing import TypeVar
-
-__all__ = ["Memo"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
 class Memo(dict[K, V]):
-    """The results of a pure function by its argument: `cache[argument]`.
+    """Dict that calls a pure function for a missing key: `memo[argument]`.
 
-    It holds at most `size` results and none for an argument of more than `longest` bytes, so its
-    arguments take at most `size * longest` bytes. It is emptied when it is full:
-    `functools.lru_cache` costs as much as some of the functions.
+    It keeps at most `size` results, and none for an argument longer than `longest` bytes. So the
+    arguments use at most `size * longest` bytes. A full cache is cleared. Counting uses, as
+    `functools.lru_cache` does, would cost as much as some of these functions.
 
-    measure: the size of an argument in bytes.
+    measure: returns the size of an argument in bytes.
     """
 
     def __init__(
@@ -24,7 +22,7 @@ class Memo(dict[K, V]):
         function: Callable[[K], V],
         size: int,
         longest: int,
-        measure: Callable[[K], int] = len,  # type: ignore[assignment]  # texts and bytes have one
+        measure: Callable[[K], int] = len,  # type: ignore[assignment]  # for str and bytes
     ) -> None:
         super().__init__()
         self._function = function

@@ -1,4 +1,4 @@
-"""Responses: values → bytes. The only code that writes HTTP/1.1 (RFC 9110, RFC 9112)."""
+"""Encoder of HTTP/1.1 responses (RFC 9110, RFC 9112)."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -9,18 +9,14 @@ from .memo import Memo
 from .parsers import TOKEN
 from .request import RequestLine
 
-__all__ = ["CONTINUE", "NONE", "PLAIN_TEXT", "Defaults", "Framing", "encode_body"]
-__all__ += ["encode_head", "encode_refusal", "encode_switch"]
-
-#: How the end of a response body is known (RFC 9112 §6.3): the number of bytes still to come, or
-#: one of these.
+#: Framing of a response body (RFC 9112 §6.3): the number of bytes still to come, or one of these.
 Framing: TypeAlias = int
 CHUNKED: Framing = -1
 CLOSE_DELIMITED: Framing = -2
-#: The response has no body; what the app sends of one is left out.
-NONE: Framing = -3
+#: The response has no body. The server discards the body that the app sends.
+NO_BODY: Framing = -3
 
-#: The interim response that asks for the request's body (RFC 9110 §15.2.1).
+#: Interim response that lets the client send the request body (RFC 9110 §15.2.1).
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _STATUS_LINES = {
@@ -28,11 +24,11 @@ _STATUS_LINES = {
     for status in HTTPStatus
     if status >= 200
 }
-_BODILESS = frozenset({204, 304})
-#: The field of the texts that the server itself sends.
+_STATUSES_WITHOUT_BODY = frozenset({204, 304})
+#: Content type of the responses that the server itself creates.
 PLAIN_TEXT = (b"content-type", b"text/plain; charset=utf-8")
-#: What a refusal tells besides.
-_REFUSALS = {
+#: Additional headers of error responses, by status.
+_ERROR_HEADERS = {
     426: [  # RFC 9110 §15.5.22, RFC 6455 §4.4
         (b"connection", b"upgrade"),
         (b"upgrade", b"websocket"),
@@ -42,10 +38,10 @@ _REFUSALS = {
 }
 
 
-class Defaults:
-    """Headers that a response gets unless the app sets one of the same name.
+class DefaultHeaders:
+    """Response headers that are added unless the app sends headers of the same name.
 
-    headers: pairs with lower-case names; names may repeat.
+    headers: pairs with lower-case names; a name may occur more than once.
     """
 
     def __init__(self, headers: HeaderPairs) -> None:
@@ -54,43 +50,46 @@ class Defaults:
         self.lines = self.without(frozenset())
 
     def without(self, names: frozenset[bytes]) -> bytes:
-        """The lines of the headers that are not named."""
+        """Return the header lines, except those with the given names."""
         return b"".join([line for name, line in self._lines if name not in names])
 
 
 @dataclass(frozen=True, slots=True)
-class _Section:
-    """The headers of an app's response, as far as the app decides: checked and rendered."""
+class _HeaderSection:
+    """The validated and encoded headers of an app."""
 
     lines: bytes
     names: frozenset[bytes]
     length: int | None
-    """What its content-length says."""
+    """Value of content-length."""
     ending: bytes
-    """The line of its content-length, if it has one, and the end of the head."""
+    """The content-length line, if there is one, and the empty line that ends the head."""
     close: bool
-    """It has `connection: close`."""
+    """The headers contain `connection: close`."""
 
 
-def _render(headers: tuple[tuple[bytes, bytes], ...]) -> _Section:
-    """Raises TypeError or ValueError. A transfer-encoding is dropped: framing is the server's."""
+def _encode_headers(headers: tuple[tuple[bytes, bytes], ...]) -> _HeaderSection:
+    """Validate and encode the headers of an app. Raise TypeError or ValueError.
+
+    A transfer-encoding header is dropped, because the server determines the framing.
+    """
     lines = []
     names = set()
     length = None
     close = False
     for name, value in headers:
         if not isinstance(name, bytes) or not isinstance(value, bytes):
-            raise TypeError(f"a response field must be a pair of bytes, not {name!r}, {value!r}")
+            raise TypeError(f"response headers must be pairs of bytes, not {name!r}, {value!r}")
         if not TOKEN.fullmatch(name):
-            raise ValueError(f"the name of a response field must be a token, not {name!r}")
+            raise ValueError(f"invalid response header name: {name!r}")
         if b"\r" in value or b"\n" in value or b"\0" in value:
-            raise ValueError(f"CR, LF or NUL in the response field {name!r}: {value!r}")
+            raise ValueError(f"CR, LF or NUL in the response header {name!r}: {value!r}")
         lower = name.lower()
         if lower == b"content-length":
             if not value.isdigit() or length not in (None, int(value)):
-                raise ValueError(f"an invalid content-length in a response: {value!r}")
+                raise ValueError(f"invalid content-length of the response: {value!r}")
             length = int(value)
-        elif lower == b"connection":  # whether it persists is told by the server
+        elif lower == b"connection":  # the server decides on keep-alive
             options = {option.strip() for option in value.lower().split(b",")}
             close = close or b"close" in options
             if others := options - {b"close", b"keep-alive"}:
@@ -99,55 +98,57 @@ def _render(headers: tuple[tuple[bytes, bytes], ...]) -> _Section:
             names.add(lower)
             lines.append(b"\r\n%b: %b" % (lower, value))
     ending = b"\r\n\r\n" if length is None else _length_line(length)
-    return _Section(b"".join(lines), frozenset(names), length, ending, close)
+    return _HeaderSection(b"".join(lines), frozenset(names), length, ending, close)
 
 
-def _measure(headers: tuple[tuple[bytes, bytes], ...]) -> int:
-    """Bytes that headers take, roughly: of names and values, and 64 for each pair."""
+def _headers_size(headers: tuple[tuple[bytes, bytes], ...]) -> int:
+    """Estimate the memory of headers in bytes: their text, and 64 bytes for each pair."""
     return sum([len(name) + len(value) + 64 for name, value in headers])
 
 
-#: The responses of an app are much alike.
-_sections = Memo(_render, 512, longest=4096, measure=_measure)
+#: Apps repeat their response headers.
+_header_sections = Memo(_encode_headers, 512, longest=4096, measure=_headers_size)
 
 
 def encode_head(
     status: int,
     headers: HeaderPairs,
-    defaults: Defaults,
+    defaults: DefaultHeaders,
     line: RequestLine,
     persistent: bool,
     length: int | None,
 ) -> tuple[bytes, Framing, bool]:
-    """The head of a final response, the framing it announces, and whether the connection persists.
+    """Return the head of a final response, its framing, and whether the connection is kept alive.
 
-    headers: the app's. line: of the request. persistent: whether server and client would go on.
-    length: of the whole body in bytes, None while more of it is to come. Raises TypeError or
-    ValueError for what can't be sent.
+    headers: sent by the app. line: request line. persistent: the client and the server would keep
+    the connection alive. length: size of the whole body in bytes, or None if more is to come. Raise
+    TypeError or ValueError for an invalid status, header or length.
     """
     head = _STATUS_LINES.get(status) or _status_line(status)
     pairs = tuple(headers)
     try:
-        section = _sections[pairs]
-    except TypeError:  # pairs that are lists
-        section = _sections[tuple((name, value) for name, value in pairs)]
+        section = _header_sections[pairs]
+    except TypeError:  # some pairs are lists
+        section = _header_sections[tuple((name, value) for name, value in pairs)]
     names = section.names
     default = defaults.lines if names.isdisjoint(defaults.names) else defaults.without(names)
     announced = section.length
     ending = section.ending
     framing: Framing
-    if line.method == "HEAD" or status in _BODILESS:
-        framing = NONE
+    if line.method == "HEAD" or status in _STATUSES_WITHOUT_BODY:
+        framing = NO_BODY
         if status == 204:  # RFC 9110 §8.6 forbids a content-length
             ending = b"\r\n\r\n"
-        elif announced is None and length and status != 304:  # which has no body to measure (§8.6)
+        elif announced is None and length and status != 304:  # 304 has no body (§8.6)
             ending = _length_line(length)
     elif length is not None:
         framing = length
         if announced is None:
             ending = _length_line(length)
         elif announced != length:
-            raise ValueError(f"a body of {length} bytes, but content-length says {announced}")
+            raise ValueError(
+                f"the response body has {length} bytes, but its content-length is {announced}"
+            )
     elif announced is not None:
         framing = announced
     elif line.version == "1.1":
@@ -164,12 +165,12 @@ def encode_head(
     return b"".join((head, section.lines, default, ending)), framing, persistent
 
 
-def encode_switch(protocol: bytes, headers: HeaderPairs, defaults: Defaults) -> bytes:
-    """The head that ends HTTP on a connection: 101 (RFC 9110 §15.2.2 and §7.8).
+def encode_switch(protocol: bytes, headers: HeaderPairs, defaults: DefaultHeaders) -> bytes:
+    """Return the head of a response 101 (Switching Protocols; RFC 9110 §15.2.2 and §7.8).
 
-    protocol: what is spoken from here on. Raises TypeError or ValueError.
+    protocol: name of the new protocol. Raise TypeError or ValueError for an invalid header.
     """
-    section = _render(tuple((name, value) for name, value in headers))
+    section = _encode_headers(tuple((name, value) for name, value in headers))
     start = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: "
     return b"".join((start, protocol, section.lines, defaults.without(section.names), b"\r\n\r\n"))
 
@@ -180,21 +181,25 @@ def _length_line(length: int) -> bytes:
 
 def _status_line(status: int) -> bytes:
     if not isinstance(status, int) or not 200 <= status <= 999:
-        raise ValueError(f"the status of a final response is 200 to 999, not {status!r}")
+        raise ValueError(f"status must be from 200 to 999, not {status!r}")
     return b"HTTP/1.1 %d " % status
 
 
 def encode_body(framing: Framing, body: bytes, more_body: bool) -> tuple[bytes, Framing]:
-    """A piece of a response body in its framing, and the framing of the rest.
+    """Return a part of a response body in its framing, and the framing of the rest.
 
-    Raises ValueError when the body turns out longer or shorter than was announced.
+    Raise ValueError if the body becomes longer or stays shorter than its content-length.
     """
     if framing >= 0:
         framing -= len(body)
         if framing < 0:
-            raise ValueError(f"a body {-framing} bytes longer than its content-length")
+            raise ValueError(
+                f"the response body is {-framing} bytes longer than its content-length"
+            )
         if framing and not more_body:
-            raise ValueError(f"a body {framing} bytes shorter than its content-length")
+            raise ValueError(
+                f"the response body is {framing} bytes shorter than its content-length"
+            )
         return body, framing
     if framing == CHUNKED:
         last = b"" if more_body else b"0\r\n\r\n"
@@ -202,13 +207,13 @@ def encode_body(framing: Framing, body: bytes, more_body: bool) -> tuple[bytes, 
     return (body if framing == CLOSE_DELIMITED else b""), framing
 
 
-def encode_refusal(status: int, reason: str, defaults: Defaults, method: str) -> bytes:
-    """A whole response by the server itself, after which the connection closes.
+def encode_refusal(status: int, reason: str, defaults: DefaultHeaders, method: str) -> bytes:
+    """Return a complete error response with `connection: close`.
 
-    reason: for the body. method: of the request, as far as it is known.
+    reason: text for the body. method: method of the request, or "" if it is unknown.
     """
     body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
-    headers = [PLAIN_TEXT, *_REFUSALS.get(status, ())]
+    headers = [PLAIN_TEXT, *_ERROR_HEADERS.get(status, ())]
     line = RequestLine(method, "1.1", None, {}, "")
     head, framing, _ = encode_head(status, headers, defaults, line, False, len(body))
     return head + encode_body(framing, body, False)[0]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .._version import __version__
 from ..config.config import Config
 from ..http import parsers, request
-from ..http.client import FORWARDING, ClientInfo
+from ..http.client import FORWARDED_HEADERS, ClientInfo
 from ..http.memo import Memo
 from ..http.request import RequestLine
-from ..http.response import Defaults
+from ..http.response import DefaultHeaders
 from ..server_log import logger
 from ..typing import App, Headers
 from . import refusal, timeouts
@@ -38,7 +38,7 @@ SLICE = 200
 
 
 def _lines(root_path: str) -> Memo[bytes, RequestLine]:
-    return Memo(partial(request.request_line, root_path=root_path), 256, longest=256)
+    return Memo(partial(request.parse_request_line, root_path=root_path), 256, longest=256)
 
 
 class Swept(Protocol):
@@ -94,7 +94,7 @@ class Context:
         self.config = config
         self.loop = loop
         try:
-            self.parser = parsers.choose(config.http)
+            self.parser = parsers.create_parser(config.http)
         except ImportError:
             raise config.wrong("http", config.http, "installed here") from None
         #: Each request runs in a copy of it; taken anew once lifespan startup is complete.
@@ -111,7 +111,7 @@ class Context:
         self.stopping = False
         #: The headers in which trusted peers describe their clients.
         self.forwarding = frozenset(
-            FORWARDING[config.forwarded_fields] if config.proxy_headers else ()
+            FORWARDED_HEADERS[config.forwarded_fields] if config.proxy_headers else ()
         )
         #: Exchanges that may be unanswered at once; 0 without that limit.
         self.concurrency = config.limit_concurrency
@@ -316,7 +316,7 @@ class Context:
 
     # What requests and responses have in common.
 
-    def _make_defaults(self) -> Defaults:
+    def _make_defaults(self) -> DefaultHeaders:
         """The headers that responses get unless the app sets them."""
         headers = [
             (name.lower().encode(), value.encode("latin-1")) for name, value in self.config.header
@@ -326,7 +326,7 @@ class Context:
             headers.insert(0, (b"date", _imf_fixdate(time.time())))
         if self.config.server_header and b"server" not in names:
             headers.insert(0, (b"server", f"tinyasgi/{__version__}".encode()))
-        return Defaults(headers)
+        return DefaultHeaders(headers)
 
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")

@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 from ..errors import ClientDisconnected
 from ..http.client import ClientInfo
 from ..http.request import RequestLine
-from ..http.response import NONE
+from ..http.response import NO_BODY
 from ..typing import HeaderPairs, Message, Scope
 
 __all__ = ["COMPLETE", "LOST", "REFUSED", "STARTED", "STREAMING", "WAITING"]
@@ -274,7 +274,7 @@ class Exchange:
     @property
     def unwritten(self) -> bool:
         """More of the response is to be written; writing shows whether the client still reads."""
-        return self.phase != STREAMING or self.framing != NONE
+        return self.phase != STREAMING or self.framing != NO_BODY
 
     @property
     def awaited(self) -> bool:

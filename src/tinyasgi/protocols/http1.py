@@ -3,9 +3,8 @@
 from typing import TYPE_CHECKING
 
 from ..http import request, response
-from ..http.body import Decoder
-from ..http.body import choose as choose_decoder
-from ..http.head import Head
+from ..http.body import BodyDecoder, create_decoder
+from ..http.buffer import HeadBuffer
 from ..http.parsers import BadRequest
 from ..typing import HeaderPairs, Headers
 from .connection import Connection
@@ -23,7 +22,7 @@ __all__ = ["HTTP1Connection"]
 MAX_DROPPED = 256 * 1024
 #: Most bytes of a head that a connection keeps, to know them again; and how it knows none.
 MAX_KNOWN = 2048
-NOTHING: tuple[bytes, tuple[Headers, request.BodyFraming]] = (b"", ([], (0, True, False, False)))
+NOTHING: tuple[bytes, tuple[Headers, request.Framing]] = (b"", ([], request.Framing(0)))
 
 
 class HTTP1Connection(Connection):
@@ -41,10 +40,10 @@ class HTTP1Connection(Connection):
     ) -> None:
         super().__init__(context, unix, header)
         self._exchange: Exchange | None = None
-        self._decoder: Decoder | None = None  # while request body is to come
+        self._decoder: BodyDecoder | None = None  # while request body is to come
         self._continue = False  # the client waits for 100 (Continue) to send its body
         self._dropped = 0  # bytes of a body that the app did not take
-        self._head: Head | None = None  # of which the rest is to come
+        self._head: HeadBuffer | None = None  # of which the rest is to come
         self._unread = b""
         # A head from its version on, its headers and what they mean: clients repeat themselves. The
         # origin, and what is known of request lines below its root path, stay the same with it.
@@ -107,8 +106,10 @@ class HTTP1Connection(Connection):
     def _keep_head(self, data: bytes) -> None:
         """Keep the beginning of a head until the rest of it arrives."""
         if self._head is None:
-            self._head = Head(self._context.request_lines, self._context.config.limit_head_size)
-        whole = self._head.add_read(data)
+            self._head = HeadBuffer(
+                self._context.request_lines, self._context.config.limit_head_size
+            )
+        whole = self._head.receive(data)
         if whole is None:
             if self._wait == NEXT:
                 self._since = self._context.ticks
@@ -129,26 +130,25 @@ class HTTP1Connection(Connection):
         line = self._lines[data[: start - 2]]
         tail = data[start - 5 : end]
         if tail == self._tail and line.host is None:
-            headers, judged = self._known
+            headers, framing = self._known
         else:
             headers = context.parser.parse_headers(data[:end], start)
             if len(headers) > config.limit_head_fields:
                 raise BadRequest(431, f"more than {config.limit_head_fields} fields")
-            judged = request.parse_framing(line.version, headers)
+            framing = request.parse_framing(line.version, headers)
             if line.host is not None:
-                headers = request.with_host(headers, line.host)
+                headers = request.replace_host(headers, line.host)
             self.client = context.client_info(headers, self.peer)
             if self.client.host is not None:
-                headers = request.with_host(headers, self.client.host)
+                headers = request.replace_host(headers, self.client.host)
             root = self.client.root_path
             lines = context.request_lines if root is None else context.lines_below[root]
             if lines is not self._lines:
                 self._lines, line = lines, lines[data[: start - 2]]
             keep = len(tail) <= MAX_KNOWN and line.host is None
-            self._tail, self._known = (tail, (headers, judged)) if keep else NOTHING
-        length, persistent, wants_continue, websocket = judged
+            self._tail, self._known = (tail, (headers, framing)) if keep else NOTHING
         headers = headers.copy()  # the app may write to it
-        websocket = websocket and line.method == "GET" and config.ws != "none"
+        websocket = framing.wants_websocket and line.method == "GET" and config.ws != "none"
         full = context.concurrency and context.unanswered >= context.concurrency
         if full and (websocket or line.route != context.health_path):
             raise BadRequest(503, f"{context.unanswered} requests are running")
@@ -158,13 +158,13 @@ class HTTP1Connection(Connection):
         if websocket:
             from .websocket import WebSocketExchange  # not before it is needed: 10 ms at start
 
-            exchange: Exchange = WebSocketExchange(self, scope, line, persistent, config)
+            exchange: Exchange = WebSocketExchange(self, scope, line, framing.persistent, config)
         else:
-            exchange = Exchange(self, scope, line, persistent)
+            exchange = Exchange(self, scope, line, framing.persistent)
         rest = data[end:]
-        if length:
-            self._decoder = choose_decoder(length, config.limit_body_size, context.parser)
-            self._continue = wants_continue
+        if framing.length:
+            self._decoder = create_decoder(framing.length, config.limit_body_size, context.parser)
+            self._continue = framing.expects_continue
             exchange.expect_body()
             self._behind = 0
             if rest:
@@ -242,7 +242,7 @@ class HTTP1Connection(Connection):
             None if more_body else len(body),
         )
         exchange.persistent = persistent
-        if framing != response.NONE:
+        if framing != response.NO_BODY:
             exchange.sent = len(body)
         if more_body or framing < 0:
             body, exchange.framing = response.encode_body(framing, body, more_body)

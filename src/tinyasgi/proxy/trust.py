@@ -4,7 +4,7 @@ from functools import cached_property
 from typing import Any
 
 from ..config.config import Config
-from ..http.client import FORWARDING
+from ..http.client import FORWARDED_HEADERS
 from ..http.memo import Memo
 
 __all__ = ["Trust"]
@@ -18,7 +18,7 @@ class Trust(Memo[str, bool]):
         self._allowed = frozenset(config.forwarded_allow_ips)
         self.everyone = "*" in self._allowed
         #: What each field tells. Where there is none of these, nothing is said.
-        self.headers = FORWARDING[config.forwarded_fields] if config.proxy_headers else {}
+        self.headers = FORWARDED_HEADERS[config.forwarded_fields] if config.proxy_headers else {}
 
     def of(self, address: str | None) -> bool:
         """The same for an address that may be unknown (`client.peer_address`): no list has that."""

@@ -36,7 +36,9 @@ class Spool:
     def check(self, length: int) -> None:
         """Raise Refused if a body of this length can never be stored."""
         if self._limit and length > max(self._limit, MEMORY):
-            raise Refused(413, f"a body of {length} bytes where {self._limit} are allowed")
+            raise Refused(
+                413, f"request body of {length} bytes exceeds --limit-body-size ({self._limit})"
+            )
 
     def take(self, size: int) -> None:
         """Reserve space. Raises Refused."""

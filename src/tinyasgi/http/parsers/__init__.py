@@ -1,8 +1,8 @@
-"""What a parser is: a library that turns the head of a request into its headers.
+"""Parsers: libraries that parse the headers of a complete request head.
 
-Where a head ends, what its start line says and how its body is framed is decided once, by the
-connection and `request`, whatever library is in use. A parser keeps no state between two heads, so
-the connections of an event loop share one.
+The connection finds the end of a head. `request` parses the request line and the framing headers,
+whatever the library. A parser keeps no state between two heads, so all connections of an event loop
+share one.
 """
 
 import importlib.util
@@ -11,42 +11,43 @@ from typing import Protocol
 
 from ...typing import Headers
 
-__all__ = ["START_LINE", "TOKEN", "BadRequest", "Parser", "choose", "split_headers"]
-
 #: RFC 9110 §5.6.2.
 TOKEN = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
-#: A start line for a library that wants one before the headers.
+#: Start line for a library that needs one before the headers.
 START_LINE = b"GET / HTTP/1.0\r\n"
 
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_CONTROL_BYTE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class BadRequest(Exception):
-    """A request that is refused: the connection answers it and closes.
+    """A request that the server refuses. The connection sends an error response and closes.
 
-    status: the status code of the answer (RFC 9110 §15.5). reason: one line for the client and
-    for the log; it never holds unescaped bytes of the request.
+    status: status code of the response (RFC 9110 §15.5). reason: one line for the client and for
+    the log; bytes of the request are escaped in it.
     """
 
     def __init__(self, status: int, reason: str) -> None:
-        super().__init__(f"{status} {reason}")
+        super().__init__(f"{status}: {reason}")
         self.status = status
         self.reason = reason
 
 
 class Parser(Protocol):
-    """What `choose` returns an instance of."""
+    """Parses headers. `create_parser` returns an instance."""
 
     def parse_headers(self, head: bytes, start: int) -> Headers:
-        """The headers of a head, names lower-case, values stripped (RFC 9112 §5).
+        """Return the headers with lower-case names and stripped values (RFC 9112 §5).
 
-        head: start line and field section with the empty line that ends it. start: the offset of
-        the first field line. Raises BadRequest.
+        head: start line and header lines, with the empty line at the end. start: offset of the
+        first header line. Raise BadRequest.
         """
 
 
-def choose(name: str) -> Parser:
-    """A parser by its name: `httptools`, `h11`, or `auto` (httptools when it is installed)."""
+def create_parser(name: str) -> Parser:
+    """Return the parser `httptools`, `h11` or `auto` (httptools if it is installed).
+
+    Raise ImportError if the library is not installed.
+    """
     if name == "auto":
         name = "httptools" if importlib.util.find_spec("httptools") else "h11"
     if name == "httptools":
@@ -59,26 +60,27 @@ def choose(name: str) -> Parser:
 
 
 def split_headers(section: bytes) -> Headers:
-    """The headers of a section, strictly (RFC 9112 §5), to say what is wrong with one.
+    """Parse a header section that a library has rejected (RFC 9112 §5).
 
-    What a library refuses for other reasons, the meaning of a field, is for `request` to refuse.
-    Raises BadRequest.
+    section: header lines, with the empty line at the end. Raise BadRequest if the syntax is
+    invalid. If it is valid, the library has rejected the meaning of a header. `request` validates
+    that.
     """
     headers = []
-    for line in section.removesuffix(b"\r\n").removesuffix(b"\r\n").split(b"\r\n"):
+    for line in section.split(b"\r\n")[:-2]:
         name, colon, value = line.partition(b":")
         if line[:1] in (b" ", b"\t"):
-            fault = "a folded field line"
+            reason = "obsolete line folding in a header"
         elif not colon:
-            fault = "a field line without a colon"
+            reason = "header without a colon"
         elif name.rstrip(b" \t") != name:
-            fault = "whitespace before the colon of a field"
+            reason = "whitespace before the colon of a header"
         elif not TOKEN.fullmatch(name):
-            fault = "a field name that is no token"
-        elif _CONTROL.search(value):
-            fault = "a control byte in a field value"
+            reason = "invalid header name"
+        elif _CONTROL_BYTE.search(value):
+            reason = "control byte in a header value"
         else:
             headers.append((name.lower(), value.strip(b" \t")))
             continue
-        raise BadRequest(400, f"{fault}: {line[:80]!r}")
+        raise BadRequest(400, f"{reason}: {line[:80]!r}")
     return headers

@@ -1,58 +1,58 @@
-"""Headers by httptools, the binding of Node's llhttp."""
+"""Parser that uses httptools, the binding of Node's llhttp."""
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from ...typing import Headers
 from . import START_LINE, split_headers
 
-__all__ = ["HttptoolsParser"]
-
 
 class HttptoolsParser:
-    """llhttp is fed one whole head at a time and never sees a body."""
+    """Passes one complete head at a time to llhttp, and never a body."""
 
     def __init__(self) -> None:
-        self._fields: Headers = []
-        self._renew()
+        self._headers: Headers = []
+        self._reset()
 
-    def _renew(self) -> None:
-        # Emptied when a message is complete: a list, so that what llhttp calls is no Python.
-        self._unfinished = [True]
-        self.on_message_complete = self._unfinished.clear
+    def _reset(self) -> None:
+        # Empty once llhttp has completed a message. A method of this class as the callback would
+        # cost 250 instructions more for each request.
+        self._incomplete = [True]
+        self.on_message_complete = self._incomplete.clear
         self._llhttp = HttpRequestParser(self)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name.lower(), value.rstrip()))
+        self._headers.append((name.lower(), value.rstrip()))
 
     def parse_headers(self, head: bytes, start: int) -> Headers:
         headers: Headers = []
-        self._fields = headers
+        self._headers = headers
         try:
             self._llhttp.feed_data(head)
         except HttpParserUpgrade:
-            pass  # the message is complete all the same
+            pass  # the message is complete
         except HttpParserError:
-            return self._fields_alone(head[start:])
-        if self._unfinished:  # it waits for a body
-            self._renew()
+            return self._parse_section(head[start:])
+        if self._incomplete:  # llhttp waits for a body
+            self._reset()
         else:
-            self._unfinished.append(True)
+            self._incomplete.append(True)
         return headers
 
-    def _fields_alone(self, section: bytes) -> Headers:
-        """The headers of a head whose start line, or whose coming at all, llhttp may have refused.
+    def _parse_section(self, section: bytes) -> Headers:
+        """Parse the headers of a head that llhttp has rejected.
 
-        It knows a fixed list of methods and its own grammar of targets; `request` has judged both.
-        After `connection: close` it expects no more, but this head is of another connection.
+        llhttp has a fixed list of methods and its own grammar of targets; `request` has validated
+        both. After `connection: close`, llhttp rejects the next head, which is from another
+        connection.
         """
-        self._renew()
-        self._fields = []
+        self._reset()
+        self._headers = []
         try:
             self._llhttp.feed_data(START_LINE + section)
         except HttpParserUpgrade:
             pass
         except HttpParserError:
-            self._fields = split_headers(section)
+            return split_headers(section)
         finally:
-            self._renew()
-        return self._fields
+            self._reset()
+        return self._headers

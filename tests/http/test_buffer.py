@@ -1,4 +1,4 @@
-"""Beginnings of heads, lines and bodies: a byte that arrives alone costs the same at any length."""
+"""Buffers for incomplete input: the cost of a byte does not depend on the length of the input."""
 
 import asyncio
 import tracemalloc
@@ -7,28 +7,28 @@ import pytest
 
 from tests.support.helpers import in_loop, upload
 from tinyasgi.http import request
-from tinyasgi.http.partial import Partial
+from tinyasgi.http.buffer import ReceiveBuffer
 from tinyasgi.testing import connect
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-def test_only_what_is_new_is_searched() -> None:
-    partial = Partial()
-    partial.add(b"a\r\nb\nc")
-    assert partial.find(b"\r\n") == 1
-    assert partial.has_bare()
-    partial.add(b"defg")
-    partial.add(b"h\r")
-    assert partial.find(b"\r\n") == -1
-    assert not partial.has_bare()
-    partial.add(b"\n")
-    assert partial.find(b"\r\n") == 11
-    assert not partial.has_bare()
-    partial.add(b"\r")
-    assert partial.find(b"\r\n\r\n") == -1
-    partial.add(b"\nmore")
-    assert partial.find(b"\r\n\r\n") == 11
+def test_each_byte_is_searched_once() -> None:
+    buffer = ReceiveBuffer()
+    buffer.append(b"a\r\nb\nc")
+    assert buffer.find(b"\r\n") == 1
+    assert buffer.has_bare_cr_or_lf()
+    buffer.append(b"defg")
+    buffer.append(b"h\r")
+    assert buffer.find(b"\r\n") == -1
+    assert not buffer.has_bare_cr_or_lf()
+    buffer.append(b"\n")
+    assert buffer.find(b"\r\n") == 11
+    assert not buffer.has_bare_cr_or_lf()
+    buffer.append(b"\r")
+    assert buffer.find(b"\r\n\r\n") == -1
+    buffer.append(b"\nmore")
+    assert buffer.find(b"\r\n\r\n") == 11
 
 
 async def wait(scope, receive, send) -> None:
@@ -43,10 +43,10 @@ async def wait(scope, receive, send) -> None:
         (CHUNKED + b"0\r\nA: ", 15_000),
         (upload(100_000), 50_000),
     ],
-    ids=["request line", "fields", "trailers", "body"],
+    ids=["request line", "headers", "trailers", "body"],
 )
 @in_loop
-async def test_a_byte_does_not_copy_what_is_there(start: bytes, length: int) -> None:
+async def test_appending_a_byte_copies_nothing(start: bytes, length: int) -> None:
     async with connect(wait, lifespan="off") as connection:
         protocol = connection.protocol
         for data in (start, b"x" * length, b"x"):
@@ -54,7 +54,7 @@ async def test_a_byte_does_not_copy_what_is_there(start: bytes, length: int) -> 
         peaks = []
         tracemalloc.start()
         try:
-            for _ in range(20):  # a few of them may make the buffer grow
+            for _ in range(20):  # some of them may enlarge the buffer
                 before, _ = tracemalloc.get_traced_memory()
                 tracemalloc.reset_peak()
                 protocol.data_received(b"x")
@@ -66,15 +66,15 @@ async def test_a_byte_does_not_copy_what_is_there(start: bytes, length: int) -> 
 
 
 @in_loop
-async def test_a_request_line_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_line_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     checked = []
-    original = request.request_line
+    original = request.parse_request_line
 
     def count(line: bytes, root_path: str) -> request.RequestLine:
         checked.append(line)
         return original(line, root_path)
 
-    monkeypatch.setattr(request, "request_line", count)
+    monkeypatch.setattr(request, "parse_request_line", count)
     async with connect(wait, lifespan="off") as connection:
         connection.protocol.data_received(b"GET /%b HTTP/1.1\r\n" % (b"x" * 1000))
         for byte in b"Host: here\r\n\r":
