@@ -72,7 +72,7 @@ def test_refused_request(
         assert client.response(request_).status == status
         port = client.sock.getsockname()[1]
     (message,) = faults(caplog)
-    assert message.startswith(f"127.0.0.1:{port}: {status} ")
+    assert message.startswith(f"127.0.0.1:{port}: {status}: ")
     assert cause in message
 
 
