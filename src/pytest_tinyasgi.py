@@ -1,7 +1,7 @@
-"""The pytest plugin: the fixtures `serve` and `asgi_server`.
+"""pytest plugin with the fixtures `serve` and `asgi_server`.
 
-It lies beside the package and not in it. pytest imports it in every run, used or not, and the
-package would bring asyncio and ssl along.
+It is a module of its own because pytest imports it in every run. The package would import asyncio
+and ssl as well.
 """
 
 from collections.abc import Callable, Generator, Iterator
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of the ini file."""
-    text = "app that the fixture asgi_server serves, as module:attribute"
+    """Add the ini options."""
+    text = "app of the fixture asgi_server, as module:attribute"
     parser.addini("tinyasgi_app", text)
-    text = "how long a server of the fixture asgi_server lives: function or session"
+    text = "lifetime of the server of the fixture asgi_server: function or session"
     parser.addini("tinyasgi_scope", text, default="function")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Raises UsageError for a scope that there is not."""
-    text = "tinyasgi_app(app, **options): what asgi_server serves; arguments of tinyasgi's serve"
+    """Register the marker. Raises UsageError for an unknown scope."""
+    text = "tinyasgi_app(app, **options): app of asgi_server and arguments for tinyasgi's serve"
     config.addinivalue_line("markers", text)
     scope = config.getini("tinyasgi_scope")
     if scope == "session":
-        config.pluginmanager.register(_Shared(), _Shared.name)
+        config.pluginmanager.register(_SessionServer(), _SessionServer.name)
     elif scope != "function":
-        raise pytest.UsageError(f"tinyasgi_scope: {scope!r} is neither function nor session")
+        raise pytest.UsageError(f"tinyasgi_scope must be function or session, not {scope!r}")
 
 
 @pytest.fixture
 def serve() -> "Iterator[Callable[..., LiveServer]]":
-    """Starts a server for this test: `tinyasgi.testing.serve`, with the test as its block."""
+    """Function that starts a server as `tinyasgi.testing.serve`, until the end of the test."""
     from tinyasgi import testing
 
     with ExitStack() as stack:
@@ -48,7 +48,7 @@ def _scope(fixture_name: str, config: pytest.Config) -> Literal["function", "ses
 
 @pytest.fixture(scope=_scope)
 def asgi_server(request: pytest.FixtureRequest) -> "Iterator[LiveServer]":
-    """A server for the app of the marker `tinyasgi_app`, or of the ini option of that name."""
+    """Server for the app of the marker `tinyasgi_app`, or else of the ini option `tinyasgi_app`."""
     from tinyasgi import testing
 
     marker = request.node.get_closest_marker("tinyasgi_app")
@@ -56,10 +56,10 @@ def asgi_server(request: pytest.FixtureRequest) -> "Iterator[LiveServer]":
     if not args and "app" not in options:
         args = (request.config.getini("tinyasgi_app"),)
         if not args[0]:
-            text = "which app? say so with tinyasgi_app, a marker and an ini option"
+            text = "no app: set the marker or the ini option tinyasgi_app"
             pytest.fail(text, pytrace=False)
     with testing.serve(*args, **{"app_dir": str(request.config.rootpath)} | options) as server:
-        shared = request.config.pluginmanager.get_plugin(_Shared.name)
+        shared = request.config.pluginmanager.get_plugin(_SessionServer.name)
         if shared is None:
             yield server
         else:
@@ -68,10 +68,10 @@ def asgi_server(request: pytest.FixtureRequest) -> "Iterator[LiveServer]":
             shared.server = None
 
 
-class _Shared:
-    """One server for many tests: each answers for what the app raised meanwhile.
+class _SessionServer:
+    """The server of a session. After each test, raises the exceptions of the app.
 
-    It is asked after every test, as a test may reach the server by other names than the fixture's.
+    It checks after every test, because a test can use the server without the fixture.
     """
 
     name = "tinyasgi_session"
@@ -81,7 +81,7 @@ class _Shared:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         marked = item.get_closest_marker("tinyasgi_app") is not None
         if marked and "asgi_server" in getattr(item, "fixturenames", ()):
-            text = "with tinyasgi_scope = session there is no marker tinyasgi_app"
+            text = "the marker tinyasgi_app can't be used with tinyasgi_scope = session"
             pytest.fail(text, pytrace=False)
 
     @pytest.hookimpl(wrapper=True)

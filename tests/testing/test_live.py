@@ -268,8 +268,8 @@ def test_expecting_one_leaves_others() -> None:
 
 
 def test_expected_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tinyasgi.testing.live, "PATIENCE", 0.01)
-    with pytest.raises(AssertionError, match="no KeyError or OSError from the app") as caught:  # noqa: SIM117
+    monkeypatch.setattr(tinyasgi.testing.live, "EXPECT_TIMEOUT", 0.01)
+    with pytest.raises(AssertionError, match="raise KeyError or OSError") as caught:  # noqa: SIM117
         with serve(fails) as server:
             with server.expect(ZeroDivisionError):
                 get(server, "/zero")
@@ -293,8 +293,8 @@ def test_check_in_the_block() -> None:
         server.check()
 
 
-def test_check_waits_for_requests_after_their_response() -> None:
-    release = threading.Event()
+def fails_after_the_response(release: threading.Event) -> Any:
+    """App that responds, waits for the event, and then fails."""
 
     async def app(scope, receive, send):
         await reply(send)
@@ -302,6 +302,11 @@ def test_check_waits_for_requests_after_their_response() -> None:
             await asyncio.sleep(0.001)
         raise KeyError("after the response")
 
+    return app
+
+
+def test_check_waits_for_requests_after_their_response() -> None:
+    app = fails_after_the_response(release := threading.Event())
     with serve(app, lifespan="off") as server:
         assert get(server) == 200
         threading.Timer(0.05, release.set).start()
@@ -310,14 +315,7 @@ def test_check_waits_for_requests_after_their_response() -> None:
 
 
 def test_a_request_that_outlasts_a_check_is_reported_at_the_end() -> None:
-    release = threading.Event()
-
-    async def app(scope, receive, send):
-        await reply(send)
-        while not release.is_set():
-            await asyncio.sleep(0.001)
-        raise KeyError("after the response")
-
+    app = fails_after_the_response(release := threading.Event())
     with (
         pytest.raises(KeyError, match="after the response") as caught,
         serve(app, lifespan="off", timeout_graceful_shutdown=0.01) as server,
@@ -335,7 +333,7 @@ def test_failed_test_is_told_what_the_app_raised() -> None:
         status = get(server, "/zero")
         assert status == 200
     told = story(caught.value)
-    assert "The app failed meanwhile" in told
+    assert "Meanwhile the app raised" in told
     assert "ZeroDivisionError: in the app" in told
 
 
@@ -466,7 +464,7 @@ def test_cancelled_for_its_client_is_no_error() -> None:
 
 @pytest.mark.parametrize("how", ["blocks the loop", "will not be cancelled"])
 def test_app_that_can_not_be_stopped(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tinyasgi.testing.live, "SPARE", 0.01)
+    monkeypatch.setattr(tinyasgi.testing.live, "EXTRA_TIMEOUT", 0.01)
     entered, release = threading.Event(), threading.Event()
 
     async def app(scope, receive, send):

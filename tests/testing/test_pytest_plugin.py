@@ -134,7 +134,7 @@ def test_asgi_server_by_ini(pytester: pytest.Pytester) -> None:
 def test_asgi_server_without_app(pytester: pytest.Pytester) -> None:
     result = run(pytester, "def test(asgi_server): pass")
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*which app? say so with tinyasgi_app*"])
+    result.stdout.fnmatch_lines(["*no app: set the marker or the ini option tinyasgi_app*"])
 
 
 def test_session_scope(pytester: pytest.Pytester) -> None:
@@ -164,7 +164,7 @@ def test_session_scope(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(
         ["*ERROR at teardown of test_one*", "*ERROR at setup of test_marker*"], consecutive=False
     )
-    result.stdout.fnmatch_lines(["with tinyasgi_scope = session there is no marker*"])
+    result.stdout.fnmatch_lines(["the marker tinyasgi_app can't be used with*"])
 
 
 def test_session_scope_blames_no_other_test(pytester: pytest.Pytester) -> None:
@@ -210,7 +210,7 @@ def test_session_scope_blames_no_other_test(pytester: pytest.Pytester) -> None:
 
 def test_wrong_scope(pytester: pytest.Pytester) -> None:
     result = run(pytester, "def test(): pass", "tinyasgi_scope = planet")
-    result.stderr.fnmatch_lines(["ERROR: tinyasgi_scope: 'planet' is neither*"])
+    result.stderr.fnmatch_lines(["ERROR: tinyasgi_scope must be function or session, not 'planet'"])
 
 
 def test_xdist(pytester: pytest.Pytester) -> None:

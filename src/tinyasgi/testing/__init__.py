@@ -1,4 +1,4 @@
-"""A server for tests: in a thread, or a connection in memory."""
+"""Tools for tests: a server in a thread, and an in-memory connection."""
 
 from .live import LiveServer, serve
 from .memory import MemoryConnection, connect

@@ -1,4 +1,4 @@
-"""For tests: a real server in a thread, and a connection in memory."""
+"""A real server for tests, in a thread of its own."""
 
 import asyncio
 import logging
@@ -21,37 +21,34 @@ from ..net.accept import let_loop_read
 from ..process.loop import loop_factory
 from ..protocols.exchange import COMPLETE
 from ..server.server import Server
-from .memory import MemoryConnection, connect
-
-__all__ = ["LiveServer", "MemoryConnection", "connect", "serve"]
 
 DEFAULTS = Config(port=0, timeout_graceful_shutdown=5.0)
-#: Seconds beyond those of the configuration until a server that does not stop is given up.
-SPARE = 10.0
-#: Seconds in which an expected exception comes.
-PATIENCE = 10.0
+#: Seconds to wait for the server's thread, in addition to the timeouts of its configuration.
+EXTRA_TIMEOUT = 10.0
+#: Seconds to wait for an exception that the test expects.
+EXPECT_TIMEOUT = 10.0
 
 logger = logging.getLogger("tinyasgi")
 
-#: The server that the current code is run by.
-_server: ContextVar["LiveServer"] = ContextVar("tinyasgi.testing.live.server")
+#: The server that runs the current code.
+_current_server: ContextVar["LiveServer"] = ContextVar("tinyasgi.testing.live.server")
 
 
 class LiveServer:
-    """A server that runs in a thread, in an event loop of its own. `serve` makes it."""
+    """A server in a thread with an event loop of its own. Use `serve` to create one."""
 
     url: str
-    """Where it listens: `http://`, `https://`, or `unix:` and a path."""
+    """Address: `http://`, `https://`, or `unix:` with a path."""
     ws_url: str
-    """The same for WebSocket, with `ws://` or `wss://`."""
+    """The same address for WebSocket, with `ws://` or `wss://`."""
     host: str
-    """The address of the URL; empty with a unix socket."""
+    """Host of the URL; empty for a unix socket."""
     port: int
-    """The TCP port; 0 with a unix socket."""
+    """TCP port; 0 for a unix socket."""
     app_state: dict[str, Any]
-    """What the app has put into `scope["state"]` in its lifespan startup."""
+    """State that the app has set in its lifespan startup (`scope["state"]`)."""
     server: Server
-    """The server itself. Its methods are to be called in its own thread."""
+    """The server itself. Call its methods only in its own thread."""
 
     def __init__(
         self,
@@ -62,11 +59,11 @@ class LiveServer:
         raise_app_exceptions: bool = True,
     ) -> None:
         self.exceptions: list[BaseException] = []
-        """What the app has raised, unless it was expected."""
+        """Exceptions of the app outside `expect` blocks."""
         self.records: list[logging.LogRecord] = []
-        """What this server has logged, of the levels that `logging` is set to."""
+        """Log records of this server, as far as the levels of the loggers let them through."""
         self.ca_certs = ca_certs
-        """With `tls=True`: path of the certificate, PEM, that a client is to trust."""
+        """With `tls=True`: path of the CA certificate (PEM) that a client must trust."""
         self._app = app
         self._config = config
         self._sockets = sockets
@@ -78,16 +75,17 @@ class LiveServer:
         self._stopping = False
         self._raised = threading.Condition()
         self._error: BaseException | None = None
-        #: Tasks that outlasted an earlier check, and the exceptions that they have raised since.
-        self._outlasting: WeakSet[asyncio.Task[Any]] = WeakSet()
-        self._late: list[BaseException] = []
+        #: Tasks that were still running at the end of a `check`.
+        self._late_tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+        #: Exceptions that these tasks have raised since.
+        self._late_exceptions: list[BaseException] = []
 
-    # In the thread of the test.
+    # Methods for the thread of the test.
 
     def start(self, timeout: float) -> None:
-        """Returns when the server is ready. Raises what keeps it from that.
+        """Start the server and wait until it is ready.
 
-        timeout: seconds until it is given up, with TimeoutError.
+        timeout: seconds. Raises TimeoutError after that time, or the error of the start.
         """
         self._thread.start()
         try:
@@ -104,47 +102,46 @@ class LiveServer:
             raise self._error
 
     def stop(self) -> None:
-        """Stops the server as its configuration says and waits for its end.
+        """Shut down gracefully and wait for the end. The end of the `with` block does it, too.
 
-        The end of the `with` block does that, too. Raises TimeoutError when the app keeps the
-        thread from its end; that says where it is.
+        Raises TimeoutError if the app blocks the thread. The notes of this error show the stack.
         """
         if not self._stopping:
             self._stopping = True
-            with suppress(RuntimeError):  # the loop is closed: it has stopped by itself
+            with suppress(RuntimeError):  # the loop is closed: the server has already stopped
                 if self._loop is not None:
                     self._loop.call_soon_threadsafe(self._begin_stop)
-        # Requests and the lifespan shutdown each have that time.
-        limit = 2 * self._config.timeout_graceful_shutdown + SPARE
+        # Running requests and lifespan shutdown each have the full timeout.
+        limit = 2 * self._config.timeout_graceful_shutdown + EXTRA_TIMEOUT
         self._thread.join(limit)
         if self._thread.is_alive():
-            raise self._stuck(limit)
+            raise self._blocked(limit)
 
-    def _stuck(self, seconds: float) -> TimeoutError:
+    def _blocked(self, seconds: float) -> TimeoutError:
         error = TimeoutError(f"the server did not stop within {seconds:g} s")
         frame = sys._current_frames().get(self._thread.ident or 0)
         stack = "".join(traceback.format_stack(frame))
         tasks = "\n".join(map(repr, asyncio.all_tasks(self._loop))) if self._loop else ""
-        error.add_note(f"Its thread is at:\n{stack}\nIts tasks are:\n{tasks}")
+        error.add_note(f"Stack of its thread:\n{stack}\nTasks of its event loop:\n{tasks}")
         return error
 
     @contextmanager
     def expect(
         self, kind: type[BaseException] | tuple[type[BaseException], ...]
     ) -> Iterator[list[BaseException]]:
-        """The app raises such an exception because of what is done in the block.
+        """Expect that the app raises an exception of this type in the block.
 
             with server.expect(KeyError) as errors:
                 httpx.get(server.url)
 
-        At the end of the block the list has that one exception, and `exceptions` no longer has
-        it. Raises AssertionError when none has come within 10 seconds.
+        At the end of the block, the exception is moved from `exceptions` to the list. Raises
+        AssertionError if the app raises none within 10 seconds.
         """
         earlier = self.exceptions.copy()
         found: list[BaseException] = []
         yield found
 
-        def look() -> bool:
+        def find() -> bool:
             for index, error in enumerate(self.exceptions):
                 if isinstance(error, kind) and not any(error is each for each in earlier):
                     found.append(self.exceptions.pop(index))
@@ -152,49 +149,50 @@ class LiveServer:
             return False
 
         with self._raised:
-            if not self._raised.wait_for(look, PATIENCE):
+            if not self._raised.wait_for(find, EXPECT_TIMEOUT):
                 kinds = kind if isinstance(kind, tuple) else (kind,)
-                raise AssertionError(f"no {' or '.join(k.__name__ for k in kinds)} from the app")
+                names = " or ".join(each.__name__ for each in kinds)
+                raise AssertionError(f"expected the app to raise {names}, but it did not")
 
     def check(self) -> None:
-        """Raises what the app has raised unexpectedly since the last check, if anything.
+        """Raise the exceptions of the app since the last check, except expected ones.
 
-        One exception is raised as it is, several as a group. Waits for requests that still run
-        after their response, at most `timeout_graceful_shutdown`. What one that takes longer
-        raises is raised on exit.
+        One exception is raised as it is, several as a group. Requests may still run after their
+        response; this method waits for them, at most for `timeout_graceful_shutdown`. Exceptions
+        of requests that take longer are raised on exit.
         """
-        __tracebackhide__ = True  # of pytest: the app's frames matter
+        __tracebackhide__ = True  # pytest then shows the frames of the app
         settled = threading.Event()
         with suppress(RuntimeError):  # the loop is closed
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._begin_settling, settled)
-                settled.wait(self._config.timeout_graceful_shutdown + PATIENCE)
-        failures = self._failures()
+                settled.wait(self._config.timeout_graceful_shutdown + EXTRA_TIMEOUT)
+        failures = self._take_failures()
         if len(failures) > 1:
-            raise BaseExceptionGroup("the app failed more than once", failures)
+            raise BaseExceptionGroup("the app raised several exceptions", failures)
         if failures:
             raise failures[0]
 
-    def _failures(self) -> list[BaseException]:
-        """What `check` would raise; it is forgotten with that."""
+    def _take_failures(self) -> list[BaseException]:
+        """Return the exceptions for `check` and forget them."""
         failures: list[BaseException] = []
         if self._raises:
             with self._raised:
                 failures += self.exceptions
                 self.exceptions.clear()
                 if self._stopping:
-                    failures += self._late
-                    self._late.clear()
+                    failures += self._late_exceptions
+                    self._late_exceptions.clear()
         if self._error is not None and id(self._error) not in map(id, failures):
             failures.append(self._error)
         self._error = None
         return failures
 
-    # In its own thread.
+    # Methods for the thread of the server.
 
     def _run(self) -> None:
-        _server.set(self)  # in the context of all that the loop runs
-        handler = _Keep(self)
+        _current_server.set(self)  # inherited by everything that the loop runs
+        handler = _RecordHandler(self)
         logger.addHandler(handler)
         try:
             with asyncio.Runner(loop_factory=loop_factory(self._config)) as runner:
@@ -228,15 +226,15 @@ class LiveServer:
         self._settling = asyncio.ensure_future(self._settle(settled))
 
     async def _settle(self, settled: threading.Event) -> None:
-        """Wait for requests whose response is over, and set the event."""
+        """Wait for apps that still run after their response, then set the event."""
         try:
-            await let_loop_read()  # clients may have left
+            await let_loop_read()  # notice clients that have disconnected
             running = self.server._context.running
-            over = {each.task for each in running if each.task and each.phase >= COMPLETE}
-            if over := over.difference(self._outlasting):
+            tasks = {each.task for each in running if each.task and each.phase >= COMPLETE}
+            if tasks := tasks.difference(self._late_tasks):
                 limit = self._config.timeout_graceful_shutdown
-                _, outlasting = await asyncio.wait(over, timeout=limit)
-                self._outlasting.update(outlasting)
+                _, late_tasks = await asyncio.wait(tasks, timeout=limit)
+                self._late_tasks.update(late_tasks)
         finally:
             settled.set()
 
@@ -248,28 +246,30 @@ class LiveServer:
 
     def _on_error(self, what: str, error: BaseException) -> None:
         if self._stopping and isinstance(error, asyncio.CancelledError):
-            cancelled, error = error, TimeoutError(f"{what}: the app did not end in time")
-            error.__cause__ = cancelled  # where it was
+            limit = f"{self._config.timeout_graceful_shutdown:g} s (timeout_graceful_shutdown)"
+            cancelled, error = error, TimeoutError(f"{what}: not finished within {limit}")
+            error.__cause__ = cancelled  # shows where the app was
         else:
             _add_note(error, f"in {what}")
         exceptions = self.exceptions
-        if asyncio.current_task() in self._outlasting:
-            _add_note(error, "after an earlier check has waited for it")
-            exceptions = self._late
+        if asyncio.current_task() in self._late_tasks:
+            _add_note(error, "raised after an earlier check had stopped waiting for this request")
+            exceptions = self._late_exceptions
         with self._raised:
             exceptions.append(error)
             self._raised.notify_all()
 
 
 def _add_note(error: BaseException, note: str) -> None:
-    with suppress(Exception):  # it may be frozen
+    with suppress(Exception):  # the exception may be immutable
         error.add_note(note)
 
 
-class _Keep(logging.Handler):
-    """Keeps the records of one server: of its own thread, and of threads that it has work done by.
+class _RecordHandler(logging.Handler):
+    """Collects the log records of one server.
 
-    These run in copies of its context, as `asyncio.to_thread` and WSGI apps do.
+    They come from its thread, and from threads that run in copies of its context, such as those of
+    `asyncio.to_thread` and of WSGI apps.
     """
 
     def __init__(self, server: LiveServer) -> None:
@@ -277,7 +277,7 @@ class _Keep(logging.Handler):
         self._server = server
 
     def emit(self, record: logging.LogRecord) -> None:
-        if _server.get(None) is self._server:
+        if _current_server.get(None) is self._server:
             self._server.records.append(record)
 
 
@@ -292,20 +292,25 @@ def serve(
     timeout_startup: float = 30.0,
     **options: Any,
 ) -> Iterator[LiveServer]:
-    """A server in a thread with a loop of its own, ready on entry, stopped on exit.
+    """Run a server for the duration of a `with` block, in a thread with its own event loop.
 
         with serve(app) as server:
             httpx.get(server.url)
 
-    app: an ASGI or WSGI application, `"module:attribute"`, or with `factory=True` what makes one.
-    config, options, sockets: as for `Server`; without a `config` of its own it takes a free port,
-    and gives running requests 5 seconds to end when it stops. tls: with a throwaway certificate for
-    localhost, which `LiveServer.ca_certs` vouches for; needs `trustme`. timeout_startup: seconds.
+    It is ready on entry and has shut down gracefully on exit.
 
-    Raises on entry what keeps the server from starting: OptionError, LoadError, ListenError,
-    LifespanFailed, TimeoutError. On exit, unless `raise_app_exceptions` is false, what the app
-    has raised; to an exception of the `with` block that is added as a note. A request that did
-    not end in time for the stop is a TimeoutError.
+    app: an ASGI or WSGI application, `"module:attribute"`, or with `factory=True` an app factory.
+    config, options, sockets: as for `Server`. The default config uses a free port, and gives
+    running requests 5 seconds on exit.
+    tls: serve HTTPS with a temporary certificate for localhost, signed by the CA in
+    `LiveServer.ca_certs`; needs `trustme`.
+    raise_app_exceptions: raise exceptions of the app on exit. If false, they are only collected in
+    `LiveServer.exceptions`.
+    timeout_startup: seconds.
+
+    On entry, raises OptionError, LoadError, ListenError, LifespanFailed or TimeoutError. On exit,
+    raises the exceptions of the app, and TimeoutError for a request that was cancelled because it
+    did not finish. If the block itself raises, these are added as notes.
     """
     with ExitStack() as stack:
         ca_certs = None
@@ -318,9 +323,9 @@ def serve(
             yield server
         except BaseException as error:
             server.stop()
-            for failure in server._failures():
-                story = "".join(traceback.format_exception(failure))
-                _add_note(error, f"The app failed meanwhile:\n{story}")
+            for failure in server._take_failures():
+                text = "".join(traceback.format_exception(failure))
+                _add_note(error, f"Meanwhile the app raised:\n{text}")
             raise
         server.stop()
         server.check()
@@ -328,7 +333,7 @@ def serve(
 
 @contextmanager
 def _certificate() -> Iterator[tuple[str, str]]:
-    """Files with a certificate for this machine, its key, and the authority that signed it."""
+    """Create the files `certfile` (with its key) and `ca_certs` for localhost."""
     try:
         import trustme
     except ImportError:

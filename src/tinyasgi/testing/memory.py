@@ -1,4 +1,4 @@
-"""A connection in memory: feed bytes, read the bytes answered."""
+"""An in-memory connection for tests of the protocol: bytes in, bytes out."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,24 +10,25 @@ from ..config.config import Config
 from ..protocols.context import Context
 from ..protocols.http1 import HTTP1Connection
 
-__all__ = ["MemoryConnection", "connect"]
-
 
 class MemoryConnection(asyncio.Transport):
-    """One HTTP/1.1 connection without a socket: what is fed arrives, what is written is kept."""
+    """A transport without a socket, with an HTTP/1.1 connection on it. Use `connect` to create one.
+
+    `feed` passes bytes to the connection. `sent` collects the bytes that it writes.
+    """
 
     def __init__(self, app: Any, config: Config) -> None:
         super().__init__({"peername": ("127.0.0.1", 50000), "sockname": ("127.0.0.1", 8000)})
-        #: Released by `connect`.
-        self.stack = ExitStack()
+        self.stack = ExitStack()  # closed by `connect`
         app = as_asgi3(app, config, self.stack)
         self.context = Context(app, config, asyncio.get_running_loop())
         self.protocol = HTTP1Connection(self.context)
-        #: All that the server has written.
         self.sent = bytearray()
-        #: The server has closed, or half-closed, the connection.
+        """All bytes that the server has written."""
         self.closed = False
+        """True once the server has closed or half-closed the connection."""
         self.aborted = False
+        """True once the server has aborted the connection."""
         self._half_closed = False
         self._lost = False
         self._reading = True
@@ -35,14 +36,14 @@ class MemoryConnection(asyncio.Transport):
         self.protocol.connection_made(self)
 
     async def feed(self, *reads: bytes) -> bytes:
-        """Lets each piece arrive in a read of its own; returns all that is sent by then."""
+        """Let the connection receive each piece in a separate read; return `sent`."""
         for data in reads:
             self._waiting.append(data)
             await self.settle()
         return bytes(self.sent)
 
     async def settle(self) -> None:
-        """Until apps that wait for nothing else have gone on as far as they can."""
+        """Wait until all apps are blocked on something other than the event loop."""
         quiet, before = 0, None
         while quiet < 10:
             while self._waiting and self._reading and not self._lost:
@@ -53,18 +54,18 @@ class MemoryConnection(asyncio.Transport):
             quiet, before = (quiet + 1 if now == before else 0), now
 
     async def eof(self) -> bytes:
-        """The client ends its side; returns all that is sent by then."""
+        """Half-close the connection as the client does; return `sent`."""
         return await self.feed(b"")
 
     def _arrive(self, data: bytes) -> None:
-        """Pass on a read; an empty one is the end."""
+        """Pass a read to the protocol. An empty one is the end of the stream."""
         if data:
             self.protocol.data_received(data)
         elif not self.protocol.eof_received():
             self.close()
 
     async def reset(self) -> None:
-        """The connection breaks."""
+        """Reset the connection."""
         self._lose(ConnectionResetError())
         await self.settle()
 
@@ -74,12 +75,12 @@ class MemoryConnection(asyncio.Transport):
             asyncio.get_running_loop().call_soon(self._end, error)
 
     def _end(self, error: Exception | None) -> None:
-        self.protocol.connection_lost(error)  # of the protocol that the transport has by now
+        self.protocol.connection_lost(error)
 
-    # What the protocol calls.
+    # Methods of the transport, for the protocol.
 
     def write(self, data: Any) -> None:
-        if self._half_closed:  # as the transports of both event loops
+        if self._half_closed:  # both event loops raise it, too
             raise RuntimeError("Cannot call write() after write_eof()")
         if not self.closed:
             self.sent += data
@@ -115,7 +116,7 @@ class MemoryConnection(asyncio.Transport):
 
 @asynccontextmanager
 async def connect(app: Any, **options: Any) -> AsyncIterator[MemoryConnection]:
-    """A connection in memory, for tests of the protocol; options as for `Config`."""
+    """Open an in-memory connection. options: as for `Config`."""
     connection = MemoryConnection(app, Config(**options))
     try:
         yield connection
