@@ -1,4 +1,4 @@
-# make serve, make test, make check, make bench, make hotpath, make figures, make docs, make map,
+# make serve, make test, make flaky, make check, make bench, make hotpath, make figures, make docs, make map,
 # make fuzz, make autobahn, make browser, make clients, make promtool, make proxies, make trials, make package,
 # make soak
 #
@@ -6,13 +6,14 @@
 
 VENV ?= .venv
 SECONDS ?= 600
+TIMES ?= 50
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && exit; done; echo python3)
 
 bin := $(VENV)/bin
 
-.PHONY: serve test check bench hotpath figures docs map fuzz autobahn browser clients promtool proxies trials package soak
+.PHONY: serve test flaky check bench hotpath figures docs map fuzz autobahn browser clients promtool proxies trials package soak
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/standard.stamp
@@ -20,6 +21,10 @@ serve: $(VENV)/standard.stamp
 
 test: $(VENV)/test.stamp
 	$(bin)/python -m pytest $(OPTIONS)
+
+# Each test many times, in random order, while all cores are busy.
+flaky: $(VENV)/test.stamp
+	$(bin)/python -m pytest --times=$(TIMES) $(OPTIONS)
 
 check: $(VENV)/dev.stamp
 	$(bin)/ruff check

@@ -3,8 +3,15 @@
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.helpers import Certificates
+
+pytest_plugins = ["tests.support.seeds", "tests.support.flaky"]
+
+# A busy machine is no fault of a test.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.helpers import GET, Client, Command, hello
-from tests.support.processes import wait_until
+from tests.support.processes import SLEEP, wait_until
 from tinyasgi import run
 from tinyasgi.testing import serve
 
@@ -147,7 +147,7 @@ def start(tmp_path: Path) -> Callable[..., Command]:
     (tmp_path / "leaving.py").write_text("import sys\nsys.exit(9)\n")
     (tmp_path / "wanting.py").write_text("import nonexistent_dependency\n")
     (tmp_path / "waiting.py").write_text(
-        "import sys, time\nprint('importing', file=sys.stderr, flush=True)\ntime.sleep(600)\n"
+        "import sys, time\nprint('importing', file=sys.stderr, flush=True)\n" + SLEEP
     )
 
     def start(app: str, *options: str, **environment: str) -> Command:

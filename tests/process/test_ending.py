@@ -18,6 +18,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches its pro
 
 __all__ = ["nothing_left", "start"]
 
+SLEEPING = "while True: time.sleep(0.01)"
+
 APP = """
 import asyncio, atexit, concurrent.futures, multiprocessing, os, sys, threading, time
 
@@ -29,7 +31,7 @@ kept = []
 
 def sleep():
     say("running")
-    time.sleep(600)
+    while True: time.sleep(0.01)  # one long sleep may miss a signal
 
 def child():
     say(f"child {os.getpid()}")
@@ -223,7 +225,7 @@ def test_nothing_is_reported_of_an_idle_server(start: Start) -> None:
 
 
 def test_thread_that_ends_in_time_is_waited_for(start: Start, tmp_path: Path) -> None:
-    app = APP.replace("time.sleep(600)", "time.sleep(0.5); say('done')")
+    app = APP.replace(SLEEPING, "time.sleep(0.5); say('done')")
     (tmp_path / "app.py").write_text(app)
     with start("--timeout-graceful-shutdown", "60") as command:
         close(ask_for(command, "thread", "executor", "process"))
@@ -304,7 +306,7 @@ def test_program_that_goes_on(start: Start, tmp_path: Path) -> None:
 @pytest.mark.parametrize("is_main", [True, False])
 def test_program_that_no_signal_stops(is_main: bool, start: Start, tmp_path: Path) -> None:
     """It waits for its threads as long as they run."""
-    (tmp_path / "app.py").write_text(APP.replace("time.sleep(600)", "time.sleep(1.5)"))
+    (tmp_path / "app.py").write_text(APP.replace(SLEEPING, "time.sleep(1.5)"))
     serve = "tinyasgi.run(app.app, port=0, limit_max_requests=1, access_log=False)"
     begin = "serve()" if is_main else "thread = threading.Thread(target=serve); thread.start()"
     (tmp_path / "script.py").write_text(

@@ -12,8 +12,8 @@ import pytest
 
 from tests.support.helpers import GET, PATIENCE, Client, Command
 
-__all__ = ["APP", "Start", "ask", "is_alive", "members", "nothing_left", "start", "wait_until"]
-__all__ += ["who"]
+__all__ = ["APP", "SLEEP", "Start", "ask", "is_alive", "members", "nothing_left", "start"]
+__all__ += ["wait_until", "who"]
 
 #: The app `app:app` of a test; it answers with index and process id of its worker.
 APP = """
@@ -48,6 +48,9 @@ async def app(scope, receive, send):
         os._exit(5)
     await answer(send, f"{os.environ['TINYASGI_WORKER']} {os.getpid()}")
 """
+
+#: Sleeps for ever. CPython does not notice a signal that arrives just before one long sleep.
+SLEEP = "while True: time.sleep(0.01)\n"
 
 Start = Callable[..., Command]
 
@@ -84,6 +87,7 @@ def nothing_left(tmp_path: Path) -> Iterator[list[int]]:
     yield ports
     if sys.platform == "linux":
         wait_until(lambda: not members(tmp_path))
+        ports.clear()  # without a process no one listens, but a parallel test may get the port
     assert not [path for path in tmp_path.iterdir() if path.is_socket()]
     for port in ports:
         with socket.socket() as sock:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import APP, Start, nothing_left, start, wait_until, who
+from tests.support.processes import APP, SLEEP, Start, nothing_left, start, wait_until, who
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at memory in /proc")
 
@@ -171,7 +171,7 @@ def test_app_that_fails(start: Start, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_during_the_import(number: int, start: Start, tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text(SHOUTING + "time.sleep(600)")
+    (tmp_path / "app.py").write_text(SHOUTING + SLEEP)
     with start("--preload") as command:
         command.wait_for("imported")
         assert command.stop(number) == 0

@@ -14,7 +14,17 @@ import pytest
 
 from tests.support.helpers import GET, Certificates, Client, Command, hello
 from tests.support.load import KEPT, Load
-from tests.support.processes import APP, Start, ask, is_alive, nothing_left, start, wait_until, who
+from tests.support.processes import (
+    APP,
+    SLEEP,
+    Start,
+    ask,
+    is_alive,
+    nothing_left,
+    start,
+    wait_until,
+    who,
+)
 from tinyasgi import run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches its processes in /proc")
@@ -255,7 +265,7 @@ def test_signal_to_the_whole_group(number: int, start: Start, tmp_path: Path) ->
 
 def test_signal_during_the_start(start: Start, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(
-        "import sys, time\nprint('importing', file=sys.stderr, flush=True)\ntime.sleep(600)\n"
+        "import sys, time\nprint('importing', file=sys.stderr, flush=True)\n" + SLEEP
     )
     with start("--workers", "2", app="slow:app") as command:
         command.wait_for("importing", 2)
@@ -317,7 +327,7 @@ def test_workers_leave_when_their_parent_dies_during_the_start(
     start: Start, tmp_path: Path
 ) -> None:
     (tmp_path / "slow.py").write_text(
-        "import sys, time\nprint('importing', file=sys.stderr, flush=True)\ntime.sleep(600)\n"
+        "import sys, time\nprint('importing', file=sys.stderr, flush=True)\n" + SLEEP
     )
     with start("--workers", "2", app="slow:app") as command:
         command.wait_for("importing", 2)

@@ -1,0 +1,51 @@
+"""A pytest plugin: all random values of a test come from a seed, and a failure names it."""
+
+import random
+import shlex
+import sys
+
+import pytest
+
+__all__ = ["command"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, help="seed of all random values (default: a new one)")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.seed is None:
+        config.option.seed = random.SystemRandom().randrange(2**32)  # xdist hands it to its workers
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: {config.option.seed}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    chance = random.Random(f"{item.config.option.seed} {item.nodeid}")
+    random.seed(chance.randrange(2**32))
+    if "hypothesis" in sys.modules:
+        from hypothesis import core
+
+        core.global_force_seed = chance.randrange(2**32)  # as its option --hypothesis-seed does
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if config.option.times:
+        return  # the plugin of `make flaky` names them
+    failed = [r.nodeid for kind in ("failed", "error") for r in terminalreporter.getreports(kind)]
+    if failed:
+        terminalreporter.section("to run the failed tests again")
+    for nodeid in dict.fromkeys(failed):
+        terminalreporter.write_line(command(config, nodeid))
+
+
+def command(config: pytest.Config, nodeid: str) -> str:
+    """Return the command that runs a test again with the same random values."""
+    times = f"--times={config.option.times} " if config.option.times else ""
+    return f"python -m pytest {times}--seed={config.option.seed} {shlex.quote(nodeid)}"

@@ -1,0 +1,92 @@
+"""The pytest plugins of the test suite itself."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+OPTIONS = ("-p", "tests.support.seeds", "-p", "tests.support.flaky", "-p", "no:cacheprovider")
+
+
+@pytest.fixture(autouse=True)
+def only_these_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+
+def failures(result: pytest.RunResult) -> list[str]:
+    return [line for line in result.outlines if line.startswith("FAILED")]
+
+
+def test_a_seed_repeats_a_failure(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import random
+        from hypothesis import Phase, given, settings, strategies as st
+
+        def test_random():
+            assert random.random() < 0
+
+        @given(st.integers())
+        @settings(phases=[Phase.generate])
+        def test_hypothesis(number):
+            assert number < 1000
+    """)
+    first = pytester.runpytest(*OPTIONS)
+    (header,) = (line for line in first.outlines if line.startswith("seed: "))
+    seed = header.replace(": ", "=")
+    command = f"python -m pytest --{seed} test_a_seed_repeats_a_failure.py::test_random"
+    assert command in first.outlines
+    assert failures(pytester.runpytest(*OPTIONS, f"--{seed}")) == failures(first)
+    assert failures(pytester.runpytest(*OPTIONS)) != failures(first)
+
+
+def test_each_run_counts(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import itertools
+        import pytest
+
+        count = itertools.count()
+
+        def test_flaky():
+            assert next(count) % 4 < 3
+
+        @pytest.mark.parametrize("name", ["it", "run2"])
+        def test_steady(tmp_path, name):
+            tmp_path.joinpath("x").mkdir()
+    """)
+    result = pytester.runpytest(*OPTIONS, "--times=8", "--seed=3")
+    result.assert_outcomes(passed=22, failed=2)
+    command = "python -m pytest --times=8 --seed=3 test_each_run_counts.py::test_flaky"
+    assert f"2 of 8 runs failed: {command}" in result.outlines
+
+
+def test_time_is_limited(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test(): pass")
+    result = pytester.runpytest(*OPTIONS, "--times=8", "--within=1e-9")
+    assert "8 repetitions were left when time was up" in result.outlines
+
+
+def test_changed_tests(pytester: pytest.Pytester) -> None:
+    def git(*words: str) -> None:
+        identity = ["-c", "user.name=x", "-c", "user.email=x@y"]
+        subprocess.run(["git", *identity, *words], cwd=pytester.path, check=True)
+
+    file = "def test_one():\n    x\n    pass\n\n\n@decorate\ndef test_two():\n    pass\n\n\nx = 1\n"
+    file = "def decorate(test):\n    return test\n\n\n" + file
+    path = pytester.makepyfile(file)
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message=first")
+
+    def names(text: str) -> list[str]:
+        Path(path).write_text(text)
+        result = pytester.runpytest(*OPTIONS, "--changed=HEAD", "-v")
+        assert result.ret == pytest.ExitCode.OK
+        return [line.split("::")[1].split()[0] for line in result.outlines if "PASSED" in line]
+
+    assert names(file) == []
+    assert names(file.replace("x = 1", "x = 2")) == []
+    assert names(file.replace("decorate", "mark")) == ["test_two"]
+    assert names(file.replace("    x\n", "")) == ["test_one"]
+    assert names(file + "\n\ndef test_three():\n    assert x\n") == ["test_three"]
