@@ -1,5 +1,6 @@
-# make serve, make test, make flaky, make check, make bench, make hotpath, make figures, make docs, make map,
-# make fuzz, make autobahn, make browser, make clients, make promtool, make proxies, make trials, make package,
+# make serve, make test, make flaky, make check, make bench, make hotpath, make figures, make docs,
+# make map, make site, make links, make fuzz, make autobahn, make browser, make clients,
+# make promtool, make proxies, make trials, make package,
 # make soak
 #
 # VENV=.venv-3.13 PYTHON=python3.13 makes another environment beside the first.
@@ -13,7 +14,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 bin := $(VENV)/bin
 
-.PHONY: serve test flaky check bench hotpath figures docs map fuzz autobahn browser clients promtool proxies trials package soak
+.PHONY: serve test flaky check bench hotpath figures docs map site links fuzz autobahn browser clients promtool proxies trials package soak
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/standard.stamp
@@ -57,6 +58,16 @@ docs: $(VENV)/standard.stamp
 
 map: $(VENV)/standard.stamp
 	$(bin)/python docs/map.py
+	$(bin)/python docs/diagrams.py
+
+# Warnings are errors, and so are links within the site that lead nowhere.
+site: $(VENV)/docs.stamp
+	$(bin)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/site
+	$(bin)/python docs/check.py build/site
+
+# Follows links to other sites, too.
+links: $(VENV)/docs.stamp
+	$(bin)/python -m sphinx --builder linkcheck --quiet docs build/links
 
 fuzz: $(VENV)/test.stamp
 	$(bin)/python tests/fuzz/fuzz.py connection -max_total_time=$$(( $(SECONDS) / 2 ))
