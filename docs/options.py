@@ -1,4 +1,4 @@
-"""Writes docs/options.md from the fields of `Config`: `make docs`."""
+"""Write docs/options.md from the fields of `Config`: `make docs`."""
 
 import dataclasses
 from pathlib import Path
@@ -14,24 +14,24 @@ HEAD = """\
 
 <!-- Written by docs/options.py from the fields of Config. Change those, then: make docs -->
 
-Each option has four names:
+You can set an option in four places:
 
 - on the command line: `tinyasgi app:main --timeout-head 5`;
-- in the environment: `TINYASGI_TIMEOUT_HEAD=5`, which the command line overrides;
-- in `tinyasgi.toml`, or `[tool.tinyasgi]` of `pyproject.toml`: `timeout-head = 5`, which both
-  override ([settings.md](settings.md));
-- in Python, as a field of `tinyasgi.Config` and an argument of `run`, `serve` and `Server`:
+- in an environment variable: `TINYASGI_TIMEOUT_HEAD=5`. The command line overrides it;
+- in `tinyasgi.toml`, or in the table `[tool.tinyasgi]` of `pyproject.toml`: `timeout-head = 5`. The
+  command line and environment variables override it ([settings.md](settings.md));
+- in Python, as a field of `tinyasgi.Config` or an argument of `run`, `serve` and `Server`:
   `timeout_head=5`.
 
-Flags are said as `--access-log` or `--no-access-log`, elsewhere as `true` or `false`. An option
-that is repeatable takes one value a line in the environment, and a list in a file and in Python.
-Times are in seconds, sizes in bytes. The app itself can be given as `TINYASGI_APP`, or as `app` in
-a file.
+A flag is `--access-log` or `--no-access-log` on the command line, and `true` or `false` elsewhere.
+A repeatable option takes one value per line in an environment variable, and a list in a file and in
+Python. Times are in seconds and may have a fraction. The app itself can be set by `TINYASGI_APP`,
+or by `app` in a file.
 """
 
 
 def render() -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [HEAD]
     for field in dataclasses.fields(Config):
         if heading := field.metadata["heading"]:
@@ -44,14 +44,17 @@ def render() -> str:
 def _row(field: dataclasses.Field[object]) -> str:
     kind: Kind = field.metadata["kind"]
     name = option_name(field.name)
+    variables = f"`{environment_name(field.name)}`"
+    if other := field.metadata["variable"]:
+        variables += f", `{other}`"
     if kind is FLAG:
         shown = {True: "on", False: "off"}.get(field.default, "")  # type: ignore[call-overload]
         name = f"`{name}`, `{name.replace('--', '--no-', 1)}`"
     else:
         given = field.default is not None and field.default not in ("", ())
-        shown = f"`{', '.join(kind.show(field.default).splitlines())}`" if given else ""
+        shown = f"`{', '.join(kind.texts(field.default))}`" if given else ""
         name = f"`{name} {kind.metavar}`"
-    cells = (name, f"`{environment_name(field.name)}`", shown, field.metadata["help"])
+    cells = (name, variables, shown, field.metadata["help"])
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 

@@ -249,7 +249,7 @@ def test_numbers_for_certificates(command: Any, text: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "allowed"),
+    ("name", "text", "expected"),
     [
         ("port", "99999", "from 0 to 65535"),
         ("port", "http", "from 0 to 65535"),
@@ -260,10 +260,10 @@ def test_numbers_for_certificates(command: Any, text: str, value: str) -> None:
         ("timeout_head", "nan", "seconds"),
         ("timeout_head", "inf", "seconds"),
         ("limit_body_size", "1M", "whole number"),
-        ("limit_head_fields", "0", "1 or more"),
+        ("limit_head_fields", "0", "at least 1"),
         ("uds_mode", "999", "octal"),
         ("health_path", "healthz", "begins with /"),
-        ("workers", "0", "1 or more"),
+        ("workers", "0", "at least 1"),
         ("bind", "::1:80", "[IPV6]:PORT"),
         ("bind", "localhost", "HOST:PORT"),
         ("bind", "localhost:65536", "HOST:PORT"),
@@ -279,17 +279,16 @@ def test_numbers_for_certificates(command: Any, text: str, value: str) -> None:
     ],
 )
 def test_wrong_value(
-    name: str, text: str, allowed: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    name: str, text: str, expected: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shown = repr(text) if " " in text else text
     line = refuse(capsys, f"{dashed(name)}={text}", "module:app")
-    assert f" {dashed(name)}: " in line
-    assert text in line
-    assert allowed in line
+    assert f" {dashed(name)} {shown}: expected " in line
+    assert expected in line
     monkeypatch.setenv(f"TINYASGI_{name.upper()}", text)
     line = refuse(capsys, "module:app")
-    assert f" TINYASGI_{name.upper()}: " in line
-    assert text in line
-    assert allowed in line
+    assert f" TINYASGI_{name.upper()}={shown}: expected " in line
+    assert expected in line
 
 
 def test_wrong_flag_in_the_environment(
@@ -297,8 +296,7 @@ def test_wrong_flag_in_the_environment(
 ) -> None:
     monkeypatch.setenv("TINYASGI_FACTORY", "maybe")
     line = refuse(capsys, "module:app")
-    assert "TINYASGI_FACTORY: 'maybe'" in line
-    assert "true or false" in line
+    assert "TINYASGI_FACTORY=maybe: expected true or false" in line
 
 
 @pytest.mark.parametrize(

@@ -1,39 +1,42 @@
-"""Import an object by its name: `"module:attribute"`."""
+"""Import an object by its name, `"module:attribute"`."""
 
-import difflib
 import importlib
 import sys
 from typing import Any
 
+from .errors import did_you_mean
+
 
 class LoadError(Exception):
-    """An app that can't be served: one line for the user, and what the app raised as the cause."""
+    """An app that can't be loaded: a one-line message, and the exception of the app as cause."""
 
 
 def load(target: str, app_dir: str) -> Any:
-    """The object that `module:attribute` names; the attribute may be dotted, `app` by default.
+    """Import the callable that `module:attribute` names. Raises LoadError.
 
-    Raises LoadError.
+    The attribute may be dotted; the default is `app`. app_dir: added to `sys.path`.
     """
     module_name, _, path = target.partition(":")
     if not all(name.isidentifier() for name in module_name.split(".")):
-        raise LoadError(f"{target!r} is not of the form module:attribute")
+        raise LoadError(f"can't import {target!r}: expected module:attribute, such as hello:app")
     if app_dir not in sys.path:
         sys.path.insert(0, app_dir)
     try:
         found: Any = importlib.import_module(module_name)
     except Exception as error:
-        # Its own absence is said in a line; a module that it wants in vain is its own trouble.
+        # A missing app module gets one line; a missing dependency of it gets a traceback.
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and f"{module_name}.".startswith(f"{missing}."):
-            raise LoadError(f"there is no module {missing!r} in {app_dir!r} or elsewhere") from None
-        raise LoadError(f"{module_name!r} can't be imported") from error
+            name = module_name.removesuffix(".py")
+            hint = f"; write {name}:{path or 'app'}" if name != module_name else ""
+            text = f"no module named {missing!r} in --app-dir {app_dir!r} or on sys.path{hint}"
+            raise LoadError(text) from None
+        raise LoadError(f"can't import {module_name!r}") from error
     for name in (path or "app").split("."):
         if not hasattr(found, name):
-            near = difflib.get_close_matches(name, [n for n in dir(found) if n[0] != "_"], 3, 0.5)
-            hint = f"; near names: {', '.join(near)}" if near else ""
+            hint = did_you_mean(name, [known for known in dir(found) if known[0] != "_"])
             raise LoadError(f"{module_name!r} has no attribute {name!r}{hint}")
         found = getattr(found, name)
     if not callable(found):
-        raise LoadError(f"{target!r} is of type {type(found).__name__!r}, which can't be called")
+        raise LoadError(f"{target!r} is of type {type(found).__name__}, not an app")
     return found

@@ -43,7 +43,6 @@ def run(app: Any, config: Config | None = None, **options: Any) -> int:
 
 
 def _run(app: Any, config: Config, options: dict[str, Any], ending: Ending) -> int:
-    log_format = options.get("log_format", config.log_format)
     try:
         config = config.replace(**options).resolved()
         notifier = systemd.Notifier()
@@ -56,9 +55,10 @@ def _run(app: Any, config: Config, options: dict[str, Any], ending: Ending) -> i
             return main.supervise(app, config, ending, notifier)
         if needs:
             value = getattr(config, needs)
-            raise config.wrong(needs, value, "possible but for an app given as module:attribute")
+            text = 'needs the app as "module:attribute", not an object'
+            raise config.error(needs, value, text)
     except OptionError as error:
-        log.report_failure(explain(error), log_format)
+        log.report_failure(explain(error), config.log_format)
         return BAD_OPTION
     alone = SingleProcess(app, config, ending, notifier)
     code = alone.run()

@@ -16,7 +16,7 @@ from tests.test_cli import OPTIONS, alone, command, dashed, needed, refuse
 from tinyasgi import Config
 from tinyasgi.cli import main
 from tinyasgi.config.env_file import read
-from tinyasgi.config.sources import render, settle
+from tinyasgi.config.sources import collect, render
 
 __all__ = ["alone", "command"]  # fixtures
 
@@ -196,40 +196,40 @@ def test_value_in_a_file(text: str, name: str, value: Any, command: Any) -> None
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("port = true", "port in tinyasgi.toml: True is not a whole number from 0 to 65535"),
-        ("port = 8000.0", "port in tinyasgi.toml: 8000.0 is not a whole number"),
-        ("port = 'http'", "port in tinyasgi.toml: 'http' is not a whole number"),
-        ("port = 65536", "port in tinyasgi.toml: 65536 is not"),
-        ("host = 7", "host in tinyasgi.toml: 7 is not a text"),
-        ("access-log = 1", "access-log in tinyasgi.toml: 1 is not true or false"),
-        ("access-log = 'maybe'", "access-log in tinyasgi.toml: 'maybe' is not true or false"),
-        ("timeout-head = inf", "timeout-head in tinyasgi.toml: inf is not a number of seconds"),
-        ("timeout-head = nan", "timeout-head in tinyasgi.toml: nan is not"),
-        ("timeout-head = 2026-01-01", "is not a number of seconds"),
-        ("host = ['a']", "host in tinyasgi.toml: ['a'] is not a text"),
-        ("bind = [80]", "bind in tinyasgi.toml: [80] is not an address"),
-        ("bind = [':80', 'x']", r"bind in tinyasgi.toml: ':80\nx' is not an address"),
-        ("header = {A = '1'}", "header in tinyasgi.toml: {'A': '1'} is not a header"),
-        ("uds-mode = 640", "uds-mode in tinyasgi.toml: 640 is not an octal number"),
-        ("uds-mode = 0o640", "uds-mode in tinyasgi.toml: 416 is not an octal number"),
-        ("http = 'fast'", "http in tinyasgi.toml: 'fast' is not one of auto, httptools, h11"),
-        ("app = 1", "app in tinyasgi.toml: 1 is not a text"),
-        ("ssl-keyfile-password = 1234", "ssl-keyfile-password in tinyasgi.toml: '***' is not"),
+        ("port = true", "port = True in tinyasgi.toml: expected a whole number from 0 to 65535"),
+        ("port = 8000.0", "port = 8000.0 in tinyasgi.toml: expected a whole number"),
+        ("port = 'http'", "port = 'http' in tinyasgi.toml: expected a whole number"),
+        ("port = 65536", "port = 65536 in tinyasgi.toml: expected a whole number"),
+        ("host = 7", "host = 7 in tinyasgi.toml: expected a text"),
+        ("access-log = 1", "access-log = 1 in tinyasgi.toml: expected true or false"),
+        ("access-log = 'maybe'", "access-log = 'maybe' in tinyasgi.toml: expected true or false"),
+        ("timeout-head = inf", "timeout-head = inf in tinyasgi.toml: expected a number of seconds"),
+        ("timeout-head = nan", "timeout-head = nan in tinyasgi.toml: expected"),
+        ("timeout-head = 2026-01-01", "expected a number of seconds"),
+        ("host = ['a']", "host = ['a'] in tinyasgi.toml: expected a text"),
+        ("bind = [80]", "bind = 80 in tinyasgi.toml: expected an address"),
+        ("bind = [':80', 'x']", "bind = 'x' in tinyasgi.toml: expected an address"),
+        ("header = {A = '1'}", "header = {'A': '1'} in tinyasgi.toml: expected a header"),
+        ("uds-mode = 640", "uds-mode = 640 in tinyasgi.toml: expected an octal number"),
+        ("uds-mode = 0o640", "uds-mode = 416 in tinyasgi.toml: expected an octal number"),
+        ("http = 'fast'", "http = 'fast' in tinyasgi.toml: expected auto, httptools or h11"),
+        ("app = 1", "app = 1 in tinyasgi.toml: expected a text"),
+        ("ssl-keyfile-password = 1234", "ssl-keyfile-password = '***' in tinyasgi.toml: expected"),
         (
             "ssl-keyfile-password = '1234'\nssl_keyfile_password = '1234'",
-            "ssl_keyfile_password in tinyasgi.toml: '***' is not possible beside",
+            "sets an option twice, as ssl-keyfile-password and as ssl_keyfile_password",
         ),
-        ("prot = 1", "there is no option prot in tinyasgi.toml, did you mean port?"),
-        ("no-access-log = true", "no option no-access-log in tinyasgi.toml, did you mean access-"),
-        ("zzzzzzz = 1", "there is no option zzzzzzz in tinyasgi.toml; --help lists"),
-        ("config = 'a'", "there is no option config in tinyasgi.toml"),
-        ("[tool.tinyasgi]\nport = 1", "there is no option tool in tinyasgi.toml"),
+        ("prot = 1", "unknown option prot in tinyasgi.toml; did you mean port?"),
+        ("no-access-log = true", "option no-access-log in tinyasgi.toml; did you mean access-log?"),
+        ("zzzzzzz = 1", "unknown option zzzzzzz in tinyasgi.toml; see tinyasgi --help"),
+        ("config = 'a'", "unknown option config in tinyasgi.toml"),
+        ("[tool.tinyasgi]\nport = 1", "unknown option tool in tinyasgi.toml"),
         (
             "access-log = true\naccess_log = true",
-            "access_log in tinyasgi.toml: True is not possible beside access-log in",
+            "tinyasgi.toml sets an option twice, as access-log and as access_log",
         ),
-        ("port = !", "error: tinyasgi.toml is not usable: Invalid value (at line 1, column 8)"),
-        ("ssl-keyfile = 'a'", "ssl-keyfile in tinyasgi.toml: ('a',) is not possible without"),
+        ("port = !", "error: tinyasgi.toml can't be read: Invalid value (at line 1, column 8)"),
+        ("ssl-keyfile = 'a'", "ssl-keyfile = 'a' in tinyasgi.toml needs --ssl-certfile: give one"),
     ],
 )
 @pytest.mark.parametrize("show", [[], ["--print-config"]])
@@ -243,11 +243,14 @@ def test_wrong_file(show: list[str], text: str, said: str, capsys: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[tool.tinyasgi]\nprot = 1", "there is no option prot in pyproject.toml, did you mean"),
-        ("[tool.tinyasgi]\nport = 'a'", "port in pyproject.toml: 'a' is not"),
-        ("[tool]\ntinyasgi = 1", "tool.tinyasgi in pyproject.toml: 'int' is not a table"),
-        ("[[tool.tinyasgi]]\nport = 1", "tool.tinyasgi in pyproject.toml: 'list' is not a table"),
-        ("[tool.tinyasgi]\nport", "error: pyproject.toml is not usable: "),
+        ("[tool.tinyasgi]\nprot = 1", "unknown option prot in pyproject.toml; did you mean port?"),
+        ("[tool.tinyasgi]\nport = 'a'", "port = 'a' in pyproject.toml: expected"),
+        ("[tool]\ntinyasgi = 1", "tool.tinyasgi in pyproject.toml must be a table, not int"),
+        (
+            "[[tool.tinyasgi]]\nport = 1",
+            "tool.tinyasgi in pyproject.toml must be a table, not list",
+        ),
+        ("[tool.tinyasgi]\nport", "error: pyproject.toml can't be read: "),
     ],
 )
 def test_wrong_pyproject(text: str, said: str, capsys: Any) -> None:
@@ -257,17 +260,17 @@ def test_wrong_pyproject(text: str, said: str, capsys: Any) -> None:
 
 def test_wrong_bytes_in_a_file(capsys: Any) -> None:
     Path("tinyasgi.toml").write_bytes(b"host = '\xff'")
-    assert "error: tinyasgi.toml is not usable: 'utf-8' codec can't" in refuse(capsys, "m:a")
+    assert "error: tinyasgi.toml can't be read: 'utf-8' codec can't" in refuse(capsys, "m:a")
 
 
 def test_named_file_that_is_not_there(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     write(pyproject__toml=PYPROJECT)
     line = refuse(capsys, "m:a", "--config", "none.toml")
-    assert "--config: 'none.toml' is not usable: No such file or directory" in line
+    assert "--config none.toml can't be read: No such file or directory" in line
     line = refuse(capsys, "m:a", "--config", "pyproject.toml")
-    assert "'pyproject.toml' is not a file with a table [tool.tinyasgi]" in line
+    assert "--config pyproject.toml has no table [tool.tinyasgi]" in line
     monkeypatch.setenv("TINYASGI_CONFIG", "none.toml")
-    assert "TINYASGI_CONFIG: 'none.toml' is not usable" in refuse(capsys, "m:a")
+    assert "TINYASGI_CONFIG=none.toml can't be read" in refuse(capsys, "m:a")
 
 
 def test_what_is_overridden_is_not_judged(command: Any) -> None:
@@ -299,23 +302,23 @@ def test_names_of_options_that_do_not_go_together(
     words = ["m:a"]
     if source == "command":
         words.append("--ssl-cert-reqs=required")
-        name = "--ssl-cert-reqs"
+        name = "--ssl-cert-reqs required"
     elif source == "environment":
         monkeypatch.setenv("TINYASGI_SSL_CERT_REQS", "required")
-        name = "TINYASGI_SSL_CERT_REQS"
+        name = "TINYASGI_SSL_CERT_REQS=required"
     elif source == "env_file":
         write(vars="TINYASGI_SSL_CERT_REQS=required")
         words.append("--env-file=vars")
-        name = "TINYASGI_SSL_CERT_REQS in vars"
+        name = "TINYASGI_SSL_CERT_REQS=required in vars"
     else:
         write(tinyasgi__toml="ssl-cert-reqs = 'required'")
-        name = "ssl-cert-reqs in tinyasgi.toml"
+        name = "ssl-cert-reqs = 'required' in tinyasgi.toml"
     line = refuse(capsys, *words)
-    assert line.endswith(f" {name}: 'required' is not possible without --ssl-certfile\n")
+    assert line.endswith(f" {name} needs --ssl-certfile\n")
     write(pyproject__toml="[tool.tinyasgi]\nssl-certfile = 'a'")
     if source != "file":
         line = refuse(capsys, *words)
-        assert line.endswith(f" {name}: 'required' is not possible without --ssl-ca-certs\n")
+        assert line.endswith(f" {name} needs --ssl-ca-certs\n")
 
 
 @pytest.mark.parametrize(
@@ -344,22 +347,23 @@ sys.exit(tinyasgi.run(app.app, {option}=int(value) if value.isdecimal() else val
     )
     key, variable = option.replace("_", "-"), f"TINYASGI_{option.upper()}"
     words, environment = ["--port=0", "app:app"], {}
+    shown = str(tmp_path / value) if value.startswith(("none.", "none/")) else value
     if source == "command":
         words.append(f"--{key}={value}")
-        name = f"--{key}"
+        start = f"--{key} {shown}"
     elif source == "environment":
         environment[variable] = value
-        name = variable
+        start = f"{variable}={shown}"
     elif source == "file":
         write(tinyasgi__toml=f"{key} = '{value}'")
-        name = f"{key} in tinyasgi.toml"
+        start = f"{key} = {shown!r} in tinyasgi.toml"
     else:
-        name = option
+        start = f"{option}={int(value) if value.isdecimal() else repr(shown)}"
     script = "python.py" if source == "Python" else ""
     with Command(*words, script=script, cwd=tmp_path, **environment) as command:
         assert command.wait() == 2
     last = command.log.splitlines()[-1]
-    assert last.startswith(f"tinyasgi: error: {name}: "), command.log
+    assert last.startswith(f"tinyasgi: error: {start} "), command.log
 
 
 # The environment, and lines for it.
@@ -368,12 +372,12 @@ sys.exit(tinyasgi.run(app.app, {option}=int(value) if value.isdecimal() else val
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("TINYASGI_PORT=a", "TINYASGI_PORT in vars: 'a' is not a whole number"),
-        ("TINYASGI_CONFIG=a", "TINYASGI_CONFIG in vars: 'a' is not possible there"),
-        ("TINYASGI_ENV_FILE=a", "TINYASGI_ENV_FILE in vars: 'a' is not possible there"),
-        ("A=1\nB C=1", "--env-file: 'vars' is not usable: line 2 is not of the form NAME=VALUE"),
-        ("A=b\0c", "--env-file: 'vars' is not usable: no environment can have 'A'"),
-        ("'A=b'=c", "--env-file: 'vars' is not usable: no environment can have 'A=b'"),
+        ("TINYASGI_PORT=a", "TINYASGI_PORT=a in vars: expected a whole number"),
+        ("TINYASGI_CONFIG=a", "TINYASGI_CONFIG in vars can't be set in an env file"),
+        ("TINYASGI_ENV_FILE=a", "TINYASGI_ENV_FILE in vars can't be set in an env file"),
+        ("A=1\nB C=1", "--env-file vars can't be read: line 2 must be NAME=VALUE"),
+        ("A=b\0c", "--env-file vars can't be used: 'A' has"),
+        ("'A=b'=c", "--env-file vars can't be used: 'A=b' has"),
     ],
 )
 def test_wrong_line_of_an_env_file(text: str, said: str, capsys: Any) -> None:
@@ -391,12 +395,12 @@ def test_env_file_from_a_pipe(capsys: Any) -> None:
     """The app would get nothing of it."""
     with pipe("A=1") as path:
         line = refuse(capsys, "m:a", f"--env-file={path}")
-    assert f"--env-file: '{path}' is not a file that can be read again" in line
+    assert f"--env-file {path} is a pipe; use a regular file" in line
 
 
 def test_env_file_that_is_not_there(capsys: Any) -> None:
     line = refuse(capsys, "m:a", "--env-file=none")
-    assert "--env-file: 'none' is not usable: No such file or directory" in line
+    assert "--env-file none can't be read: No such file or directory" in line
 
 
 #: What other readers of such files differ in.
@@ -438,12 +442,12 @@ def test_env_file_without_python_dotenv(capsys: Any, monkeypatch: pytest.MonkeyP
     write(vars="A=1")
     monkeypatch.setitem(sys.modules, "dotenv.main", None)
     line = refuse(capsys, "m:a", "--env-file=vars")
-    assert "--env-file: 'vars' is not usable: python-dotenv is not installed; pip install" in line
+    assert "--env-file vars needs python-dotenv: pip install" in line
 
 
 @pytest.mark.parametrize("name", ["PROT", "PORTS", "TIMEOUT_KEEPALIVE", "ACCES_LOG", "SSL_CERT"])
 @pytest.mark.parametrize("where", ["environment", "env_file"])
-def test_slip_in_the_environment(where: str, name: str, command: Any, capsys: Any) -> None:
+def test_misspelling_in_the_environment(where: str, name: str, command: Any, capsys: Any) -> None:
     """It may be a variable of somebody else, so it is a warning."""
     if where == "environment":
         _, config = command("m:a", **{f"TINYASGI_{name}": "1"})
@@ -454,15 +458,15 @@ def test_slip_in_the_environment(where: str, name: str, command: Any, capsys: An
         place = " in vars"
     assert config.replace(env_file=None) == Config()
     line = capsys.readouterr().err
-    assert line.startswith(f"tinyasgi: warning: there is no option TINYASGI_{name}{place}, did you")
+    assert line.startswith(f"tinyasgi: warning: unknown option TINYASGI_{name}{place}; did you")
     assert line.count("\n") == 1
 
 
-def test_slip_in_json(command: Any, capsys: Any) -> None:
+def test_misspelling_in_json(command: Any, capsys: Any) -> None:
     command("m:a", "--log-format=json", TINYASGI_PROT="1")
     record = json.loads(capsys.readouterr().err)
     assert record["level"] == "warning"
-    assert record["message"].startswith("there is no option TINYASGI_PROT, did you mean")
+    assert record["message"].startswith("unknown option TINYASGI_PROT; did you mean")
 
 
 def test_variables_for_others(command: Any) -> None:
@@ -557,7 +561,7 @@ def test_texts_are_quoted(text: str, command: Any, capsys: Any) -> None:
 
 
 def test_path_that_is_not_utf8() -> None:
-    found = settle({"app_dir": "\udcff"}, {})
+    found = collect({"app_dir": "\udcff"}, {})
     assert r'"\\udcff"' in render(None, Config(app_dir="\udcff"), found)
 
 

@@ -313,15 +313,15 @@ def test_format(text: str, expected: str, lines: Any, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        ("%(zz)s", "there is no atom %(zz)s"),
-        ("%(H)s %(hh)s", "there is no atom %(hh)s"),
-        ("%({}i)s", "there is no atom %({}i)s"),
-        ("%({a}x)s", "there is no atom %({a}x)s"),
-        ("%({ä}i)s", "there is no atom %({ä}i)s"),
-        ("%h", "'%h' is no atom"),
-        ("%(h)", "'%(h)' is no atom"),
-        ("%(h)s 100%", "'%' is no atom"),
-        ("comon", "one of default, json, common, combined"),
+        ("%(zz)s", "unknown field %(zz)s"),
+        ("%(H)s %(hh)s", "unknown field %(hh)s"),
+        ("%({}i)s", "unknown field %({}i)s"),
+        ("%({a}x)s", "unknown field %({a}x)s"),
+        ("%({ä}i)s", "unknown field %({ä}i)s"),
+        ("%h", "invalid field: '%h'"),
+        ("%(h)", "invalid field: '%(h)'"),
+        ("%(h)s 100%", "invalid field: '%'"),
+        ("comon", "must be default, json, common, combined, or a format with fields such as %(h)s"),
     ],
 )
 def test_wrong_format(text: str, cause: str) -> None:

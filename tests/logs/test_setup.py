@@ -428,7 +428,7 @@ def test_fifo(option: str, workers: str, tmp_path: Path) -> None:
     words = ["--port=0", "--workers", workers, f"{name}=fifo", "app:app"]
     with Command(*words, cwd=tmp_path) as command:
         assert command.wait() == 2
-    assert f"{name}: '{tmp_path}/fifo' is not a file to append to: no process reads" in command.log
+    assert f"{name} {tmp_path}/fifo can't be opened: no process reads" in command.log
     reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     with Command(*words, cwd=tmp_path) as command, os.fdopen(reader, "rb") as file:
         found = b""
@@ -547,7 +547,7 @@ def test_wrong_log_config(name: str, text: str, cause: str, tmp_path: Path) -> N
     with pytest.raises(OptionError) as raised:
         set_up_process(Config(log_config=str(tmp_path / name)))
     message = str(raised.value)
-    assert message.startswith(f"log_config: {str(tmp_path / name)!r} is not a logging config")
+    assert message.startswith(f"log_config={str(tmp_path / name)!r} can't be used: ")
     assert cause in message
     assert "\n" not in message
 

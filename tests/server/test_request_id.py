@@ -139,7 +139,7 @@ def test_a_header_of_the_proxy_protocol_names_who_is_trusted() -> None:
 
 @pytest.mark.parametrize("name", ["", "X ID", "X-ID:", "\xe4"])
 def test_names(name: str) -> None:
-    with pytest.raises(OptionError, match=r"request_id_header: .* is not a header name"):
+    with pytest.raises(OptionError, match=r"request_id_header=.*: expected a header name"):
         Config(request_id_header=name)
 
 

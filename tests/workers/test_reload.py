@@ -206,7 +206,9 @@ def test_directory_that_is_none(directory: str, start: Start, tmp_path: Path) ->
     (tmp_path / "src").mkdir()
     with start("--reload", "--reload-dir=src", "--reload-dir", directory) as command:
         assert command.wait() == 2
-    expected = f"tinyasgi: error: --reload-dir: '{tmp_path}/{directory}' is not a directory\n"
+    expected = (
+        f"tinyasgi: error: --reload-dir {tmp_path}/{directory} must be an existing directory\n"
+    )
     assert command.log == expected
 
 

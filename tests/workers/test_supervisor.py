@@ -141,7 +141,7 @@ other.listen()
         ("broken:app", "syntax error", 3, "SyntaxError"),
         ("broken:app", "import sys; sys.exit(9)", 9, "exited with code 9"),
         ("broken:app", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 3, "SIGKILL"),
-        ("missing:app", "", 3, "no module 'missing'"),
+        ("missing:app", "", 3, "no module named 'missing'"),
         (
             "broken:app",
             "async def app(scope, receive, send):\n  await receive()\n  raise ValueError('no db')",

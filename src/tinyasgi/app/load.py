@@ -1,25 +1,21 @@
-"""`"module:attribute"` → an ASGI 3 application."""
+"""Turn an app with any supported interface into an ASGI 3 app, and call app factories."""
 
 import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 from ..config.config import Config
 from ..importer import LoadError
 from ..typing import App, Receive, Scope, Send
 
-__all__ = ["as_asgi3", "created"]
-
-AnyStack: TypeAlias = ExitStack | AsyncExitStack
-
 
 @asynccontextmanager
 async def created(factory: Callable[[], Any]) -> AsyncIterator[Any]:
-    """The app that a factory makes: a function, a coroutine function or an async context manager.
+    """Call an app factory; yield the app. Raises LoadError.
 
-    What follows the `yield` of a context manager runs when the server has stopped. Raises
-    LoadError.
+    factory: a function, a coroutine function or an async context manager. The code after the
+    `yield` of the context manager runs after the server has stopped.
     """
     async with AsyncExitStack() as stack:
         try:
@@ -29,21 +25,21 @@ async def created(factory: Callable[[], Any]) -> AsyncIterator[Any]:
             elif inspect.isawaitable(made):
                 made = await made
         except Exception as error:
-            raise LoadError("the factory failed") from error
+            raise LoadError("the app factory raised an exception") from error
         yield made
 
 
-def as_asgi3(app: Any, config: Config, stack: AnyStack | None = None) -> App:
-    """The app with the signature of ASGI 3, whichever interface it has. Raises LoadError.
+def as_asgi3(app: Any, config: Config, stack: ExitStack | AsyncExitStack | None = None) -> App:
+    """Return the app, wrapped in an adapter if its interface is not ASGI 3. Raises LoadError.
 
-    The interface is that of `config`, or told by the arguments that the app takes. stack: gets
-    the callbacks that release the resources of an adapter, such as the threads of a WSGI app.
+    `config.interface` names the interface; with "auto", the arguments of the app decide. stack:
+    receives callbacks that release the resources of the adapter, such as threads for a WSGI app.
     """
     interface = _interface(app) if config.interface == "auto" else config.interface
     if interface == "asgi3":
         return app  # type: ignore[no-any-return]
     if interface == "wsgi":
-        from .wsgi.adapter import WSGI  # not before it is needed: 3 ms at start
+        from .wsgi.adapter import WSGI  # takes 3 ms at startup
 
         adapter = WSGI(app, config.wsgi_threads, config.wsgi_spool_size)
         if stack is not None:
@@ -58,7 +54,7 @@ def as_asgi3(app: Any, config: Config, stack: AnyStack | None = None) -> App:
 
 def _interface(app: Any) -> str:
     if not callable(app):
-        raise LoadError(f"the app is of type {type(app).__name__!r}, which can't be called")
+        raise LoadError(f"the app is of type {type(app).__name__}, which is not callable")
     if _takes(app, 3):
         return "asgi3"
     if _takes(app, 1):
@@ -66,10 +62,10 @@ def _interface(app: Any) -> str:
     if _takes(app, 2) and not inspect.iscoroutinefunction(app):
         return "wsgi"
     if _takes(app, 0):
-        raise LoadError("the app takes no arguments: if it is a factory, say --factory")
+        raise LoadError("the app takes no arguments; if it is a factory, add --factory")
     raise LoadError(
-        "the app takes neither scope, receive, send (ASGI 3) nor scope (ASGI 2) nor environ,"
-        " start_response (WSGI)"
+        "unknown kind of app: expected the arguments (scope, receive, send) for ASGI 3, (scope)"
+        " for ASGI 2, or (environ, start_response) for WSGI"
     )
 
 

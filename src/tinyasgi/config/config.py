@@ -1,7 +1,7 @@
-"""Every option, written once: name, type, default, help and check.
+"""`Config`: every option, with its type, default, help and check.
 
-The command line, the names in the environment and in files, and `docs/options.md` follow from the
-fields of `Config`.
+The command line, the environment variables, the keys of files and `docs/options.md` are generated
+from the fields of `Config`.
 """
 
 import dataclasses
@@ -9,365 +9,378 @@ from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .kinds import (
-    ADDRESS,
-    ADDRESSES,
-    DIRECTORY,
-    FIELD_NAME,
-    FIELDS,
-    FLAG,
-    FUNCTION,
-    MODE,
-    NAME,
-    PATH,
-    PATHS,
-    PATTERNS,
-    PEERS,
-    SECONDS,
-    SECRET,
-    STREAM,
-    TEXT,
-    TEXTS,
-    URL_PATH,
-    Kind,
-    OptionError,
-    Several,
-    as_root,
-    choice,
-    name_of,
-    number,
-    option,
-)
+from . import kinds
+from .kinds import OptionError, Repeated, Spelling, choice, number, option
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-__all__ = ["Config"]
-
-#: Called with the options and with what makes the default context.
+#: A function (config, make_default) that returns the TLS context of the server.
 ContextFactory: TypeAlias = Callable[["Config", Callable[[], "SSLContext"]], "SSLContext"]
 
-_COUNT = number()
-_INTERFACES = choice("auto", "asgi3", "asgi2", "wsgi")
-_LIFESPANS = choice("auto", "on", "off")
-_LOOPS = choice("auto", "asyncio", "uvloop")
-_PARSERS = choice("auto", "httptools", "h11")
-_WEBSOCKETS = choice("auto", "none")
-_LOG_FORMATS = choice("text", "json")
-_NUMBERS = {"10": "debug", "20": "info", "30": "warning", "40": "error", "50": "critical"}
-_LEVELS = choice(*reversed(_NUMBERS.values()), aliases={"trace": "debug"} | _NUMBERS)
-_FORWARDED = choice("x-forwarded", "forwarded")
-_REQS = ("none", "optional", "required")  # by their numbers in the module ssl, too
-_CERT_REQS = choice(*_REQS, aliases={str(number): word for number, word in enumerate(_REQS)})
-_TLS_VERSIONS = choice("1.2", "1.3")
+_AT_LEAST_ONE = number(1, example=4)
+_BYTES = number(unit="bytes", example=1048576)
+_RATE = number(unit="bytes", example=1000)
+_LEVELS = {"10": "debug", "20": "info", "30": "warning", "40": "error", "50": "critical"}
+_CERT_REQS = ("none", "optional", "required")  # numbered as in the module ssl
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """All options of a server; `docs/options.md` lists them.
+    """All options of a server. `docs/options.md` describes each of them.
 
-    Times are in seconds, and sizes in bytes unless the help says otherwise. 0 switches a limit
-    off, but as `timeout_keep_alive` it switches keep-alive off, and as `timeout_graceful_shutdown`
-    it cancels requests at once; None is "not given". Raises OptionError for a value that is not
-    allowed. names: what messages call the options, if not as here.
+    Times are in seconds. The unit of a size is in its help. None means "not given".
+
+    0 switches a limit off, with two exceptions: `timeout_keep_alive=0` switches keep-alive off,
+    and `timeout_graceful_shutdown=0` cancels running requests at once.
+
+    names: spellings of options for messages; by default those of Python, such as `port=80`.
+    Raises OptionError for a value that is not allowed.
     """
 
     factory: bool = option(
         False,
-        FLAG,
-        "call the named object for the app: a function, a coroutine function or an async context"
-        " manager",
+        "call the named object to get the app: a function, possibly async, or a context manager",
         heading="Application",
     )
-    app_dir: str = option(".", DIRECTORY, "directory to import the app from")
-    interface: str = option("auto", _INTERFACES, "what the app speaks: a version of ASGI, or WSGI")
+    app_dir: str = option(".", "directory to import the app from", kinds.DIRECTORY)
+    interface: str = option(
+        "auto",
+        "interface of the app; auto: detect it from its arguments",
+        choice("auto", "asgi3", "asgi2", "wsgi"),
+    )
     wsgi_threads: int = option(
-        10, number(1), "most threads that run a WSGI app, further requests wait for one"
+        10, "maximum number of threads for a WSGI app; further requests wait", _AT_LEAST_ONE
     )
     wsgi_spool_size: int = option(
         1024 * 1024 * 1024,
-        _COUNT,
-        "maximum size of the temporary files with request bodies for a WSGI app, all of a worker"
-        " together, in bytes; else 413 or 503; 0: unlimited",
+        "maximum size of the temporary files for WSGI request bodies, per worker, in bytes; 0:"
+        " unlimited",
+        _BYTES,
     )
     lifespan: str = option(
-        "auto", _LIFESPANS, "tell the app of startup and shutdown; auto: unless it refuses at once"
+        "auto", "ASGI lifespan; auto: on if the app supports it", choice("auto", "on", "off")
     )
     env_file: str | None = option(
-        None,
-        PATH,
-        "file of environment variables (.env), for the app, too; what is set stays; needs"
-        " python-dotenv",
+        None, "file of NAME=VALUE lines to add to the environment; needs python-dotenv", kinds.PATH
     )
-    root_path: str = option("", TEXT, "path of the app, whether or not a proxy takes it off")
+    root_path: str = option(
+        "", "URL prefix of the app; a proxy may strip it or not", kinds.ROOT_PATH
+    )
     health_path: str | None = option(
-        None,
-        URL_PATH,
-        "answered without the app and not logged: 200, and 503 once the server stops",
+        None, "health check answered by the server: 200, or 503 while stopping", kinds.URL_PATH
     )
-    cancel_on_disconnect: bool = option(False, FLAG, "cancel a request when its client leaves")
+    cancel_on_disconnect: bool = option(
+        False, "cancel the task of a request when its client disconnects"
+    )
 
     host: str = option(
         "127.0.0.1",
-        TEXT,
-        "name or address to listen on; `::` is all of IPv6 and IPv4",
+        "host name or IP address to listen on; :: is all of IPv6 and IPv4",
+        kinds.TEXT,
         heading="Address",
     )
-    port: int = option(8000, number(0, 65535), "TCP port; 0 takes a free one")
-    uds: str | None = option(None, PATH, "unix socket to listen on instead")
-    uds_mode: int = option(0o666, MODE, "permissions of the unix socket")
-    uds_group: str | None = option(None, NAME, "group of the unix socket, by name or number")
-    fd: int | None = option(None, _COUNT, "descriptor of a bound socket to listen on instead")
-    bind: Several[str] = option(
-        (),
-        ADDRESSES,
-        "where to listen instead: HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N; repeatable",
+    port: int = option(
+        8000, "TCP port to listen on; 0: any free port", number(0, 65535, example=8000)
     )
-    backlog: int = option(2048, number(1, 65535), "connections that may wait to be accepted")
+    uds: str | None = option(
+        None, "unix socket to listen on, instead of --host and --port", kinds.PATH
+    )
+    uds_mode: int = option(0o666, "permissions of the unix socket, as an octal number", kinds.MODE)
+    uds_group: str | None = option(None, "group of the unix socket, by name or number", kinds.NAME)
+    fd: int | None = option(
+        None,
+        "file descriptor of a bound socket to listen on, instead of --host and --port",
+        number(example=3),
+    )
+    bind: Repeated[str] = option(
+        (),
+        "address to listen on, instead of --host and --port: HOST:PORT, [IPV6]:PORT, unix:PATH or"
+        " fd://N; repeatable",
+        kinds.ADDRESSES,
+    )
+    backlog: int = option(
+        2048,
+        "maximum number of connections that wait to be accepted",
+        number(1, 65535, example=2048),
+    )
 
     metrics_bind: str | None = option(
         None,
-        ADDRESS,
-        "where /metrics is served to Prometheus: HOST:PORT, [IPV6]:PORT or unix:PATH; no TLS",
+        "address that serves Prometheus metrics at /metrics, without TLS: HOST:PORT, [IPV6]:PORT"
+        " or unix:PATH",
+        kinds.ADDRESS,
     )
 
     workers: int = option(
         1,
-        number(1),
-        "processes that serve the app, by default what WEB_CONCURRENCY says",
+        "number of worker processes",
+        _AT_LEAST_ONE,
         heading="Processes",
         variable="WEB_CONCURRENCY",
     )
     preload: bool = option(
-        False,
-        FLAG,
-        "import the app once and fork the workers: they share its memory; not on Windows",
+        False, "import the app once, then fork the workers, which share its memory; not on Windows"
     )
-    worker_lifetime: float = option(
-        0.0, SECONDS, "seconds until a worker is replaced by a new one; 0: no end"
-    )
+    worker_lifetime: float = option(0.0, "replace each worker after this many seconds; 0: never")
     worker_max_rss: int = option(
-        0, _COUNT, "MiB of memory from which on a worker is replaced by a new one; 0: any; Linux"
+        0,
+        "replace a worker that uses this many MiB of memory; 0: never; Linux only",
+        number(unit="MiB", example=500),
     )
     worker_timeout: float = option(
-        0.0, SECONDS, "seconds of a blocked event loop until a worker is killed; 0: any"
+        0.0, "kill a worker whose event loop is blocked for this many seconds; 0: never"
     )
-    reload: bool = option(
-        False, FLAG, "start the app anew when its files change", heading="Development"
+    reload: bool = option(False, "restart the app when its files change", heading="Development")
+    reload_dir: Repeated[str] = option(
+        (), "directory to watch, instead of the current one and --app-dir; repeatable", kinds.PATHS
     )
-    reload_dir: Several[str] = option(
-        (), PATHS, "directory to watch, by default the current one and that of the app; repeatable"
+    reload_include: Repeated[str] = option(
+        (), "pattern of files to watch in addition to *.py; repeatable", kinds.NAMES
     )
-    reload_include: Several[str] = option(
-        (), TEXTS, "pattern of files to watch besides `*.py`; repeatable"
-    )
-    reload_exclude: Several[str] = option(
-        (), TEXTS, "pattern of files and directories not to watch; repeatable"
+    reload_exclude: Repeated[str] = option(
+        (), "pattern of files and directories not to watch; repeatable", kinds.NAMES
     )
     debug_blocking: float | None = option(
         None,
-        SECONDS,
-        "log where the event loop is blocked for so many seconds; 0: don't; 1 with `--reload`",
+        "log the line that blocks the event loop for this many seconds; 0: disabled; default: 1"
+        " with --reload",
+        kinds.SECONDS,
     )
 
     loop: str = option(
-        "auto", _LOOPS, "event loop; auto: uvloop when it is installed", heading="Implementation"
+        "auto",
+        "event loop; auto: uvloop if it is installed",
+        choice("auto", "asyncio", "uvloop"),
+        heading="Implementation",
     )
-    http: str = option("auto", _PARSERS, "HTTP parser; auto: httptools when it is installed")
+    http: str = option(
+        "auto",
+        "HTTP parser; auto: httptools if it is installed",
+        choice("auto", "httptools", "h11"),
+    )
 
     ws: str = option(
-        "auto", _WEBSOCKETS, "auto: serve WebSocket; none: as plain HTTP", heading="WebSocket"
+        "auto",
+        "auto: accept WebSocket; none: treat handshakes as plain requests",
+        choice("auto", "none"),
+        heading="WebSocket",
     )
-    ws_per_message_deflate: bool = option(True, FLAG, "compress messages if the client can")
+    ws_per_message_deflate: bool = option(True, "compress messages if the client supports it")
     ws_max_size: int = option(
-        16 * 1024 * 1024, _COUNT, "bytes of a message; more closes with 1009; 0: any"
+        16 * 1024 * 1024,
+        "maximum size of a message in bytes; else close with code 1009; 0: unlimited",
+        _BYTES,
     )
     ws_max_queue: int = option(
-        32, number(1), "messages that may wait for the app before reading pauses"
+        32, "maximum number of messages that wait for the app; then reading pauses", _AT_LEAST_ONE
     )
     ws_ping_interval: float = option(
-        20.0, SECONDS, "seconds without a frame until the peer is pinged; 0: never"
+        20.0, "send a ping after this many seconds without a frame; 0: never"
     )
     ws_ping_timeout: float = option(
-        20.0, SECONDS, "seconds for a sign of life after a ping; 0: any"
+        20.0, "close if nothing arrives within this many seconds after a ping; 0: no timeout"
     )
 
     limit_head_size: int = option(
         65536,
-        number(256),
-        "bytes of a request line with its fields; more is 414 or 431",
+        "maximum size of request line and headers in bytes; else 414 or 431",
+        number(256, unit="bytes", example=65536),
         heading="Limits",
     )
-    limit_head_fields: int = option(100, number(1), "fields of a request; more is 431")
-    limit_body_size: int = option(0, _COUNT, "bytes of a request body, more is 413; 0: any")
-    limit_concurrency: int = option(0, _COUNT, "unanswered requests at once, more get 503; 0: any")
-    limit_connections: int = option(0, _COUNT, "connections at once, more have to wait; 0: any")
-    limit_max_requests: int = option(
-        0,
-        _COUNT,
-        "requests until a worker is replaced, or the server stops when it serves alone; 0: no end",
+    limit_head_fields: int = option(
+        100, "maximum number of request headers; else 431", _AT_LEAST_ONE
     )
-    limit_max_requests_jitter: int = option(0, _COUNT, "most requests added to it at random")
+    limit_body_size: int = option(
+        0, "maximum size of a request body in bytes; else 413; 0: unlimited", _BYTES
+    )
+    limit_concurrency: int = option(
+        0, "maximum number of concurrent requests; else 503; 0: unlimited"
+    )
+    limit_connections: int = option(
+        0, "maximum number of open connections; others wait in the backlog; 0: unlimited"
+    )
+    limit_max_requests: int = option(
+        0, "replace a worker, or stop a single process, after this many requests; 0: never"
+    )
+    limit_max_requests_jitter: int = option(0, "maximum random addition to --limit-max-requests")
 
     timeout_head: float = option(
-        10.0, SECONDS, "seconds for a whole head to arrive, else 408; 0: any", heading="Time limits"
+        10.0,
+        "seconds for request line and headers to arrive; else 408; 0: no timeout",
+        heading="Time limits",
     )
-    timeout_body: float = option(60.0, SECONDS, "seconds without a byte of an awaited body; 0: any")
+    timeout_body: float = option(
+        60.0, "seconds to wait for the next bytes of a request body; else 408; 0: no timeout"
+    )
     min_rate_body: int = option(
         240,
-        _COUNT,
-        "bytes per second that an awaited body has to bring, averaged over --timeout-body; 0: any",
+        "minimum bytes per second of a request body, averaged over --timeout-body; else 408; 0:"
+        " no minimum",
+        _RATE,
     )
     timeout_keep_alive: float = option(
-        75.0, SECONDS, "seconds that a connection may be idle between requests; 0: no keep-alive"
+        75.0, "seconds a connection may be idle between requests; 0: close after each response"
     )
     timeout_write: float = option(
-        60.0, SECONDS, "seconds in which a peer reads nothing of a response; 0: any"
+        60.0, "close if the client reads nothing for this many seconds; 0: no timeout"
     )
     min_rate_write: int = option(
         240,
-        _COUNT,
-        "bytes per second that a peer has to read of a response, averaged over --timeout-write;"
-        " 0: any",
+        "minimum bytes per second that a client reads, averaged over --timeout-write; 0: no"
+        " minimum",
+        _RATE,
     )
-    shutdown_delay: float = option(
-        0.0, SECONDS, "seconds in which a server that is told to stop still accepts connections"
-    )
+    shutdown_delay: float = option(0.0, "seconds to keep accepting connections after a stop signal")
     timeout_graceful_shutdown: float = option(
-        25.0,
-        SECONDS,
-        "seconds for running requests to end when the server stops; 0: cancel them at once",
+        25.0, "seconds for running requests to finish at shutdown; 0: cancel them at once"
     )
 
     proxy_headers: bool = option(
-        True, FLAG, "believe what trusted proxies say of their clients", heading="Proxies"
+        True, "use forwarding headers from trusted proxies", heading="Proxies"
     )
     forwarded_fields: str = option(
         "x-forwarded",
-        _FORWARDED,
-        "fields in which they say it: X-Forwarded-*, or Forwarded (RFC 7239)",
+        "forwarding headers to use: X-Forwarded-* or Forwarded (RFC 7239)",
+        choice("x-forwarded", "forwarded"),
     )
-    forwarded_allow_ips: Several[str] = option(
+    forwarded_allow_ips: Repeated[str] = option(
         ("127.0.0.1", "::1", "unix"),
-        PEERS,
-        "proxies that are trusted: addresses and networks, unix for unix sockets, * for all;"
-        " by default what FORWARDED_ALLOW_IPS says; repeatable, or with commas",
+        "trusted proxies: IP addresses, networks, unix for unix sockets, * for all; repeatable or"
+        " comma-separated",
+        kinds.PEERS,
         variable="FORWARDED_ALLOW_IPS",
     )
     proxy_protocol: bool = option(
-        False,
-        FLAG,
-        "take a header of the PROXY protocol, version 1 or 2, that trusted proxies have to send",
+        False, "require a PROXY protocol header (version 1 or 2) on connections of trusted proxies"
     )
 
     request_id_header: str | None = option(
-        None,
-        FIELD_NAME,
-        "field of requests and responses for an id, which is taken from trusted proxies, else made",
+        None, "header for request ids; kept from trusted proxies, else generated", kinds.HEADER_NAME
     )
 
-    header: Several[tuple[str, str]] = option(
+    header: Repeated[tuple[str, str]] = option(
         (),
-        FIELDS,
-        "response header, unless the app sets one of the same name; repeatable, all are sent",
+        "default response header; the app may override it; repeatable",
+        kinds.HEADERS,
         heading="Responses",
     )
-    date_header: bool = option(True, FLAG, "add Date unless the app does")
-    server_header: bool = option(True, FLAG, "add Server unless the app does")
+    date_header: bool = option(True, "add a Date header unless the app sets one")
+    server_header: bool = option(True, "add a Server header unless the app sets one")
 
-    log_level: str = option("info", _LEVELS, "least level of what is logged", heading="Logs")
+    log_level: str = option(
+        "info",
+        "minimum log level",
+        choice(*reversed(_LEVELS.values()), aliases={"trace": "debug"} | _LEVELS),
+        heading="Logs",
+    )
     log_format: str = option(
-        "text", _LOG_FORMATS, "format of all that is logged; json: an object in each line"
+        "text", "log format; json: one JSON object per line", choice("text", "json")
     )
     log_config: str | None = option(
-        None, PATH, "logging configuration for dictConfig, a .json, .toml or .yaml file"
+        None, "logging configuration for dictConfig: a .json, .toml or .yaml file", kinds.PATH
     )
     error_log_file: str = option(
-        "-", STREAM, "file to append what the server tells to; -: stderr; USR1 opens it again"
+        "-", "file for server messages; -: stderr; SIGUSR1 reopens it", kinds.STREAM
     )
-    use_colors: bool | None = option(None, FLAG, "colour the level; by default on a terminal")
-    access_log: bool = option(True, FLAG, "log each request when its response has ended")
+    use_colors: bool | None = option(
+        None, "colour the log level; default: if stderr is a terminal", kinds.FLAG
+    )
+    access_log: bool = option(True, "log each request when its response has ended")
     access_log_format: str | None = option(
         None,
-        NAME,
-        "default, common, combined, json, or a format of gunicorn's atoms; by default json with"
-        " `--log-format json`",
+        "default, common, combined, json, or fields such as %(h)s; default: as --log-format",
+        kinds.NAME,
     )
-    access_log_exclude: Several[str] = option(
+    access_log_exclude: Repeated[str] = option(
         (),
-        PATTERNS,
-        "path, or pattern of paths as `/static/*`, whose successes (2xx) are not logged;"
-        " repeatable",
+        "do not log 2xx responses for this path or pattern, such as /static/*; repeatable",
+        kinds.URL_PATTERNS,
     )
     access_log_file: str = option(
-        "-", STREAM, "file to append access lines to; -: stdout; USR1 opens it again"
+        "-", "file for access log lines; -: stdout; SIGUSR1 reopens it", kinds.STREAM
     )
 
-    ssl_certfile: Several[str] = option(
+    ssl_certfile: Repeated[str] = option(
         (),
-        PATHS,
-        "certificate chain, PEM; with it the server speaks TLS; repeatable: a client gets the one"
-        " for the name that it asks for, else the first",
+        "certificate chain (PEM); enables TLS; repeatable: chosen by SNI, else the first",
+        kinds.PATHS,
         heading="TLS",
     )
-    ssl_keyfile: Several[str] = option(
+    ssl_keyfile: Repeated[str] = option(
         (),
-        PATHS,
-        "private key, PEM, unless certfile has it; repeatable, in the order of the certificates",
+        "private key (PEM), if not in --ssl-certfile; repeatable, in the same order",
+        kinds.PATHS,
     )
-    ssl_keyfile_password: str | None = option(None, SECRET, "password of the private keys")
-    ssl_ca_certs: str | None = option(None, PATH, "certificates that sign those of clients, PEM")
-    ssl_cert_reqs: str = option("none", _CERT_REQS, "whether clients show a certificate")
-    ssl_ciphers: str | None = option(None, NAME, "ciphers for TLS 1.2, in OpenSSL's notation")
-    ssl_min_version: str = option("1.2", _TLS_VERSIONS, "lowest version of TLS")
+    ssl_keyfile_password: str | None = option(
+        None, "password of encrypted private keys", kinds.SECRET
+    )
+    ssl_ca_certs: str | None = option(
+        None, "CA certificates to verify client certificates (PEM)", kinds.PATH
+    )
+    ssl_cert_reqs: str = option(
+        "none",
+        "whether clients must send a certificate",
+        choice(*_CERT_REQS, aliases={str(i): word for i, word in enumerate(_CERT_REQS)}),
+    )
+    ssl_ciphers: str | None = option(
+        None, "ciphers for TLS 1.2, in the notation of OpenSSL", kinds.NAME
+    )
+    ssl_min_version: str = option("1.2", "minimum TLS version", choice("1.2", "1.3"))
     ssl_context_factory: ContextFactory | str | None = option(
-        None,
-        FUNCTION,
-        "function that makes the TLS context; it gets the options, and a function that makes the"
-        " default context",
+        None, "function (config, make_default) that returns an ssl.SSLContext", kinds.FUNCTION
     )
 
-    names: InitVar[Mapping[str, str] | None] = None
+    names: InitVar[Mapping[str, Spelling] | None] = None
 
-    def __post_init__(self, names: Mapping[str, str] | None) -> None:
+    def __post_init__(self, names: Mapping[str, Spelling] | None) -> None:
         object.__setattr__(self, "_names", names or {})
         for field in dataclasses.fields(self):
-            given, kind = getattr(self, field.name), field.metadata["kind"]
-            value = field.default if given is None and kind.repeatable else kind.convert(given)
-            if not (value is None and field.default is None) and not kind.accepts(value):
-                raise self.wrong(field.name, given, kind.allowed)
-            if value is not given:
-                object.__setattr__(self, field.name, value)
-        object.__setattr__(self, "root_path", as_root(self.root_path))
+            object.__setattr__(self, field.name, self._read(field))
+        self._check_tls()
+
+    def _read(self, field: dataclasses.Field[Any]) -> Any:
+        """Return the value of a field, converted and checked."""
+        value, kind = getattr(self, field.name), field.metadata["kind"]
+        if value is None and (field.default is None or kind.split):
+            return field.default
+        return kind.read(self.spelling(field.name), value)
+
+    def _check_tls(self) -> None:
+        """Check the TLS options that depend on each other."""
         if len(self.ssl_keyfile) > len(self.ssl_certfile):
-            reason = f"possible without a certificate for each in {self.spelled('ssl_certfile')}"
-            raise self.wrong("ssl_keyfile", self.ssl_keyfile, reason)
-        verifies = self.ssl_cert_reqs != "none" and self.ssl_context_factory is None
-        if verifies and not self.ssl_certfile:  # else it would be served without TLS
-            reason = f"possible without {self.spelled('ssl_certfile')}"
-            raise self.wrong("ssl_cert_reqs", self.ssl_cert_reqs, reason)
-        if verifies and self.ssl_ca_certs is None:
-            reason = f"possible without {self.spelled('ssl_ca_certs')}"
-            raise self.wrong("ssl_cert_reqs", self.ssl_cert_reqs, reason)
+            certfile = self.spelling("ssl_certfile")
+            text = f"needs {certfile}: give one certificate for each key"
+            raise self.error("ssl_keyfile", self.ssl_keyfile[-1], text)
+        if self.ssl_cert_reqs != "none" and self.ssl_context_factory is None:
+            # Without a certificate, the server would not use TLS at all.
+            for needed in ("ssl_certfile", "ssl_ca_certs"):
+                if not getattr(self, needed):
+                    text = f"needs {self.spelling(needed)}"
+                    raise self.error("ssl_cert_reqs", self.ssl_cert_reqs, text)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process, where a function is found by its name. Raises OptionError."""
+        """Return the state for a pickle, with a function replaced by its name.
+
+        Raises OptionError if another process can't import the function.
+        """
         state, function = vars(self).copy(), self.ssl_context_factory
         if callable(function):
-            state["ssl_context_factory"] = name = name_of(function)
+            state["ssl_context_factory"] = name = _name_of(function)
             if name is None:
-                needed = "a function of a module, which other processes import"
-                raise self.wrong("ssl_context_factory", function, needed)
+                text = "must be a module-level function, so that workers can import it"
+                raise self.error("ssl_context_factory", function, text)
         return state
 
-    def spelled(self, option: str) -> str:
-        """An option as its user calls it: `--port`, `TINYASGI_PORT`, in Python `port`."""
-        return str(vars(self)["_names"].get(option, option))
+    def spelling(self, option: str) -> Spelling:
+        """Return the way the user wrote an option, or would write it in the same place."""
+        names: Mapping[str, Spelling] = vars(self)["_names"]
+        return names.get(option) or Spelling(option)
 
-    def wrong(self, option: str, value: Any, allowed: str) -> OptionError:
-        """The error that an option can't have a value, which it may have if it is `allowed`."""
-        kind: Kind = type(self).__dataclass_fields__[option].metadata["kind"]
-        return OptionError(self.spelled(option), kind.told(value), allowed)
+    def error(self, option: str, value: Any, text: str) -> OptionError:
+        """Return an error: the option and its value as the user wrote them, then `text`."""
+        kind: kinds.Kind = type(self).__dataclass_fields__[option].metadata["kind"]
+        return OptionError(f"{kind.given(self.spelling(option), value)} {text}")
 
     @property
     def speaks_tls(self) -> bool:
@@ -375,15 +388,25 @@ class Config:
         return bool(self.ssl_certfile or self.ssl_context_factory)
 
     def resolved(self) -> "Config":
-        """The same with absolute paths, for an app may change the current directory."""
-        fields = [field for field in dataclasses.fields(self) if getattr(self, field.name)]
+        """Return a copy with absolute paths, which stay valid if the app changes its directory."""
+        values = {field: getattr(self, field.name) for field in dataclasses.fields(self)}
         return self.replace(
             **{
-                field.name: field.metadata["kind"].resolve(getattr(self, field.name))
-                for field in fields
+                field.name: field.metadata["kind"].resolved(value)
+                for field, value in values.items()
+                if value
             }
         )
 
     def replace(self, **options: Any) -> "Config":
-        """A copy with some options changed."""
+        """Return a copy with some options changed. Raises OptionError."""
         return dataclasses.replace(self, names=vars(self)["_names"], **options)
+
+
+def _name_of(function: Callable[..., Any]) -> str | None:
+    """Return `module:attribute` of a function, or None if no other process can import it."""
+    module = getattr(function, "__module__", "__main__")
+    name = getattr(function, "__qualname__", "")
+    if module == "__main__" or "<" in name or not name:  # <lambda>, <locals>
+        return None
+    return f"{module}:{name}"

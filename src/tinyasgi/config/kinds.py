@@ -1,215 +1,185 @@
-"""The kinds of option values: how each is read from text, and what it allows."""
+"""Kinds of option values: how a value is parsed, checked and shown."""
 
 import dataclasses
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..http.parsers import TOKEN
 
-__all__ = ["ADDRESS", "ADDRESSES", "DIRECTORY", "FIELDS", "FIELD_NAME", "FLAG", "FUNCTION", "MASK"]
-__all__ += ["MODE", "NAME", "PATH", "PATHS", "PATTERNS", "PEERS", "SECONDS", "SECRET", "STREAM"]
-__all__ += ["TEXT", "TEXTS", "URL_PATH", "Kind"]
-__all__ += ["OptionError", "Several", "UnknownOption", "UnusableFile"]
-__all__ += ["as_root", "choice", "name_of", "number", "option"]
-
-
 T = TypeVar("T")
 
-#: Seconds, 31 years. Timers of some systems have no room for much more.
-FOREVER = 10**9
+#: Maximum number of seconds: 31 years. The timers of some systems overflow soon after.
+MAX_SECONDS = 10**9
+#: Shown in place of a secret.
+MASK = "***"
+#: Maximum length of a value in a message, in characters.
+MAX_SHOWN = 200
+#: Texts that the shell and messages need not quote.
+_PLAIN = re.compile(r"[\w./:@%+,=*-]+")
 
 
-class Several(Protocol[T]):
-    """The type of a repeatable option: always a tuple, but also a list or a str may be given."""
+class Repeated(Protocol[T]):
+    """Type of a repeatable option: reads as a tuple; a list or a str may be passed, too."""
 
     def __get__(self, instance: object, owner: type) -> tuple[T, ...]: ...
     def __set__(self, instance: object, value: str | list[T] | tuple[T, ...]) -> None: ...
 
 
-#: What is told instead of a secret.
-MASK = "***"
-#: Characters of a value in a message.
-LONGEST = 500
-
-
 class OptionError(ValueError):
-    """A value that an option does not take; the message names both and says what is allowed.
-
-    `Config.wrong` makes it for an option of a configuration.
-    """
-
-    def __init__(self, name: str, value: object, allowed: str) -> None:
-        text = repr(value)
-        if len(text) > LONGEST:
-            text = text[:LONGEST] + "…"
-        super().__init__(f"{name}: {text} is not {allowed}")
+    """An option that is unknown or has an unusable value; the message names the option."""
 
 
-class UnknownOption(OptionError):
-    """A name that no option has; the message says it, and perhaps a name that is near."""
+class Spelling(NamedTuple):
+    """The way a user wrote an option: `--port 80`, `TINYASGI_PORT=80` or, in Python, `port=80`."""
 
-    def __init__(self, name: str, near: str = "") -> None:
-        hint = f", did you mean {near}?" if near else "; --help lists what there is"
-        ValueError.__init__(self, f"there is no option {name}{hint}")
+    name: str
+    sign: str = "="
+    """Text between the name and the value."""
+    place: str = ""
+    """Text after the value, such as ` in tinyasgi.toml`."""
+    quoted: bool = True
+    """Whether a str value is always shown in quotes."""
 
+    def __str__(self) -> str:
+        return self.name + self.place
 
-class UnusableFile(OptionError):
-    """A file of settings that is used without being named; the message says what is wrong."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        ValueError.__init__(self, f"{path} is not usable: {reason}")
-        self.reason = reason
+    def given(self, value: object) -> str:
+        """Return the option with its value, as the user wrote it."""
+        if value is True and self.sign == " ":  # a flag of the command line
+            return self.name
+        plain = isinstance(value, str) and not self.quoted and _PLAIN.fullmatch(value)
+        text = str(value) if plain else repr(value)
+        if len(text) > MAX_SHOWN:
+            text = text[:MAX_SHOWN] + "…"
+        return f"{self.name}{self.sign}{text}{self.place}"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of value. Texts are those of the command line and the environment."""
+    """One kind of value. A repeatable kind has a tuple of such values.
 
-    allowed: str
+    The functions of a kind apply to one value. They raise AttributeError, TypeError or ValueError
+    if the value has the wrong type or form.
+    """
+
+    expected: str
+    """Description of the allowed values, with an example, for error messages."""
     metavar: str
-    parse: Callable[[str], Any]
-    """The value that a text stands for; raises ValueError."""
-    accepts: Callable[[Any], bool]
-    """Whether a value is allowed."""
+    """Name of the value in `--help`; the unit, if the value has one."""
+    accepts: Callable[[Any], object]
+    """Return a true value if the value is allowed."""
+    parse: Callable[[str], Any] = str
+    """Convert a text from the command line, the environment or a file to a value."""
     show: Callable[[Any], str] = str
-    """The text that stands for a value."""
+    """Convert a value back to text."""
     convert: Callable[[Any], Any] = lambda value: value
-    """The value that one of Python or TOML stands for, if it is of another type."""
-    repeatable: bool = False
-    """The option may be given more than once; in the environment, one text a line."""
-    secret: bool = False
-    """Values are not to be shown."""
+    """Convert a Python or TOML object of another type to a value."""
     resolve: Callable[[Any], Any] = lambda value: value
-    """The same value, whatever the current directory becomes."""
+    """Make a value independent of the current directory."""
+    split: Callable[[str], Sequence[str]] | None = None
+    """For a repeatable kind: split a text into the texts of single values."""
+    secret: bool = False
+    """Whether messages must not show values."""
 
-    def told(self, value: Any) -> Any:
-        """A value as messages tell it."""
-        return MASK if self.secret else value
+    def read(self, spelling: Spelling, value: Any, *, text: bool = False) -> Any:
+        """Convert and check what a user gave for an option. Raises OptionError.
+
+        text: parse strings, as on the command line. Otherwise a string is a value already, but a
+        single string for a repeatable kind is always parsed.
+        """
+        if self.split is None:
+            return self._read_one(spelling, value, text)
+        if isinstance(value, str):
+            value, text = self.split(value), True
+        elif isinstance(value, os.PathLike):
+            value = [value]
+        elif not isinstance(value, list | tuple):
+            raise self._error(spelling, value)
+        elif text:
+            value = [part for item in value for part in self._split_one(spelling, item)]
+        return tuple(self._read_one(spelling, item, text) for item in value)
+
+    def _split_one(self, spelling: Spelling, item: Any) -> Sequence[str]:
+        if self.split is None or not isinstance(item, str):
+            raise self._error(spelling, item)
+        return self.split(item)
+
+    def _read_one(self, spelling: Spelling, value: Any, text: bool) -> Any:
+        try:
+            found = self.parse(value) if text and isinstance(value, str) else self.convert(value)
+            if self.accepts(found):
+                return found
+        except (AttributeError, TypeError, ValueError):
+            pass
+        raise self._error(spelling, value)
+
+    def _error(self, spelling: Spelling, value: Any) -> OptionError:
+        return OptionError(f"{self.given(spelling, value)}: expected {self.expected}")
+
+    def given(self, spelling: Spelling, value: Any) -> str:
+        """Return an option with its value, for a message. A secret is masked."""
+        return spelling.given(MASK if self.secret else value)
+
+    def texts(self, value: Any) -> list[str]:
+        """Return the texts that stand for a value: one, or any number for a repeatable kind."""
+        return list(map(self.show, [value] if self.split is None else value))
+
+    def resolved(self, value: Any) -> Any:
+        """Return a value of an option, independent of the current directory."""
+        if self.split is None:
+            return self.resolve(value)
+        return tuple(map(self.resolve, value))
+
+
+# Combinators.
 
 
 def choice(*words: str, aliases: dict[str, str] | None = None) -> Kind:
-    """One of a few words, in any case. aliases: what else stands for them, numbers as text."""
+    """Return the kind of one word out of a few, in upper or lower case.
+
+    aliases: other texts for some of the words. A number stands for its text.
+    """
     known = dict(zip(words, words, strict=True)) | (aliases or {})
 
     def convert(value: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
-            return known.get(str(int(value)), value)
-        return known.get(value.lower(), value) if isinstance(value, str) else value
+            value = str(int(value))  # an IntEnum, too
+        return known.get(value.lower(), value)
 
-    allowed, metavar = "one of " + ", ".join(words), "{" + ",".join(words) + "}"
-    return Kind(allowed, metavar, convert, lambda value: value in words, convert=convert)
+    expected, metavar = ", ".join(words[:-1]) + f" or {words[-1]}", "{" + ",".join(words) + "}"
+    return Kind(expected, metavar, words.__contains__, parse=convert, convert=convert)
 
 
-def several(
-    allowed: str,
-    metavar: str,
-    parse: Callable[[str], tuple[Any, ...]],
-    accepts: Callable[[Any], bool],
-    item: Callable[[Any], Any] = lambda value: value,
+def number(
+    low: int = 0,
+    high: int | None = None,
     *,
-    show: Callable[[Any], str] = "\n".join,
-    resolve: Callable[[Any], Any] = lambda value: value,
+    example: int,
+    unit: str = "",
 ) -> Kind:
-    """A tuple, in Python also a list or a text. item: converts what is in it."""
-
-    def convert(value: Any) -> Any:
-        if isinstance(value, str):
-            return parse(value)
-        if isinstance(value, os.PathLike):
-            value = [value]
-        return tuple(map(item, value)) if isinstance(value, list | tuple) else value
-
-    return Kind(allowed, metavar, parse, accepts, show, convert, True, resolve=resolve)
-
-
-def number(low: int = 0, high: int | None = None) -> Kind:
-    """A whole number from `low` to `high`."""
+    """Return the kind of whole numbers from `low` to `high`, or without a maximum."""
 
     def accepts(value: Any) -> bool:
         return type(value) is int and low <= value <= (high or value)
 
-    span = f", {low} or more" if high is None else f" from {low} to {high}"
-    return Kind(f"a whole number{span}", "N", int, accepts)
+    span = f"of at least {low}" if high is None else f"from {low} to {high}"
+    noun = f"whole number of {unit}" if unit else "whole number"
+    return Kind(f"a {noun} {span}, such as {example}", (unit or "N").upper(), accepts, parse=int)
 
 
-def _flag(text: str) -> bool:
-    return ("0", "false", "no", "off", "1", "true", "yes", "on").index(text.lower()) > 3
+def repeatable(kind: Kind, split: Callable[[str], Sequence[str]] | None = None) -> Kind:
+    """Return the kind of tuples of such values; by default, a text has one value per line."""
+    return dataclasses.replace(kind, split=split or _lines)
 
 
-def _fields(text: str) -> tuple[tuple[str, str], ...]:
-    pairs = [line.partition(":") for line in _lines(text)]
-    return tuple((name.strip(), value.strip() if colon else "\0") for name, colon, value in pairs)
+def _lines(text: str) -> Sequence[str]:
+    return text.splitlines() or [""]  # an empty text is one empty value, which is an error
 
 
-def _are_fields(value: Any) -> bool:
-    try:
-        return isinstance(value, tuple) and all(
-            _is_field_name(name) and text.encode("latin-1") and text.isprintable()
-            for name, text in value
-        )
-    except (AttributeError, TypeError, ValueError):
-        return False
-
-
-_ADDRESS = re.compile(r"unix:.+|fd://\d+|(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]*):(?P<port>\d{1,5})")
-_PEERS = frozenset({"127.0.0.1", "::1", "unix", "*"})
-
-#: Headers that only the server can set: they say where a message ends, and what follows it.
-_FRAMING = frozenset({"connection", "content-length", "transfer-encoding", "upgrade"})
-_NOT_FRAMING = "other than Connection, Content-Length, Transfer-Encoding and Upgrade"
-
-_FUNCTION = re.compile(r"[\w.]+:[\w.]+")
-
-
-def _lines(text: str) -> tuple[str, ...]:
-    return tuple(text.splitlines() or [""])  # nothing is no value, and none of these kinds has it
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, tuple) and all(isinstance(text, str) and text for text in value)
-
-
-def _are_addresses(value: Any) -> bool:
-    found = [_ADDRESS.fullmatch(text) for text in value] if _are_texts(value) else [None]
-    return all(match and int(match["port"] or 0) < 1 << 16 for match in found)
-
-
-def _items(text: str) -> tuple[str, ...]:
-    return tuple(item for part in re.split(r"[,\n]", text) if (item := part.strip()))
-
-
-def _are_peers(value: Any) -> bool:
-    return _are_texts(value) and all(text in _PEERS or _is_network(text) for text in value)
-
-
-def _is_network(text: str) -> bool:
-    import ipaddress  # not before it is needed: 2 ms at start
-
-    try:
-        ipaddress.ip_network(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_field_name(value: Any) -> bool:
-    return (
-        isinstance(value, str)
-        and TOKEN.fullmatch(value.encode("utf-8", "surrogatepass")) is not None
-        and value.lower() not in _FRAMING
-    )
-
-
-def _absolute_address(address: str) -> str:
-    kind, unix, path = address.partition("unix:")
-    return unix + os.path.abspath(path) if unix and not kind else address
-
-
-def _is_address(value: Any) -> bool:
-    return _are_addresses((value,)) and not value.startswith("fd://")
+# Texts and numbers.
 
 
 def _is_text(value: Any) -> bool:
@@ -220,126 +190,202 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and value != ""
 
 
+def as_root(path: str) -> str:
+    """Return a path in the form of `root_path`: `/a/b`, or an empty text."""
+    return ("/" + path.strip("/")).rstrip("/")
+
+
+def _mode(text: str) -> int:
+    mode = int(text, 8)
+    if not 0 <= mode <= 0o777:
+        raise ValueError
+    return mode
+
+
+_FLAGS = dict.fromkeys(("1", "true", "yes", "on"), True)
+_FLAGS |= dict.fromkeys(("0", "false", "no", "off"), False)
+
+FLAG = Kind(
+    "true or false",
+    "",
+    lambda value: isinstance(value, bool),
+    parse=lambda text: _FLAGS.get(text.lower()),
+)
+TEXT = Kind("a text", "TEXT", _is_text)
+SECRET = Kind("a text", "TEXT", _is_text, secret=True)
+#: A text that is not empty.
+NAME = Kind("a text that is not empty", "TEXT", _is_name)
+NAMES = repeatable(NAME)
+COUNT = number(example=100)
+SECONDS = Kind(
+    f"a number of seconds from 0 to {MAX_SECONDS}, such as 2.5",
+    "SECONDS",
+    lambda value: type(value) in (int, float) and 0 <= value <= MAX_SECONDS,
+    parse=float,
+    show="{:g}".format,
+)
+MODE = Kind(
+    'an octal number from 0 to 777, such as 660 (as a string in a file: "660")',
+    "OCTAL",
+    lambda value: type(value) is int and 0 <= value <= 0o777,
+    parse=_mode,
+    show="{:o}".format,
+)
+
+
+# Paths.
+
+
 def _is_path(value: Any) -> bool:
     return _is_name(value) and "\0" not in value
 
 
-def _are_paths(value: Any) -> bool:
-    return isinstance(value, tuple) and all(map(_is_path, value))
+def _path(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _plain(path: Any) -> Any:
-    return os.fspath(path) if isinstance(path, os.PathLike) else path
-
-
-def _is_function(value: Any) -> bool:
-    return callable(value) or (isinstance(value, str) and bool(_FUNCTION.fullmatch(value)))
-
-
-def _is_url_path(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith("/") and "?" not in value
-
-
-def _are_patterns(value: Any) -> bool:
-    return _are_texts(value) and all(text[0] in "/*" for text in value)
-
-
-def _is_mode(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= 0o777
-
-
-def _is_time(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value <= FOREVER
-
-
-TEXT = Kind("a text", "TEXT", str, _is_text)
-#: A text that is not empty.
-NAME = Kind("a text that is not empty", "TEXT", str, _is_name)
-SECRET = Kind("a text", "TEXT", str, _is_text, secret=True)
-PATH = Kind("a path", "PATH", str, _is_path, convert=_plain, resolve=os.path.abspath)
+PATH = Kind("a path", "PATH", _is_path, convert=_path, resolve=os.path.abspath)
+PATHS = repeatable(PATH)
 #: A path; an empty one is the current directory.
-DIRECTORY = Kind(
-    "a path",
-    "PATH",
-    str,
-    lambda value: value == "" or _is_path(value),
-    convert=_plain,
-    resolve=os.path.abspath,
-)
+DIRECTORY = dataclasses.replace(PATH, accepts=lambda value: value == "" or _is_path(value))
 #: A path, or `-` for a standard stream.
-STREAM = Kind(
-    "a path",
-    "PATH",
-    str,
-    _is_path,
-    convert=_plain,
+STREAM = dataclasses.replace(
+    PATH,
+    expected="a path, or - for the standard stream",
     resolve=lambda path: path if path == "-" else os.path.abspath(path),
 )
-#: A path of requests, without what `root_path` puts before it.
-URL_PATH = Kind("a path that begins with /", "PATH", str, _is_url_path)
-#: What is called; in text, and for other processes, by its name.
-FUNCTION = Kind("a function, or MODULE:ATTRIBUTE", "MODULE:ATTRIBUTE", str, _is_function)
-FLAG = Kind("true or false", "", _flag, lambda value: isinstance(value, bool))
-MODE = Kind("an octal number from 0 to 777", "OCTAL", lambda t: int(t, 8), _is_mode, "{:o}".format)
-SECONDS = Kind(f"a number of seconds from 0 to {FOREVER}", "S", float, _is_time, "{:g}".format)
-#: Response fields: `Name: value` in text, pairs of str in Python.
-FIELDS = several(
-    f"a header as NAME:VALUE, {_NOT_FRAMING}",
-    "NAME:VALUE",
-    _fields,
-    _are_fields,
-    lambda pair: tuple(pair) if isinstance(pair, list) else pair,
-    show=lambda fields: "\n".join(map(": ".join, fields)),
+#: A function; a text names it, and so does a pickled `Config`.
+FUNCTION = Kind(
+    "a function, or MODULE:ATTRIBUTE such as site.tls:make_context",
+    "MODULE:ATTRIBUTE",
+    lambda value: callable(value) or re.fullmatch(r"[\w.]+:[\w.]+", value),
 )
-#: Any number of texts, each given by an option of its own.
-TEXTS = several("a text that is not empty", "TEXT", _lines, _are_texts)
-PATHS = several(
-    "a path",
+
+
+# HTTP.
+
+#: Headers that only the server may set: they delimit messages and control the connection.
+_FRAMING = frozenset({"connection", "content-length", "transfer-encoding", "upgrade"})
+_NOT_FRAMING = "not Connection, Content-Length, Transfer-Encoding or Upgrade"
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise ValueError
+    return name.strip(), value.strip()
+
+
+def _is_header(value: Any) -> Any:
+    name, text = value
+    return (
+        isinstance(value, tuple)
+        and _is_header_name(name)
+        and text.encode("latin-1")
+        and text.isprintable()
+    )
+
+
+def _is_header_name(value: str) -> bool:
+    token = TOKEN.fullmatch(value.encode("utf-8", "surrogatepass"))
+    return token is not None and value.lower() not in _FRAMING
+
+
+HEADER_NAME = Kind(f"a header name such as X-Request-ID, {_NOT_FRAMING}", "NAME", _is_header_name)
+#: Headers: `Name: value` in text, pairs of str in Python.
+HEADERS = repeatable(
+    Kind(
+        f"a header as NAME:VALUE, such as X-Frame-Options:DENY, {_NOT_FRAMING}",
+        "NAME:VALUE",
+        _is_header,
+        parse=_header,
+        show=": ".join,
+        convert=lambda pair: tuple(pair) if isinstance(pair, list) else pair,
+    )
+)
+ROOT_PATH = Kind("a URL path such as /api", "PATH", _is_text, parse=as_root, convert=as_root)
+#: The path of a URL, without its `root_path`.
+URL_PATH = Kind(
+    "a path that begins with /, such as /health",
     "PATH",
-    _lines,
-    _are_paths,
-    _plain,
-    resolve=lambda paths: tuple(map(os.path.abspath, paths)),
+    lambda value: value.startswith("/") and "?" not in value,
 )
-#: Paths of requests, in which `*` and `?` stand for others.
-PATTERNS = several("a path or a pattern that begins with / or *", "PATH", _lines, _are_patterns)
+#: Paths of URLs, in which `*` and `?` are wildcards.
+URL_PATTERNS = repeatable(
+    Kind(
+        "a path or pattern that begins with / or *, such as /static/*",
+        "PATH",
+        lambda value: value.startswith(("/", "*")),
+    )
+)
+
+
+# Addresses.
+
+_ADDRESS = re.compile(r"unix:.+|fd://\d+|(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]*):(?P<port>\d{1,5})")
+
+
+def _is_address(value: Any) -> bool:
+    match = _ADDRESS.fullmatch(value)
+    return match is not None and int(match["port"] or 0) < 1 << 16
+
+
+def _absolute_address(address: str) -> str:
+    kind, unix, path = address.partition("unix:")
+    return unix + os.path.abspath(path) if unix and not kind else address
+
+
+def _is_peer(value: str) -> bool:
+    if value not in ("127.0.0.1", "::1", "unix", "*"):  # the default needs no import
+        import ipaddress  # takes 2 ms at startup
+
+        ipaddress.ip_network(value)
+    return isinstance(value, str)
+
+
+def _peers(text: str) -> list[str]:
+    return [peer for part in re.split(r"[,\n]", text) if (peer := part.strip())]
+
+
 ADDRESS = Kind(
-    "an address as HOST:PORT, [IPV6]:PORT or unix:PATH",
+    "an address as HOST:PORT, [IPV6]:PORT or unix:PATH, such as 127.0.0.1:9100",
     "ADDRESS",
-    str,
-    _is_address,
+    lambda value: _is_address(value) and not value.startswith("fd://"),
     resolve=_absolute_address,
 )
-ADDRESSES = several(
-    "an address as HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N",
-    "ADDRESS",
-    _lines,
-    _are_addresses,
-    resolve=lambda addresses: tuple(map(_absolute_address, addresses)),
+ADDRESSES = repeatable(
+    Kind(
+        "an address as HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N, such as 127.0.0.1:8000",
+        "ADDRESS",
+        _is_address,
+        resolve=_absolute_address,
+    )
 )
-#: Peers, as one text or several.
-PEERS = several("an address, a network, unix or *", "PEERS", _items, _are_peers)
-FIELD_NAME = Kind(f"a header name, {_NOT_FRAMING}", "NAME", str, _is_field_name)
+#: Peers that may be trusted, in one text or several.
+PEERS = repeatable(
+    Kind(
+        "an IP address, a network such as 10.0.0.0/8, unix or *",
+        "PEERS",
+        _is_peer,
+    ),
+    split=_peers,
+)
 
 
-def as_root(path: str) -> str:
-    """A path in the form of `root_path`: `/a/b`, or nothing."""
-    return ("/" + path.strip("/")).rstrip("/")
+# Fields of `Config`.
+
+_BY_TYPE: dict[type, Kind] = {bool: FLAG, int: COUNT, float: SECONDS}
 
 
-def option(default: Any, kind: Kind, text: str, *, heading: str = "", variable: str = "") -> Any:
-    """A field of `Config`. heading: for it and the options that follow.
+def option(
+    default: Any, text: str, kind: Kind | None = None, *, heading: str = "", variable: str = ""
+) -> Any:
+    """Return a field of `Config`.
 
-    variable: another name in the environment, beside the one that follows from the field's.
+    text: the help. kind: by default FLAG, COUNT or SECONDS, by the type of the default value.
+    heading: title of the group that begins with this option. variable: another environment
+    variable for the option, in addition to `TINYASGI_…`.
     """
+    kind = kind or _BY_TYPE[type(default)]
     metadata = {"kind": kind, "help": text, "heading": heading, "variable": variable}
     return dataclasses.field(default=default, metadata=metadata, repr=not kind.secret)
-
-
-def name_of(function: Callable[..., Any]) -> str | None:
-    """`module:attribute` for a function, by which another process finds it; None without one."""
-    module = getattr(function, "__module__", "__main__")
-    name = getattr(function, "__qualname__", "")
-    if module == "__main__" or "<" in name or not name:  # <lambda>, <locals>
-        return None
-    return f"{module}:{name}"

@@ -153,7 +153,7 @@ def line_formatter(config: Config) -> LineFormatter:
     try:
         return _compile(PRESETS.get(name, name))
     except ValueError as error:
-        raise config.wrong("access_log_format", name, str(error)) from None
+        raise config.error("access_log_format", name, str(error)) from None
 
 
 def default_line(exchange: Exchange) -> str:
@@ -171,7 +171,7 @@ def default_line(exchange: Exchange) -> str:
 def _compile(text: str) -> LineFormatter:
     """Compile a format with gunicorn's fields. If it begins with `{`, escape values as in JSON.
 
-    Raises ValueError with the formats that are allowed.
+    Raises ValueError; its text follows the format in a message.
     """
     getters: list[Getter] = []
 
@@ -180,14 +180,14 @@ def _compile(text: str) -> LineFormatter:
             return "%%"
         if match["field"] is None:
             found = match[0] + text[match.end() : match.end() + 10]
-            raise ValueError(f"a format: {found!r} is no atom")
+            raise ValueError(f"has an invalid field: {found!r}; write %% for a percent sign")
         getters.append(_getter(match["field"]))
         return "%s"
 
     template = re.sub(r"%(?:%|\((?P<field>[^()]*)\)[sd]|)", replace, text)
     if not getters:
         names = ", ".join(["default", "json", *PRESETS])
-        raise ValueError(f"one of {names}, and has no atom")
+        raise ValueError(f"must be {names}, or a format with fields such as %(h)s")
     if text.startswith("{"):
         from json.encoder import encode_basestring_ascii as encode  # lazy: rarely used
 
@@ -205,7 +205,8 @@ def _getter(field: str) -> Getter:
     try:
         return FIELDS[field]
     except KeyError:
-        raise ValueError(f"a format: there is no atom %({field})s") from None
+        text = f"has an unknown field %({field})s; docs/logs.md lists the fields"
+        raise ValueError(text) from None
 
 
 def _filled(template: str, getters: Sequence[Getter], show: Callable[[Any], str]) -> LineFormatter:

@@ -119,7 +119,7 @@ def log_path(config: Config, option: str) -> Iterator[str | None]:
     try:
         yield None if path == "-" else path
     except OSError as error:
-        raise config.wrong(option, path, f"a file to append to: {error.strerror}") from None
+        raise config.error(option, path, f"can't be opened: {error.strerror}") from None
 
 
 class _Stream(logging.StreamHandler[Any]):
@@ -205,8 +205,8 @@ def _apply_config(config: Config, path: str) -> None:
     except Exception as error:  # `dictConfig` may call any class
         cause = error.__cause__ or error
         reason = " ".join(f"{error}: {cause}".split() if cause is not error else str(error).split())
-        allowed = f"a logging configuration: {getattr(error, 'strerror', None) or reason}"
-        raise config.wrong("log_config", path, allowed) from None
+        text = f"can't be used: {getattr(error, 'strerror', None) or reason}"
+        raise config.error("log_config", path, text) from None
 
 
 def _parse(suffix: str, text: str) -> Any:

@@ -20,5 +20,5 @@ def loop_factory(config: Config) -> Callable[[], asyncio.AbstractEventLoop]:
     try:
         import uvloop
     except ImportError:
-        raise config.wrong("loop", name, "installed here") from None
+        raise config.error("loop", name, "needs uvloop: pip install uvloop") from None
     return uvloop.new_event_loop

@@ -28,14 +28,14 @@ def inherited() -> tuple[str, ...]:
         try:
             os.set_inheritable(number, False)
         except OSError:
-            allowed = f"the number of sockets passed: descriptor {number} is not open"
-            raise OptionError("LISTEN_FDS", count, allowed) from None
+            text = f"LISTEN_FDS={count}: descriptor {number} is not open"
+            raise OptionError(text) from None
     return tuple(f"fd://{number}" for number in numbers)
 
 
 def _number(variable: str, text: str) -> int:
     if not re.fullmatch("[0-9]{1,18}", text):
-        raise OptionError(variable, text, "a whole number, as systemd sets it")
+        raise OptionError(f"{variable}={text!r}: expected a whole number, as systemd sets it")
     return int(text)
 
 

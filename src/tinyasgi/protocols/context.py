@@ -96,7 +96,9 @@ class Context:
         try:
             self.parser = parsers.create_parser(config.http)
         except ImportError:
-            raise config.wrong("http", config.http, "installed here") from None
+            raise config.error(
+                "http", config.http, f"needs {config.http}: pip install {config.http}"
+            ) from None
         #: Each request runs in a copy of it; taken anew once lifespan startup is complete.
         self.variables = contextvars.copy_context()
         #: What lifespan startup left behind; each request gets a copy.

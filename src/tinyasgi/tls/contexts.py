@@ -103,8 +103,8 @@ def _make(config: Config) -> ssl.SSLContext:
     for certfile, keyfile in zip_longest(config.ssl_certfile, config.ssl_keyfile):
         certificate, hosts = _read(config, certfile)
         if groups and not hosts and hosts not in groups:
-            reason = "usable: no client gets it, for it names no host"
-            raise config.wrong("ssl_certfile", certfile, reason)
+            text = "names no host, so it would never be used"
+            raise config.error("ssl_certfile", certfile, text)
         groups.setdefault(hosts, []).append(_Pair(certfile, keyfile, certificate))
     contexts = [_customised(config, partial(_default, config, pairs)) for pairs in groups.values()]
     first, *others = contexts or [_customised(config, partial(_default, config, []))]
@@ -138,17 +138,17 @@ def _read(config: Config, file: str) -> tuple[str, frozenset[str]]:
         with open(file, "rb") as opened:
             found = _CERTIFICATE.findall(opened.read().decode("latin-1"))
     except OSError as error:
-        raise config.wrong("ssl_certfile", file, f"usable: {_words(error)}") from None
+        raise config.error("ssl_certfile", file, f"can't be read: {_words(error)}") from None
     if not found:
-        raise config.wrong("ssl_certfile", file, "usable: there is no certificate in it")
+        raise config.error("ssl_certfile", file, "contains no certificate")
     try:
         first, *_ = [ssl.PEM_cert_to_DER_cert(text) for text in found]
         hosts = frozenset(tls_certificate.hosts(first))
         if tls_certificate.has_expired(first):
-            name = config.spelled("ssl_certfile")
+            name = config.spelling("ssl_certfile")
             logger.warning("%s: the certificate in %r has expired", name, file)
     except ValueError:
-        raise config.wrong("ssl_certfile", file, "usable: a certificate in it is broken") from None
+        raise config.error("ssl_certfile", file, "contains an invalid certificate") from None
     return ssl.DER_cert_to_PEM_cert(first), hosts
 
 
@@ -165,9 +165,9 @@ def _customised(config: Config, default: Callable[[], ssl.SSLContext]) -> ssl.SS
         raise
     except Exception as error:
         cause = error.__cause__ if isinstance(error, importer.LoadError) else error
-        raise config.wrong("ssl_context_factory", given, f"usable: {error}") from cause
+        raise config.error("ssl_context_factory", given, f"failed: {error}") from cause
     if not isinstance(context, ssl.SSLContext):
-        raise config.wrong("ssl_context_factory", given, "a function that returns an SSLContext")
+        raise config.error("ssl_context_factory", given, "must return an ssl.SSLContext")
     return context
 
 
@@ -179,7 +179,7 @@ def _default(config: Config, pairs: Sequence[_Pair]) -> TLSContext:
     clients, from Python 3.13 on, which not all authorities are ready for.
     """
     if not pairs:
-        raise config.wrong("ssl_certfile", (), "given, as the default context needs")
+        raise OptionError(f"the default TLS context needs {config.spelling('ssl_certfile')}")
     context = TLSContext(ssl.PROTOCOL_TLS_SERVER)
     context.certificate = pairs[0].certificate if len(pairs) == 1 else None
     context.options |= ssl.OP_NO_RENEGOTIATION
@@ -195,7 +195,7 @@ def _default(config: Config, pairs: Sequence[_Pair]) -> TLSContext:
             name, value = "ssl_ciphers", config.ssl_ciphers
             context.set_ciphers(value)
     except OSError as error:
-        raise config.wrong(name, value, f"usable: {_words(error)}") from None
+        raise config.error(name, value, f"can't be used: {_words(error)}") from None
     context.verify_mode = _CERT_REQS[config.ssl_cert_reqs]
     return context
 
@@ -214,21 +214,27 @@ def _load_pair(context: ssl.SSLContext, pair: _Pair, config: Config) -> None:
         context.load_cert_chain(certfile, keyfile, answer)
     except ssl.SSLError as error:
         if asked:
-            reason = f"readable with {config.spelled('ssl_keyfile_password')}"
+            text = _undecipherable(config)
         elif error.reason == "KEY_VALUES_MISMATCH":
-            reason = f"the key of the certificate in {certfile!r}"
+            text = f"does not belong to the certificate in {certfile!r}"
         elif error.reason is not None:
-            reason = f"usable with {certfile!r}: {_words(error)}"
+            text = f"can't be used with {certfile!r}: {_words(error)}"
         elif keyfile is None:
-            reason = f"usable without {config.spelled('ssl_keyfile')}: there is no key in it"
+            text = f"contains no private key; add {config.spelling('ssl_keyfile')}"
         else:
-            reason = f"readable as the key of the certificate in {certfile!r}"
-        raise config.wrong(name, file, reason) from None
+            text = "contains no private key"
+        raise config.error(name, file, text) from None
     except OSError as error:
-        raise config.wrong(name, file, f"usable: {_words(error)}") from None
-    except ValueError:  # more than 1024 bytes, or no UTF-8
-        reason = f"readable with {config.spelled('ssl_keyfile_password')}"
-        raise config.wrong(name, file, reason) from None
+        raise config.error(name, file, f"can't be read: {_words(error)}") from None
+    except ValueError:  # the password is too long (1024 bytes) or not UTF-8
+        raise config.error(name, file, _undecipherable(config)) from None
+
+
+def _undecipherable(config: Config) -> str:
+    option = config.spelling("ssl_keyfile_password")
+    if config.ssl_keyfile_password is None:
+        return f"has an encrypted private key; set {option}"
+    return f"has a private key that can't be decrypted: wrong {option}"
 
 
 # Handshakes that fail.

@@ -117,7 +117,8 @@ def _open_metrics_store(config: Config) -> "MetricsStore":
     """Where the workers count. Raises OptionError and ListenError."""
     if sys.platform == "win32":  # where a process is not given descriptors
         value = config.metrics_bind
-        raise config.wrong("metrics_bind", value, "possible with a supervisor on this platform")
+        text = "does not work with --workers or --reload on this platform"
+        raise config.error("metrics_bind", value, text)
     from ..metrics.store import MetricsStore  # not before it is needed
 
     return MetricsStore.create(config, shard=0)
@@ -129,7 +130,7 @@ def _preload(app: str, config: Config, sockets: list[socket.socket], ending: End
     Raises OptionError, LoadError, and SystemExit for a stop signal.
     """
     if not hasattr(os, "fork"):
-        raise config.wrong("preload", True, "possible on this platform")
+        raise config.error("preload", True, "needs fork(), which this platform does not have")
     _limit(ending, config)
     env_file.load(config)
     withheld = forks.withheld(lambda: [sock.fileno() for sock in sockets])

@@ -26,7 +26,7 @@ def check(config: Config) -> None:
     """Raises OptionError for a directory to watch that is not there."""
     for name in config.reload_dir:
         if not os.path.isdir(name):
-            raise config.wrong("reload_dir", name, "a directory")
+            raise config.error("reload_dir", name, "must be an existing directory")
 
 
 class Changes:
