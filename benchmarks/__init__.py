@@ -1,16 +1,16 @@
-"""Compare tinyasgi with other ASGI servers, side by side on one machine.
+"""Benchmarks of tinyasgi and other ASGI and WSGI servers, side by side on one machine.
 
-Run it with `python -m benchmarks` from the root of the checkout (Linux only: it reads /proc).
+Run `python -m benchmarks` in the root of the checkout. It needs Linux, because it reads /proc.
 
-* `servers` is the table of servers: a new peer is one more row.
-* `workloads` is the table of workloads: a new one is one more row, with an app in `apps` or
-  `frameworks`, measured by `load` (wrk), `websocket` or `resting`.
-* `process` starts and stops a server, `environment` is what it runs in.
-* `results` keeps what was measured, `report` and `charts` show it.
-* `floor` is the least any server on this event loop and parser must spend.
-* `hotpath` counts instructions instead, of what `in_memory` does.
+* `servers` has a row for each server.
+* `workloads` has a row for each workload. The apps are in `apps`, `frameworks` and
+  `wsgi_frameworks`; the measurements are in `load` (with wrk), `websocket` and `resting`.
+* `process` starts and stops a server. `environment` creates its environment.
+* `results` stores the measurements. `report` and `charts` show them.
+* `floor` is a server with minimal costs, for comparison.
+* `hotpath` counts the instructions of `in_memory`.
 
-The server has one core to itself and the load generator another. The rounds are interleaved, so
-that a slow minute of the machine falls on every server and not on one of them. What a server
-answers is checked, byte for byte, before it is measured.
+The server runs on one core and the load generator on another. The rounds of the servers alternate,
+so that a slow minute of the machine affects all of them. Before a measurement, the response of the
+server is checked byte for byte.
 """

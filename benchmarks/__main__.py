@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks`, with `hotpath` or `flames` for what they do."""
+"""The command `python -m benchmarks`, with the subcommands `hotpath` and `flames`."""
 
 from __future__ import annotations
 
@@ -29,42 +29,59 @@ CHARTS = "docs/benchmarks"
 
 
 def names(table: Collection[str]) -> Callable[[str], list[str]]:
-    """A parser of comma-separated names that must be in `table`."""
+    """Return a parser of comma-separated names that must be in `table`."""
 
     def parse(text: str) -> list[str]:
         chosen = list(dict.fromkeys(text.split(",")))
         if unknown := [name for name in chosen if name not in table]:
-            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(table)}")
+            raise argparse.ArgumentTypeError(
+                f"unknown name {unknown[0]!r}; choose from {', '.join(table)}"
+            )
         return chosen
 
     return parse
 
 
 def positive(text: str) -> int:
-    """A whole number above zero."""
+    """Parse a positive integer."""
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
     return value
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """Parses the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         "python -m benchmarks",
         description="Compare ASGI and WSGI servers, side by side on this machine."
-        " `hotpath` as first word counts the instructions of a request instead, `flames` draws"
-        " where its time goes.",
+        " The subcommand `hotpath` counts the instructions of a request. The subcommand `flames`"
+        " draws flame graphs.",
     )
     add = parser.add_argument
     add("--servers", type=names(SERVERS), default=list(SERVERS), help=",".join(SERVERS))
     add("--workloads", type=names(WORKLOADS), default=list(WORKLOADS), help=",".join(WORKLOADS))
-    add("--rounds", type=positive, default=3, help="measurements of each server (3)")
-    add("--seconds", type=positive, default=2, help="length of one load measurement (2)")
-    add("--loop", choices=["uvloop", "asyncio"], default="uvloop", help="event loop (uvloop)")
-    add("--python", type=Path, help="an interpreter that has the servers (one of its own)")
+    add("--rounds", type=positive, default=3, help="measurements of each server (default: 3)")
+    add("--seconds", type=positive, default=2, help="seconds of one load measurement (default: 2)")
+    add(
+        "--loop",
+        choices=["uvloop", "asyncio"],
+        default="uvloop",
+        help="event loop (default: uvloop)",
+    )
+    add(
+        "--python",
+        type=Path,
+        help="interpreter with the servers (default: create a virtual environment)",
+    )
     add("--output", type=Path, help="directory for results.json, results.md and charts (SVG)")
-    add("--readme", action="store_true", help=f"the same in {CHARTS}, and the table in README.md")
-    add("--redraw", action="store_true", help="do not measure: take results.json as it is there")
+    add(
+        "--readme", action="store_true", help=f"write to {CHARTS} and update the table in README.md"
+    )
+    add(
+        "--redraw",
+        action="store_true",
+        help="do not measure; use results.json in the output directory",
+    )
     options = parser.parse_args(argv)
     if options.readme:
         options.output = ROOT / CHARTS
@@ -76,9 +93,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 def measure(
     options: argparse.Namespace, python: Path, tls_files: Mapping[str, Path]
 ) -> dict[str, dict[str, Outcome]]:
-    """Runs the rounds, interleaved; each round begins with another server: none is favoured.
+    """Run the rounds of all servers alternately. Each round starts with a different server.
 
-    A server that fails once is out of the workload: what it did before does not count either.
+    A server that fails once is excluded from the workload, with its earlier samples.
     """
     measured: dict[str, dict[str, Outcome]] = {}
     servers = [SERVERS[name] for name in options.servers]
@@ -109,25 +126,29 @@ def measure(
 
 
 def write(options: argparse.Namespace, python: Path, text: str) -> None:
-    """Writes what is to be read beside `results.json`."""
+    """Write the report and the charts beside `results.json`."""
     (options.output / "results.md").write_text(text, encoding="utf-8")
     draw = [str(python), "-m", "benchmarks.charts", str(options.output.resolve())]
     subprocess.run(draw, cwd=ROOT, check=True, timeout=120)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command. Returns 0; 1 if tinyasgi was left out; 2 if nothing was measured."""
+    """Run the command. Return 0, 1 if tinyasgi failed in a workload, or 2 for a usage error."""
     if argv[:1] == ["hotpath"]:
         return hotpath.main(argv[1:])
     if argv[:1] == ["flames"]:
         return flames.main(argv[1:])
     options = arguments(argv)
     if not options.redraw and not shutil.which("wrk"):
-        print("The load comes from wrk, not found: apt-get install wrk", file=sys.stderr)
+        print("benchmarks: wrk is not installed: apt-get install wrk", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that servers are stopped
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # runs the `finally` blocks, which stop servers
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))  # servers inherit it: 10,000 idle
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (limit, limit)
+    )  # for 10,000 connections; servers inherit it
     measured: Results
     try:
         python = options.python.absolute() if options.python else own_python()

@@ -1,4 +1,4 @@
-"""The ASGI applications that every server serves, as plain as an application can be."""
+"""Minimal ASGI apps for all servers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Send = Callable[[Message], Awaitable[None]]
 
 GREETING = b"Hello, world!"
 PIECE = bytes(range(256)) * 256  # 64 KiB
-PIECES = 64  # of them: 4 MiB in all
+PIECES = 64  # 4 MiB in total
 EVENTS = [b"data: event %d\n\n" % number for number in range(100)]
 
 
 async def hello(scope: Message, receive: Receive, send: Send) -> None:
-    """One short body of known length."""
+    """Send a short body of known length."""
     if scope["type"] == "lifespan":
         return await lifespan(receive, send)
     await send(start(b"text/plain", len(GREETING)))
@@ -25,7 +25,7 @@ async def hello(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def echo(scope: Message, receive: Receive, send: Send) -> None:
-    """Reads the whole body, then sends it back."""
+    """Read the whole body, then send it back."""
     if scope["type"] == "lifespan":
         return await lifespan(receive, send)
     parts: list[bytes] = []
@@ -40,7 +40,7 @@ async def echo(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def stream(scope: Message, receive: Receive, send: Send) -> None:
-    """A long body in large pieces, its length not announced."""
+    """Send a long body in large pieces, without a Content-Length."""
     if scope["type"] == "lifespan":
         return await lifespan(receive, send)
     await send(start(b"application/octet-stream"))
@@ -50,7 +50,7 @@ async def stream(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def events(scope: Message, receive: Receive, send: Send) -> None:
-    """A hundred server-sent events, each one on its own."""
+    """Send a hundred server-sent events, each in a message of its own."""
     if scope["type"] == "lifespan":
         return await lifespan(receive, send)
     await send(start(b"text/event-stream"))
@@ -60,7 +60,7 @@ async def events(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def ws_echo(scope: Message, receive: Receive, send: Send) -> None:
-    """Sends each WebSocket message back."""
+    """Send each WebSocket message back."""
     if scope["type"] != "websocket":
         return await hello(scope, receive, send)
     await receive()
@@ -73,7 +73,7 @@ members: set[Send] = set()
 
 
 async def ws_broadcast(scope: Message, receive: Receive, send: Send) -> None:
-    """Sends each WebSocket message to all that are connected."""
+    """Send each WebSocket message to all clients."""
     if scope["type"] != "websocket":
         return await hello(scope, receive, send)
     await receive()
@@ -88,7 +88,7 @@ async def ws_broadcast(scope: Message, receive: Receive, send: Send) -> None:
 
 
 def start(content_type: bytes, length: int | None = None) -> Message:
-    """The message that starts a response; without a length the server must frame it."""
+    """Return the message that starts a response. length: Content-Length, if known."""
     headers = [(b"content-type", content_type)]
     if length is not None:
         headers.append((b"content-length", b"%d" % length))
@@ -96,7 +96,7 @@ def start(content_type: bytes, length: int | None = None) -> Message:
 
 
 async def lifespan(receive: Receive, send: Send) -> None:
-    """Agrees to start up and to shut down."""
+    """Complete lifespan startup and shutdown."""
     while True:
         event = (await receive())["type"]
         await send({"type": f"{event}.complete"})

@@ -1,7 +1,7 @@
-"""Charts of a run, as SVG that reads well on light and on dark pages.
+"""Charts of a run, as SVG for light and dark pages.
 
-Run by the interpreter of the benchmarks' own environment, which has matplotlib:
-`python -m benchmarks.charts DIRECTORY` draws what `results.json` in it says.
+`python -m benchmarks.charts DIRECTORY` draws the charts of `results.json` in that directory. It
+needs matplotlib, so `python -m benchmarks` runs it in the virtual environment of the benchmarks.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ COLOURS = {
     "waitress": "#3aa6b9",
     "floor": "#8b949e",
 }
-# Replaced by a colour that follows the page.
+# Placeholders for colours that depend on the colour scheme of the page.
 INK, GRID = "#010203", "#040506"
 STYLE = (
     "<style>svg{--ink:#1f2328;--grid:#d1d9e0}"
     "@media(prefers-color-scheme:dark){svg{--ink:#e6edf3;--grid:#3d444d}}</style>"
 )
-SETTINGS: Any = {  # for types, of keys that matplotlib lists
+SETTINGS: Any = {  # matplotlib types the keys as literals
     "axes.edgecolor": GRID,
     "axes.labelcolor": INK,
     "axes.spines.right": False,
@@ -63,7 +63,7 @@ Draw = Callable[[Any, str, Mapping[str, Outcome]], None]
 
 
 def bars(axes: Any, name: str, outcomes: Mapping[str, Outcome]) -> None:
-    """The median of each server, and the spread of its rounds."""
+    """Draw the median of each server, and the range of its rounds."""
     workload = WORKLOADS[name]
     for place, (server, outcome) in enumerate(outcomes.items()):
         if outcome.failure:
@@ -89,7 +89,7 @@ def bars(axes: Any, name: str, outcomes: Mapping[str, Outcome]) -> None:
 
 
 def latencies(axes: Any, name: str, outcomes: Mapping[str, Outcome]) -> None:
-    """Milliseconds over percentiles; the further right, the rarer."""
+    """Draw the latency at each percentile."""
     for server, outcome in outcomes.items():
         if not outcome.failure:
             curve = [outcome.median(f"p{p:g} ms") for p in PERCENTILES]
@@ -106,7 +106,7 @@ def latencies(axes: Any, name: str, outcomes: Mapping[str, Outcome]) -> None:
 
 
 def memory(axes: Any, name: str, outcomes: Mapping[str, Outcome]) -> None:
-    """MiB over the number of connections that are open."""
+    """Draw the memory over the number of open connections."""
     for server, outcome in outcomes.items():
         if not outcome.failure:
             keys = [key for key in outcome.samples[0] if key.startswith("MiB at ")]
@@ -120,7 +120,7 @@ def memory(axes: Any, name: str, outcomes: Mapping[str, Outcome]) -> None:
 
 
 def draw(path: Path, results: Results, kind: Draw, columns: int, height: float) -> None:
-    """A panel for each workload, in one file."""
+    """Write a file with a panel for each workload."""
     if not results:
         return
     rows = ceil(len(results) / columns)
@@ -141,11 +141,11 @@ def draw(path: Path, results: Results, kind: Draw, columns: int, height: float) 
 
 
 def main(directory: Path) -> None:
-    """Draws all charts of a run."""
+    """Draw all charts of a run."""
     results = read(directory / "results.json")[1]
 
-    def chosen(wanted: Callable[[str, str], bool]) -> Results:
-        """The workloads in which a server has a sample with a key that is wanted."""
+    def select(wanted: Callable[[str, str], bool]) -> Results:
+        """Return the workloads with a server that has a sample with a wanted key."""
         return {
             name: outcomes
             for name, outcomes in results.items()
@@ -163,15 +163,15 @@ def main(directory: Path) -> None:
         "ws-64",
     ]
     few = ("hello", "fastapi", "ws-64", "crowd")
-    loads = chosen(lambda name, key: WORKLOADS[name].unit.endswith("/s"))
-    resting = chosen(lambda name, key: not WORKLOADS[name].unit.endswith("/s"))
+    loads = select(lambda name, key: WORKLOADS[name].unit.endswith("/s"))
+    resting = select(lambda name, key: not WORKLOADS[name].unit.endswith("/s"))
     with mpl.rc_context(SETTINGS):
-        draw(directory / "main.svg", chosen(lambda name, _: name in main), bars, 2, 1.6)
+        draw(directory / "main.svg", select(lambda name, _: name in main), bars, 2, 1.6)
         draw(directory / "throughput.svg", loads, bars, 2, 1.6)
         draw(directory / "resting.svg", resting, bars, 2, 1.6)
-        curves = chosen(lambda name, key: name in few and key == "p50 ms")
+        curves = select(lambda name, key: name in few and key == "p50 ms")
         draw(directory / "latency.svg", curves, latencies, 2, 3)
-        draw(directory / "memory.svg", chosen(lambda _, key: key == "MiB at 0"), memory, 1, 3)
+        draw(directory / "memory.svg", select(lambda _, key: key == "MiB at 0"), memory, 1, 3)
 
 
 if __name__ == "__main__":

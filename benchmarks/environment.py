@@ -1,4 +1,4 @@
-"""Where the servers run: an environment of their own, certificates, and the machine."""
+"""Environment of the servers: interpreter, certificates, and facts about the machine."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from pathlib import Path
 from .process import ROOT
 from .servers import SERVERS
 
-__all__ = ["Facts", "certificates", "describe", "own_python"]
-
 HERE = Path(__file__).resolve().parent
 PACKAGES = ["httptools", "uvloop", "websockets", "flask", "django", *SERVERS]
-ASK_VERSIONS = """
+VERSIONS_SCRIPT = """
 import importlib.metadata, json, platform, sys
 found = {d.name.lower(): d.version for d in importlib.metadata.distributions()}
 print(json.dumps({"python": platform.python_version(), **{n: found.get(n) for n in sys.argv[1:]}}))
@@ -29,16 +27,16 @@ Facts = dict[str, str | int | None]
 
 
 def own_python() -> Path:
-    """The interpreter of an environment of the benchmarks, made anew when its contents change.
+    """Return the interpreter of the benchmarks' virtual environment; create it if necessary.
 
-    It holds the pinned peers and this checkout, installed in place: always the code of today.
-    There is one for each version of Python that runs this.
+    It has the pinned peers, and this checkout as an editable installation. It is created again when
+    the requirements change. Each version of Python has its own.
     """
     home = HERE / f".venv-{sys.version_info.major}.{sys.version_info.minor}"
     requirements, python, stamp = HERE / "requirements.txt", home / "bin/python", home / "made-from"
     wanted = requirements.read_text() + (ROOT / "pyproject.toml").read_text()
     if not stamp.exists() or stamp.read_text() != wanted:
-        print(f"Making {home.relative_to(ROOT)} ...", file=sys.stderr)
+        print(f"Creating {home.relative_to(ROOT)} ...", file=sys.stderr)
         venv.create(home, clear=True, with_pip=True)
         install = [str(python), "-m", "pip", "install", "--quiet", "-r", str(requirements)]
         subprocess.run([*install, "-e", f"{ROOT}[standard]"], check=True, timeout=600)
@@ -47,7 +45,7 @@ def own_python() -> Path:
 
 
 def certificates(directory: Path) -> dict[str, Path]:
-    """Makes a certificate for the servers that speak TLS; its files, none without openssl."""
+    """Create a certificate and its key, if openssl is installed; return the paths."""
     files = {"certfile": directory / "cert.pem", "keyfile": directory / "key.pem"}
     if not shutil.which("openssl"):
         return files
@@ -60,8 +58,8 @@ def certificates(directory: Path) -> dict[str, Path]:
 
 
 def describe(python: Path, rounds: int, seconds: int) -> Facts:
-    """The machine, the versions and the settings: all that a result depends on."""
-    command = [str(python), "-c", ASK_VERSIONS, *PACKAGES]
+    """Return the conditions of a run: machine, versions and settings."""
+    command = [str(python), "-c", VERSIONS_SCRIPT, *PACKAGES]
     versions = subprocess.run(command, check=True, capture_output=True, timeout=30).stdout
     cpus = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(": ")[2] for line in cpus if line.startswith("model name")]

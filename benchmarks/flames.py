@@ -1,8 +1,8 @@
-"""`python -m benchmarks flames`: where the time of a short answer goes, as flame graphs.
+"""`python -m benchmarks flames`: flame graphs of tinyasgi and uvicorn.
 
-perf samples the stacks of tinyasgi and of uvicorn under the load of `hello`, with the frames of
-Python in them, which takes CPython 3.13 or newer. The graphs have one scale: a width is CPU time
-per request, so that the two can be compared.
+perf samples the stacks of both servers under the load of the workload `hello`. The stacks contain
+Python frames, which needs CPython 3.13 or newer. Both graphs have the same scale: the width of a
+box is CPU time per request.
 """
 
 from __future__ import annotations
@@ -24,11 +24,9 @@ from .process import ROOT, running
 from .servers import SERVERS
 from .workloads import HELLO, WORKLOADS
 
-__all__ = ["main"]
-
 FILE = ROOT / "docs/benchmarks/flames.svg"
 WIDTH, ROW, LETTER = 960, 17, 6.0  # pixels
-LEAST = 0.002  # of all samples: what is drawn
+MIN_SHARE = 0.002  # share of all samples from which on a frame is drawn
 
 COLOURS = {
     "the app": "#2f9e6e",
@@ -38,7 +36,7 @@ COLOURS = {
     "uvloop": "#4c8dd6",
     "the kernel": "#8b949e",
 }
-#: The kinds of frames, and what names them; the first that matches counts, others are left out.
+#: The first pattern that matches a symbol determines its kind. Other symbols are skipped.
 KINDS = [
     ("the app", re.compile(r"py::(.+):.*/benchmarks/")),
     ("the server", re.compile(r"py::(.+):.*/(?:tinyasgi|uvicorn)/")),
@@ -47,7 +45,7 @@ KINDS = [
     ("asyncio", re.compile(r"_asyncio|task_|py::.*/asyncio/")),
     ("uvloop", re.compile(r".*uvloop|uv_")),
 ]
-#: Where a turn of the loop begins; perf cannot always see further.
+#: Symbols at which an iteration of the loop begins. perf cannot always unwind further.
 TURN = ("uv_run", "uv__io_poll")
 STYLE = (
     "<style>svg{--ink:#1f2328;--page:#fff}@media(prefers-color-scheme:dark)"
@@ -58,7 +56,7 @@ STYLE = (
 
 @dataclass(slots=True)
 class Frame:
-    """A function, and the samples in which it was on the stack below its caller."""
+    """A function as called by one caller, with the number of samples that contain it."""
 
     name: str
     kind: str
@@ -70,10 +68,10 @@ class Frame:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command. Returns 0."""
+    """Run the command; return the exit code."""
     parser = argparse.ArgumentParser("python -m benchmarks flames", description=__doc__)
-    parser.add_argument("--python", type=Path, help="an interpreter that has the servers")
-    parser.add_argument("--seconds", type=int, default=8, help="time to sample each (8)")
+    parser.add_argument("--python", type=Path, help="interpreter with the servers")
+    parser.add_argument("--seconds", type=int, default=8, help="seconds per server (default: 8)")
     options = parser.parse_args(argv)
     python = options.python.absolute() if options.python else own_python()
     graphs = [record(name, python, options.seconds) for name in ("tinyasgi", "uvicorn")]
@@ -84,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def record(name: str, python: Path, seconds: int) -> tuple[Frame, float]:
-    """Samples one server; what it does, and the microseconds that a request takes of its core."""
+    """Sample one server; return its stacks and its CPU time per request in microseconds."""
     server = replace(SERVERS[name], command=f"-X perf_jit {SERVERS[name].command}")
     with tempfile.TemporaryDirectory() as directory:
         perf = ["perf", "--buildid-dir", directory]
@@ -109,7 +107,7 @@ def record(name: str, python: Path, seconds: int) -> tuple[Frame, float]:
 
 
 def tree(name: str, script: str) -> Frame:
-    """What the stacks that perf prints amount to, from the event loop on."""
+    """Merge the stacks that perf prints into a tree, from the event loop on."""
     root = Frame(name, "uvloop")
     for stack in script.split("\n\n"):
         symbols = [line.split(maxsplit=1)[1] for line in stack.splitlines() if line.strip()]
@@ -119,15 +117,15 @@ def tree(name: str, script: str) -> Frame:
         frame = root
         frame.samples += 1
         for symbol in reversed(symbols[:turn]):
-            key = known(symbol)
+            key = classify(symbol)
             if key and key != (frame.name, frame.kind):
                 frame = frame.calls.setdefault(key, Frame(*key))
                 frame.samples += 1
     return root
 
 
-def known(symbol: str) -> tuple[str, str] | None:
-    """How a function is called here, and its kind."""
+def classify(symbol: str) -> tuple[str, str] | None:
+    """Return the name and the kind of a symbol, or None if it is skipped."""
     for kind, pattern in KINDS:
         if match := pattern.match(symbol):
             return match[1] if pattern.groups else kind, kind
@@ -135,14 +133,16 @@ def known(symbol: str) -> tuple[str, str] | None:
 
 
 def draw(graphs: Sequence[tuple[Frame, float]]) -> str:
-    """Both graphs in one SVG, one below the other."""
-    most = max(cost for _, cost in graphs)
+    """Draw the graphs in one SVG, one below the other."""
+    highest = max(cost for _, cost in graphs)
     parts, top = [], 0
     for root, cost in graphs:
-        title = f"{root.name}: {cost:.1f} µs of its core per request"
+        title = f"{root.name}: {cost:.1f} µs of CPU time per request"
         parts.append(f'<g><text x="2" y="{top + 13}" font-weight="bold">{title}</text></g>')
         top += 20
-        parts += boxes(root, 0.0, top, WIDTH * cost / most / root.samples, root.samples * LEAST)
+        parts += boxes(
+            root, 0.0, top, WIDTH * cost / highest / root.samples, root.samples * MIN_SHARE
+        )
         top += root.depth() * ROW + 14
     for place, (kind, colour) in enumerate(COLOURS.items()):
         box = f'x="{place * 130 + 2}" y="{top}" width="10" height="10" fill="{colour}"'
@@ -154,7 +154,7 @@ def draw(graphs: Sequence[tuple[Frame, float]]) -> str:
 
 
 def boxes(frame: Frame, left: float, top: int, scale: float, least: float) -> list[str]:
-    """A box for a frame, and for what it calls below it."""
+    """Return a box for a frame, and boxes for its calls below it."""
     width = frame.samples * scale
     box = f'x="{left:.1f}" y="{top}" width="{width:.1f}" height="{ROW}"'
     parts = [f'<rect {box} fill="{COLOURS[frame.kind]}"/>']

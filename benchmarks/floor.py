@@ -1,7 +1,7 @@
-"""The floor: uvloop, httptools and one fixed reply, with no ASGI and no choices in between.
+"""Minimal server: uvloop, httptools and one fixed response, without ASGI.
 
-No server on this event loop and this parser can spend less per request, so the distance of a
-server from the floor is the price of what the server itself does.
+No server with this event loop and this parser can be faster. The difference to this server is the
+cost of a server's own code.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REPLY = (
 
 
 class Fixed(asyncio.Protocol):
-    """Parse all that came, then answer every request in it with a single write."""
+    """Parses a read and answers all requests in it with a single write."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)

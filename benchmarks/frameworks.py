@@ -1,4 +1,4 @@
-"""The same greeting by way of the frameworks that most apps are made with."""
+"""Apps of common ASGI frameworks that send a short response."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GREETING = b'{"message":"Hello, world!"}'
 
 
 async def hello(request: Request) -> Response:
-    """Plain text."""
+    """Send plain text."""
     return PlainTextResponse(apps.GREETING)
 
 
@@ -24,5 +24,5 @@ fastapi_app = FastAPI()
 
 @fastapi_app.get("/")
 async def greet(name: str = "world") -> dict[str, str]:
-    """JSON, by way of a query parameter with a default."""
+    """Send JSON, with a query parameter that has a default."""
     return {"message": f"Hello, {name}!"}

@@ -1,8 +1,8 @@
-"""`python -m benchmarks hotpath`: how many instructions a request takes, ours beside uvicorn's.
+"""`python -m benchmarks hotpath`: instructions per request of tinyasgi and uvicorn.
 
-valgrind counts them, for connections in memory (`in_memory`). The counts repeat to about 1 %,
-whatever else the machine does: they judge a change to the hot path. The ratios are kept in
-`hotpath.json`, by version of Python.
+valgrind counts the instructions of in-memory connections (`in_memory`). The counts vary by about
+1 %, even on a busy machine, so they show the effect of a change to the hot path. `hotpath.json`
+stores the counts of each Python version for comparison.
 """
 
 from __future__ import annotations
@@ -20,21 +20,19 @@ from pathlib import Path
 from .in_memory import REPEATS
 from .process import ROOT
 
-__all__ = ["main"]
-
-KEPT = Path(__file__).with_name("hotpath.json")
-LIMIT = 300  # seconds
+STORED = Path(__file__).with_name("hotpath.json")
+TIMEOUT = 300  # seconds
 
 Counts = dict[str, dict[str, int]]  # instructions, by row and server
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command. Returns 0, or 2 if nothing could be counted."""
+    """Run the command. Return 0, or 2 after an error."""
     parser = argparse.ArgumentParser("python -m benchmarks hotpath", description=__doc__)
-    parser.add_argument("--keep", action="store_true", help=f"write the result to {KEPT.name}")
+    parser.add_argument("--keep", action="store_true", help=f"store the result in {STORED.name}")
     options = parser.parse_args(argv)
     if not shutil.which("valgrind"):
-        print("valgrind counts, and is not found: apt-get install valgrind", file=sys.stderr)
+        print("benchmarks: valgrind is not installed: apt-get install valgrind", file=sys.stderr)
         return 2
     try:
         counts = count()
@@ -42,16 +40,16 @@ def main(argv: Sequence[str]) -> int:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
     version = "{}.{}".format(*sys.version_info)
-    kept: dict[str, Counts] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-    print(as_table(counts, kept.get(version, {})))
+    stored: dict[str, Counts] = json.loads(STORED.read_text()) if STORED.exists() else {}
+    print(as_table(counts, stored.get(version, {})))
     if options.keep:
-        kept = dict(sorted((kept | {version: counts}).items()))
-        KEPT.write_text(json.dumps(kept, indent=1) + "\n")
+        stored = dict(sorted((stored | {version: counts}).items()))
+        STORED.write_text(json.dumps(stored, indent=1) + "\n")
     return 0
 
 
 def count() -> Counts:
-    """Counts with the interpreter that runs this. Raises SubprocessError."""
+    """Count with the current interpreter. Raises SubprocessError."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "out"
         tool = ["valgrind", "--tool=callgrind", "--dump-before=getppid"]
@@ -63,23 +61,25 @@ def count() -> Counts:
             check=True,
             capture_output=True,
             text=True,
-            timeout=LIMIT,
+            timeout=TIMEOUT,
         )
         counts: Counts = {}
         for number, line in enumerate(run.stdout.splitlines(), 1):
             row, server = line.split("\t")
-            part = Path(f"{out}.{2 * number}").read_text()  # the odd ones are between two rows
+            part = Path(
+                f"{out}.{2 * number}"
+            ).read_text()  # odd numbers are the parts between two rows
             total = part.partition("\ntotals: ")[2].split(maxsplit=1)[0]
             counts.setdefault(row, {})[server] = int(total) // REPEATS
         return counts
 
 
-def as_table(counts: Counts, kept: Counts) -> str:
-    """Instructions, their ratio, and how ours have changed since the kept run."""
+def as_table(counts: Counts, stored: Counts) -> str:
+    """Return a table: instructions, their ratio, and the change since the stored run."""
     lines = [f"{'instructions':40}{'tinyasgi':>12}{'change':>9}{'uvicorn':>12}{'ratio':>8}"]
     for row, by_server in counts.items():
         ours, theirs = by_server.get("tinyasgi"), by_server.get("uvicorn")
-        before = kept.get(row, {}).get("tinyasgi")
+        before = stored.get(row, {}).get("tinyasgi")
         change = f"{ours / before - 1:+.1%}" if ours and before else ""
         ratio = f"{ours / theirs:.2f}" if ours and theirs else ""
         cells = [f"{value:,}" if value else "" for value in (ours, theirs)]

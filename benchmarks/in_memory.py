@@ -1,7 +1,7 @@
-"""What `hotpath` runs under valgrind: connections in memory, and marks between the rows.
+"""In-memory connections, which `hotpath` runs under valgrind.
 
-It calls `getppid`, which nothing else here does; at each call valgrind writes down how many
-instructions there were since the last one, and begins anew.
+`getppid` is called before and after each row, and nowhere else. At each call, valgrind writes the
+number of instructions since the last call.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ POST = b"POST /path HTTP/1.1\r\nHost: localhost:8000\r\nContent-Length: 1024\r\n
 MESSAGE = frame(bytes(64), MASK)
 REPEATS = 200
 
-#: The rows in which bytes are fed to a connection: an app, what is sent first, what is repeated.
+#: Rows that feed bytes to a connection: the app, the first bytes, and the repeated bytes.
 FED: dict[str, tuple[Any, bytes, Callable[[], Iterator[bytes]]]] = {
     "GET": (apps.hello, GET, lambda: iter(lambda: GET, None)),
-    "GET, another field value each time": (apps.hello, GET, lambda: (OTHER % n for n in count())),
+    "GET, one header changes each time": (apps.hello, GET, lambda: (OTHER % n for n in count())),
     "16 GETs pipelined": (apps.hello, GET, lambda: iter(lambda: GET * 16, None)),
     "POST of 1 KiB, echoed": (apps.echo, POST, lambda: iter(lambda: POST, None)),
     "100 events in one response": (apps.events, GET, lambda: iter(lambda: GET, None)),
@@ -40,7 +40,7 @@ FED: dict[str, tuple[Any, bytes, Callable[[], Iterator[bytes]]]] = {
 
 
 class Memory(asyncio.Transport):
-    """A transport without a socket; it keeps what was written last."""
+    """A transport without a socket that counts the bytes written to it."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 50000), "sockname": ("127.0.0.1", 8000)})
@@ -90,7 +90,7 @@ def tinyasgi(app: Any) -> asyncio.Protocol:
 
 
 def counted(app: Any) -> asyncio.Protocol:
-    """The same with metrics on."""
+    """Create a connection with metrics."""
     from tinyasgi.config.config import Config
     from tinyasgi.metrics.prometheus import Metrics
     from tinyasgi.metrics.store import MetricsStore
@@ -124,7 +124,7 @@ def mark() -> None:
 
 
 async def fed(make: Callable[[Any], asyncio.Protocol], row: str) -> bool:
-    """Runs one row on one server; false when the server does not have it."""
+    """Run one row on one server; return False if the server does not support it."""
     app, first, pieces = FED[row]
     transport = Memory()
     transport.protocol = make(app)
@@ -147,7 +147,7 @@ async def fed(make: Callable[[Any], asyncio.Protocol], row: str) -> bool:
             while transport.written < wanted:
                 await asyncio.sleep(0)
 
-    await repeat()  # until the interpreter has seen enough to be quick
+    await repeat()  # warm up the specializing interpreter
     mark()
     await repeat()
     mark()
@@ -155,7 +155,7 @@ async def fed(make: Callable[[Any], asyncio.Protocol], row: str) -> bool:
 
 
 async def settled(transport: Memory) -> None:
-    """Until nothing more is written."""
+    """Wait until nothing more is written."""
     quiet, before = 0, -1
     while quiet < 50:
         await asyncio.sleep(0)
@@ -163,11 +163,11 @@ async def settled(transport: Memory) -> None:
         before = transport.written
 
 
-# Layers of ours, each alone.
+# Single layers of tinyasgi.
 
 
 async def layers() -> dict[str, Callable[[], Awaitable[object] | object]]:
-    """What one GET consists of, as functions."""
+    """Return the steps of a GET as functions."""
     from tinyasgi.http import request, response
 
     transport = Memory()
@@ -194,12 +194,14 @@ async def layers() -> dict[str, Callable[[], Awaitable[object] | object]]:
 
     return {
         "an empty task, awaited": task,
-        "the app, its messages going nowhere": app,
-        "the fields of a head, by httptools": lambda: context.parser.parse_headers(GET, start),
-        "what the fields mean": lambda: request.parse_framing(
+        "the app, with an empty send": app,
+        "parse the headers of a request, httptools": lambda: context.parser.parse_headers(
+            GET, start
+        ),
+        "parse the framing of a request": lambda: request.parse_framing(
             "1.1", context.parser.parse_headers(GET, start)
         ),
-        "a response's head": lambda: response.encode_head(
+        "encode the head of a response": lambda: response.encode_head(
             200, fields, context.defaults, line, True, 13
         ),
     }
@@ -219,7 +221,7 @@ async def layer(function: Callable[[], Awaitable[object] | object]) -> None:
 
 
 async def main() -> None:
-    """Prints a line for each pair of marks: row, tab, server."""
+    """Print a line for each pair of marks: row, tab, server."""
     for row in FED:
         for make in (tinyasgi, uvicorn):
             if await fed(make, row):
@@ -230,7 +232,7 @@ async def main() -> None:
         await layer(function)
         print(row, "tinyasgi", sep="\t")
     sys.stdout.flush()
-    os._exit(0)  # what is still open needs no orderly end
+    os._exit(0)  # skip the cleanup
 
 
 if __name__ == "__main__":

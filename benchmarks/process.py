@@ -1,4 +1,4 @@
-"""One server while it runs: how it is started and stopped, and what its processes consume."""
+"""A running server: start, stop, and the resources that its processes use."""
 
 from __future__ import annotations
 
@@ -17,19 +17,17 @@ from pathlib import Path
 
 from .servers import Failure, Server, Setup
 
-__all__ = ["CLIENT_CPU", "HOST", "ROOT", "Process", "fetch", "running"]
-
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 CPUS = sorted(os.sched_getaffinity(0))
 SERVER_CPU, CLIENT_CPU = CPUS[0], CPUS[-1]
-START_LIMIT = 15.0  # seconds until the first answer
-STOP_LIMIT = 3.0  # seconds from SIGTERM to SIGKILL
+START_TIMEOUT = 15.0  # seconds until the first response
+STOP_TIMEOUT = 3.0  # seconds from SIGTERM to SIGKILL
 
 
 @dataclass(slots=True)
 class Process:
-    """A server that runs, the leader of a process group of its own."""
+    """A running server, which has a process group of its own."""
 
     leader: subprocess.Popen[bytes]
     port: int
@@ -41,10 +39,10 @@ class Process:
         return f"http{'s' if self.tls else ''}://{HOST}:{self.port}/"
 
     def members(self) -> list[tuple[Path, list[str]]]:
-        """/proc/PID of each living process of the group, and its stat from "state" on."""
+        """Return the /proc directory of each live process, and its `stat` fields from state on."""
         found = []
         for directory in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # it ended meanwhile
+            with suppress(OSError):  # the process has exited
                 stat = (directory / "stat").read_text(errors="replace")
                 fields = stat.rpartition(")")[2].split()
                 if int(fields[2]) == self.leader.pid and fields[0] != "Z":
@@ -52,18 +50,18 @@ class Process:
         return found
 
     def cpu_seconds(self) -> float:
-        """User and system time, in seconds, of the group and its reaped children."""
+        """Return user and system time in seconds, including that of reaped children."""
         ticks = sum(int(field) for _, fields in self.members() for field in fields[11:15])
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def memory_kib(self) -> int:
-        """The proportional set size, in KiB: pages that n processes share count 1/n."""
+        """Return the proportional set size in KiB: a page shared by n processes counts 1/n."""
         rollups = [(directory / "smaps_rollup").read_text() for directory, _ in self.members()]
         lines = [line for rollup in rollups for line in rollup.splitlines()]
         return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
     def wakeups(self) -> int:
-        """How often its threads have gone to sleep so far, which is how often they woke up."""
+        """Return the number of voluntary context switches, which equals the number of wake-ups."""
         count = 0
         for directory, _ in self.members():
             for status in directory.glob("task/*/status"):
@@ -72,13 +70,13 @@ class Process:
         return count
 
     def wait_until_ready(self, began: float) -> None:
-        """Asks until there is an answer; began: the `perf_counter` of the spawn."""
+        """Send requests until the first response. began: `perf_counter` at the start."""
         while True:
             try:
                 fetch(self.port, tls=self.tls)
             except ConnectionRefusedError:
                 ended = os.waitid(os.P_PID, self.leader.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-                if ended or time.perf_counter() - began > START_LIMIT:
+                if ended or time.perf_counter() - began > START_TIMEOUT:
                     raise Failure("did not start") from None
                 time.sleep(0.001)
             else:
@@ -86,13 +84,13 @@ class Process:
                 return
 
     def stop(self) -> None:
-        """Asks the group to end, then ends it.
+        """Stop the group with SIGTERM, then with SIGKILL.
 
-        The leader is reaped last (and never by `poll`): until then, its number is no one else's.
+        The leader is reaped last, and never by `poll`, so that its id is not reused before.
         """
         try:
             os.killpg(self.leader.pid, signal.SIGTERM)
-            deadline = time.monotonic() + STOP_LIMIT
+            deadline = time.monotonic() + STOP_TIMEOUT
             while self.members() and time.monotonic() < deadline:
                 time.sleep(0.01)
         finally:
@@ -101,8 +99,8 @@ class Process:
 
 
 def fetch(port: int, body: bytes = b"", tls: bool = False) -> tuple[int, bytes]:
-    """One request on a connection of its own; the status and the body of its response."""
-    if tls:  # of a certificate that was made for this run
+    """Send one request on a new connection; return the status and the body."""
+    if tls:  # with a self-signed certificate
         context = ssl._create_unverified_context()
         connection: HTTPConnection = HTTPSConnection(HOST, port, timeout=10, context=context)
     else:
@@ -119,11 +117,11 @@ def fetch(port: int, body: bytes = b"", tls: bool = False) -> tuple[int, bytes]:
 def running(
     server: Server, python: Path, setup: Setup, tls_files: Mapping[str, Path]
 ) -> Iterator[Process]:
-    """Runs a server on its core and a free port; it is stopped however the block is left.
+    """Run a server on its core and a free port for the duration of a `with` block.
 
-    Workers get a core each, as far as there are any. An access log goes to /dev/null, so that
-    formatting it is measured and the disk is not. The environment is nearly empty, so that no
-    setting of the user's own shell reaches a server.
+    Each worker gets a core, as long as there are cores. An access log goes to /dev/null, so that
+    its formatting is measured and the disk is not. The environment is nearly empty, so that
+    settings of the user's shell have no effect.
     """
     with socket.create_server((HOST, 0)) as free:
         port = free.getsockname()[1]
@@ -131,7 +129,7 @@ def running(
     environment = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
     with tempfile.TemporaryFile() as output:
         began = time.perf_counter()
-        os.sched_setaffinity(0, CPUS[: setup.workers])  # what is started now inherits it
+        os.sched_setaffinity(0, CPUS[: setup.workers])  # the server inherits it
         try:
             leader = subprocess.Popen(
                 [python, *words],

@@ -1,17 +1,15 @@
-"""A progress bar on a terminal, lines elsewhere."""
+"""Progress of a run: a bar on a terminal, otherwise lines."""
 
 from __future__ import annotations
 
 import sys
 import time
 
-__all__ = ["Progress"]
-
 WIDTH = 24
 
 
 class Progress:
-    """Of so many steps of about the same length, as they are done."""
+    """Progress of a number of steps that take about the same time."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
@@ -20,7 +18,7 @@ class Progress:
         self._bar = sys.stderr.isatty()
 
     def step(self, text: str, count: int = 1) -> None:
-        """Says what is done next; count: the steps that it takes, or that are left out."""
+        """Show the next step. count: number of steps that it completes."""
         share = self._done / self._steps
         filled = "█" * round(share * WIDTH)
         spent = time.monotonic() - self._began
@@ -29,7 +27,7 @@ class Progress:
         self._done += count
 
     def note(self, text: str) -> None:
-        """Says what is worth a line that stays."""
+        """Print a permanent line."""
         self._clear()
         print(text, file=sys.stderr, flush=True)
 

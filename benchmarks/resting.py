@@ -1,4 +1,4 @@
-"""What a server takes that has little or nothing to do: time to start, memory, wake-ups."""
+"""Costs of a server with little or no load: start time, memory, wake-ups."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ from .process import HOST, Process
 from .samples import Launch, Sample, Workload
 from .servers import CROWD, Failure
 
-__all__ = ["crowd", "memory_connection", "memory_idle", "start", "wakeups"]
-
 STARTS = 5
-STEPS = (1000, 2000, 3000, 4000, 5000)  # connections at which memory is read
-SETTLED = 0.2  # seconds in which a server does what is left after its last answer
+STEPS = (1000, 2000, 3000, 4000, 5000)  # numbers of connections at which memory is measured
+SETTLE_TIME = 0.2  # seconds for the work of a server after its last response
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
-RESET = struct.pack("ii", 1, 0)  # closes without a TIME_WAIT, of which there is no end of room
+RESET = struct.pack("ii", 1, 0)  # closes without TIME_WAIT, which would use up the ports
 
 
 def start(launch: Launch, workload: Workload, seconds: int) -> Sample:
-    """From spawn to first answer: the best of a few, as noise can only add to it."""
+    """Measure the time to the first response: the minimum, because noise only adds to it."""
     best = math.inf
     for _ in range(STARTS):
         with launch() as process:
@@ -35,20 +33,20 @@ def start(launch: Launch, workload: Workload, seconds: int) -> Sample:
 
 
 def memory_idle(launch: Launch, workload: Workload, seconds: int) -> Sample:
-    """The memory of all of a server's processes once it has answered."""
+    """Measure the memory of all processes of a server after the first requests."""
     with launch() as process:
         workload.check(process)
         return {"value": process.memory_kib() / 1024}
 
 
 def memory_connection(launch: Launch, workload: Workload, seconds: int) -> Sample:
-    """What a server keeps for an open connection that waits for its next request."""
+    """Measure the memory of an idle keep-alive connection."""
     with launch() as process, connected(process, workload) as connections:
         before = process.memory_kib()
         sample = {"value": 0.0, "MiB at 0": before / 1024}
         for step in STEPS:
             connections.open(step - len(connections.sockets))
-            time.sleep(SETTLED)
+            time.sleep(SETTLE_TIME)
             sample[f"MiB at {step}"] = process.memory_kib() / 1024
         connections.check()
         sample["value"] = (process.memory_kib() - before) / STEPS[-1]
@@ -56,17 +54,17 @@ def memory_connection(launch: Launch, workload: Workload, seconds: int) -> Sampl
 
 
 def wakeups(launch: Launch, workload: Workload, seconds: int) -> Sample:
-    """How often a second a server wakes up that has no connections."""
+    """Measure the wake-ups per second of a server without connections."""
     with launch() as process:
         workload.check(process)
-        time.sleep(2)  # the last of what follows a connection is over
+        time.sleep(2)  # until the work after a connection is done
         before, began = process.wakeups(), time.perf_counter()
         time.sleep(seconds)
         return {"value": (process.wakeups() - before) / (time.perf_counter() - began)}
 
 
 def crowd(launch: Launch, workload: Workload, seconds: int) -> Sample:
-    """Load on a few connections while many others wait for their next request."""
+    """Measure the load of a few connections while many others are idle."""
     with launch() as process, connected(process, workload) as connections:
         connections.open(CROWD - workload.connections)
         run_wrk(process, workload, 1)
@@ -76,7 +74,7 @@ def crowd(launch: Launch, workload: Workload, seconds: int) -> Sample:
 
 
 class Connections:
-    """Connections that have been answered once."""
+    """Idle keep-alive connections that have had one response."""
 
     def __init__(self, port: int, answer: bytes) -> None:
         self.sockets: list[socket.socket] = []
@@ -84,7 +82,7 @@ class Connections:
         self._answer = answer
 
     def open(self, count: int) -> None:
-        """Opens so many more."""
+        """Open more connections."""
         for _ in range(count):
             connection = socket.create_connection((HOST, self._port), timeout=10)
             self.sockets.append(connection)
@@ -96,10 +94,10 @@ class Connections:
                     raise Failure(f"refused connection {len(self.sockets)}")
                 received += data
             if not received.startswith(b"HTTP/1.1 200 "):
-                raise Failure(f"wrong answer on connection {len(self.sockets)}")
+                raise Failure(f"wrong response on connection {len(self.sockets)}")
 
     def check(self) -> None:
-        """Fails unless all are still open."""
+        """Raise Failure unless all connections are open."""
         poll = select.poll()
         for connection in self.sockets:
             poll.register(connection, select.POLLIN)
@@ -109,7 +107,7 @@ class Connections:
 
 @contextmanager
 def connected(process: Process, workload: Workload) -> Iterator[Connections]:
-    """Connections to a server, none at first; all are closed at the end."""
+    """Yield an empty set of connections; close all of them at the end."""
     workload.check(process)
     connections = Connections(process.port, workload.answer)
     with ExitStack() as stack:

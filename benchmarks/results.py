@@ -1,4 +1,4 @@
-"""What was measured, and its form on disk: every sample, to make other statistics of later."""
+"""Results of a run, and their file, which has every sample for later statistics."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from statistics import median
 from .environment import Facts
 from .samples import Sample
 
-__all__ = ["Outcome", "Results", "read", "write"]
-
 
 @dataclass(slots=True)
 class Outcome:
-    """What one server did in one workload: a sample per round, or why it was left out."""
+    """The result of one server in one workload: a sample for each round, or the failure."""
 
     samples: list[Sample] = field(default_factory=list)
     failure: str | None = None
@@ -33,7 +31,7 @@ Results = Mapping[str, Mapping[str, Outcome]]
 
 
 def write(path: Path, about: Facts, results: Results) -> None:
-    """Writes a run as JSON."""
+    """Write a run as JSON."""
     plain = {
         name: {server: asdict(outcome) for server, outcome in outcomes.items()}
         for name, outcomes in results.items()
@@ -43,7 +41,7 @@ def write(path: Path, about: Facts, results: Results) -> None:
 
 
 def read(path: Path) -> tuple[Facts, Results]:
-    """What `write` has written."""
+    """Read a file that `write` has written."""
     run = json.loads(path.read_text(encoding="utf-8"))
     results = {
         name: {server: Outcome(**outcome) for server, outcome in outcomes.items()}

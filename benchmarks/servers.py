@@ -1,66 +1,64 @@
-"""The servers that are compared: a new peer is one more row."""
+"""The servers that are compared. To add a peer, add a row here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CROWD", "SERVERS", "Failure", "Server", "Setup"]
-
-#: Connections that a server is asked to hold at once, and a few more.
+#: Maximum number of connections of a workload, and the limit that servers are started with.
 CROWD = 10_000
-ROOM = CROWD * 2
-#: Threads that run a WSGI app.
+MAX_OPEN = CROWD * 2
+#: Threads for a WSGI app.
 THREADS = 10
 
 
 class Failure(Exception):
-    """A server lacks something, did not start, or did not answer as the workload expects."""
+    """A server lacks a feature, did not start, or sent a wrong response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a server is started with, beside its own best settings."""
+    """Settings of a server that depend on the workload."""
 
     app: str
-    """A module of this package and an attribute of it, as `module:attribute`."""
+    """`module:attribute`, in this package."""
     log: bool = False
     tls: bool = False
     workers: int = 1
     websocket: bool = False
     wsgi: bool = False
-    """The app is one of WSGI, not of ASGI."""
+    """True for a WSGI app, False for an ASGI app."""
     loop: str = "uvloop"
-    """Or `asyncio`."""
+    """`uvloop` or `asyncio`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One row: the words after the interpreter, and what is added to them for a setup.
+    """One row: the arguments of the interpreter, for each part of a setup.
 
-    An option that is None is missing in that server.
+    None means that the server does not support this part.
     """
 
     name: str
     command: str | None
     wsgi: str | None = None
-    """The command where the app is one of WSGI."""
+    """Command for a WSGI app."""
     address: str = "--host {host} --port {port}"
     tls: str | None = None
     log: str | None = "--access-log"
     quiet: str = "--no-access-log"
     workers: str | None = "--workers {workers}"
     http: str = ""
-    """Where no WebSocket is spoken."""
+    """Options for a workload without WebSocket."""
     websocket: str | None = ""
-    """Where WebSocket is spoken."""
+    """Options for a workload with WebSocket."""
     is_peer: bool = True
     is_fixed: bool = False
-    """It can only ever give the reply of `apps.hello`."""
+    """Whether the server can send the response of `apps.hello` only."""
 
     def words(self, setup: Setup, **values: object) -> list[str]:
-        """The command line for a setup. values: `host`, `port`, `certfile`, `keyfile`.
+        """Return the command line for a setup. values: `host`, `port`, `certfile`, `keyfile`.
 
-        Raises Failure for what the server does not have.
+        Raises Failure if the server does not support the setup.
         """
         interface, command = ("WSGI", self.wsgi) if setup.wsgi else ("ASGI", self.command)
         parts = {
@@ -72,18 +70,19 @@ class Server:
         }
         for name, part in parts.items():
             if part is None:
-                raise Failure(f"does not have {name}")
+                raise Failure(f"does not support {name}")
         options = " ".join(part for part in parts.values() if part)
         values |= {"app": f"benchmarks.{setup.app}", "workers": setup.workers, "loop": setup.loop}
         return options.format(**values).split()
 
 
 _ADDRESS = "--host {host} --port {port}"
+_GUNICORN = f"--worker-connections {MAX_OPEN} --log-level warning --no-control-socket"
 
-# Every server at its best for one core. For granian that is its own default threads (one runtime
-# thread, one blocking thread) and runtime mode; HTTP/1 alone, without WebSocket, was measured a
-# few per cent faster, and the pipeline flush makes it half as fast again when requests are
-# pipelined, at no cost otherwise. Its "rust" task loop is left out: not for Python 3.12 or later.
+# Each server has its best settings for one core. For granian, these are its default threads (one
+# runtime thread, one blocking thread) and runtime mode. HTTP/1 without WebSocket is a few per cent
+# faster. The pipeline flush makes pipelined requests 50 % faster, at no cost otherwise. The task
+# loop "rust" is not used, because it does not work with Python 3.12 or newer.
 SERVERS = {
     server.name: server
     for server in (
@@ -107,9 +106,9 @@ SERVERS = {
         Server(
             "granian",
             "-m granian {app} --interface asgi --loop {loop} --http 1 --http1-pipeline-flush"
-            f" --backlog {ROOM} --backpressure {ROOM}",
+            f" --backlog {MAX_OPEN} --backpressure {MAX_OPEN}",
             "-m granian {app} --interface wsgi --http 1 --http1-pipeline-flush"
-            f" --backlog {ROOM} --backpressure {THREADS} --blocking-threads {THREADS}",
+            f" --backlog {MAX_OPEN} --backpressure {THREADS} --blocking-threads {THREADS}",
             tls=f"{_ADDRESS} --ssl-certificate {{certfile}} --ssl-keyfile {{keyfile}}",
             http="--no-ws",
             websocket="--ws",
@@ -124,10 +123,10 @@ SERVERS = {
         ),
         Server(
             "gunicorn",
-            "-m gunicorn {app} --worker-class asgi --asgi-loop {loop} --http-parser fast"
-            f" --keep-alive 75 --worker-connections {ROOM} --log-level warning --no-control-socket",
-            f"-m gunicorn {{app}} --worker-class gthread --threads {THREADS} --keep-alive 75"
-            f" --worker-connections {ROOM} --log-level warning --no-control-socket",
+            f"-m gunicorn {{app}} --worker-class asgi --asgi-loop {{loop}} --http-parser fast"
+            f" --keep-alive 75 {_GUNICORN}",
+            f"-m gunicorn {{app}} --worker-class gthread --threads {THREADS}"
+            f" --keep-alive 75 {_GUNICORN}",
             address="--bind {host}:{port}",
             tls="--bind {host}:{port} --certfile {certfile} --keyfile {keyfile}",
             log="--access-logfile -",
@@ -149,7 +148,7 @@ SERVERS = {
             f"-m waitress --threads {THREADS}",
             address="--listen {host}:{port}",
             log=None,
-            quiet="{app}",  # it takes the app as its last word
+            quiet="{app}",  # the app must be the last argument
             workers=None,
         ),
         Server(

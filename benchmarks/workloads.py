@@ -1,4 +1,4 @@
-"""The workloads: a new one is one more row, with an app in `apps`."""
+"""The workloads. To add one, add a row here and an app in `apps`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from .resting import crowd, memory_connection, memory_idle, start, wakeups
 from .samples import Workload
 from .servers import CROWD, Setup
 
-__all__ = ["HELLO", "WORKLOADS"]
-
 BODY = b"tinyasgi" * 128  # 1 KiB
 TEXT, LONG = BODY[:64], BODY * 16
 JSON = b'{"message":"Hello, world!"}'
 STREAM = apps.PIECE * apps.PIECES
 EVENTS = b"".join(apps.EVENTS)
-#: What Chrome sends with a page, besides Host.
+#: Headers of a page request from Chrome, without Host.
 BROWSER = (
     ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8"),
     ("Accept-Encoding", "gzip, deflate, br, zstd"),
@@ -48,46 +46,48 @@ ws = partial(
 WORKLOADS = {
     workload.name: workload
     for workload in (
-        hello("hello", "Short answer to a GET", load),
+        hello("hello", "Short response to a GET", load),
         hello(
             "hello-log",
-            "Short answer, access log on",
+            "Short response, access log on",
             load,
             setup=Setup("apps:hello", log=True),
         ),
-        hello("pipelined", "Short answer, 16 requests at once", load, pipeline=16),
-        hello("browser", "Short answer, 15 fields as of a browser", load, fields=BROWSER),
-        hello("tls", "Short answer over TLS", load, setup=Setup("apps:hello", tls=True)),
-        hello("workers", "Short answer by 2 workers", load, setup=Setup("apps:hello", workers=2)),
+        hello("pipelined", "Short response, 16 pipelined requests", load, pipeline=16),
+        hello("browser", "Short response, 15 request headers", load, headers=BROWSER),
+        hello("tls", "Short response over TLS", load, setup=Setup("apps:hello", tls=True)),
+        hello("workers", "Short response, 2 workers", load, setup=Setup("apps:hello", workers=2)),
         Workload("post-1k", "Echo of 1 KiB", load, ECHO, BODY, BODY),
         Workload("post-64k", "Echo of 64 KiB", load, ECHO, BODY * 64, BODY * 64),
-        Workload("stream-4m", "4 MiB in pieces of 64 KiB", load, Setup("apps:stream"), STREAM),
-        Workload("events-100", "100 events in one response", load, Setup("apps:events"), EVENTS),
+        Workload(
+            "stream-4m", "Response of 4 MiB in pieces of 64 KiB", load, Setup("apps:stream"), STREAM
+        ),
+        Workload("events-100", "Response of 100 events", load, Setup("apps:events"), EVENTS),
         Workload(
             "starlette",
-            "Short answer by Starlette",
+            "Short response, Starlette",
             load,
             Setup("frameworks:starlette_app"),
             apps.GREETING,
         ),
-        Workload("fastapi", "JSON by FastAPI", load, Setup("frameworks:fastapi_app"), JSON),
-        wsgi("flask", "Short answer by Flask", setup=Setup("wsgi_frameworks:flask_app", wsgi=True)),
+        Workload("fastapi", "JSON response, FastAPI", load, Setup("frameworks:fastapi_app"), JSON),
+        wsgi("flask", "Short response, Flask", setup=Setup("wsgi_frameworks:flask_app", wsgi=True)),
         wsgi(
             "flask-events",
-            "100 events in one response by Flask",
+            "Response of 100 events, Flask",
             setup=Setup("wsgi_frameworks:flask_events", wsgi=True),
             answer=EVENTS,
         ),
         wsgi(
             "django",
-            "Short answer by Django (WSGI)",
+            "Short response, Django (WSGI)",
             setup=Setup("wsgi_frameworks:django_app", wsgi=True),
         ),
         ws("ws-64", "WebSocket echo of 64 bytes", websocket.echo, body=TEXT, answer=TEXT),
         ws("ws-16k", "WebSocket echo of 16 KiB", websocket.echo, body=LONG, answer=LONG),
         ws(
             "ws-broadcast",
-            "64 bytes to each of 1000 WebSockets",
+            "WebSocket broadcast to 1,000 clients",
             websocket.broadcast,
             setup=Setup("apps:ws_broadcast", websocket=True),
             body=TEXT,
@@ -95,7 +95,7 @@ WORKLOADS = {
             connections=1000,
         ),
         hello("crowd", f"100 of {CROWD:,} connections active", crowd, connections=100),
-        few("start", "From spawn to first answer", start, unit="ms"),
+        few("start", "Time from process start to first response", start, unit="ms"),
         few("memory-idle", "Memory (PSS) after the first requests", memory_idle, unit="MiB"),
         few(
             "memory-connection",
@@ -103,6 +103,6 @@ WORKLOADS = {
             memory_connection,
             unit="KiB",
         ),
-        few("wakeups", "Wake-ups of an idle server", wakeups, unit="a second"),
+        few("wakeups", "Wake-ups of an idle server", wakeups, unit="per second"),
     )
 }

@@ -1,4 +1,4 @@
-"""The same greeting as WSGI apps, by the frameworks that most of them are made with."""
+"""Apps of common WSGI frameworks that send a short response."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ flask_events = Flask(__name__)
 
 @flask_app.get("/")
 def hello() -> Response:
-    """Plain text."""
+    """Send plain text."""
     return Response(apps.GREETING, mimetype="text/plain")
 
 
 @flask_events.get("/")
 def events() -> Response:
-    """A hundred server-sent events, each one on its own."""
+    """Send a hundred server-sent events, each in an item of its own."""
     return Response(iter(apps.EVENTS), mimetype="text/event-stream")
 
 
 def greet(request: HttpRequest) -> HttpResponse:
-    """Plain text."""
+    """Send plain text."""
     return HttpResponse(apps.GREETING, content_type="text/plain")
 
 

@@ -54,11 +54,11 @@ def test_words(name: str, setup: Setup) -> None:
 
 
 def test_a_server_without_what_is_wanted() -> None:
-    with pytest.raises(Failure, match="does not have workers"):
+    with pytest.raises(Failure, match="does not support workers"):
         SERVERS["daphne"].words(Setup("apps:hello", workers=2), host="127.0.0.1", port=1)
-    with pytest.raises(Failure, match="does not have ASGI"):
+    with pytest.raises(Failure, match="does not support ASGI"):
         SERVERS["waitress"].words(Setup("apps:hello"), host="127.0.0.1", port=1)
-    with pytest.raises(Failure, match="does not have WSGI"):
+    with pytest.raises(Failure, match="does not support WSGI"):
         SERVERS["daphne"].words(Setup("wsgi_frameworks:flask_app", wsgi=True), port=1)
 
 
@@ -75,10 +75,10 @@ def test_frame(size: int) -> None:
 
 def test_report() -> None:
     text = as_markdown(ABOUT, MEASURED, "the command")
-    row = next(line for line in text.splitlines() if line.startswith("| Short answer to a GET"))
+    row = next(line for line in text.splitlines() if line.startswith("| Short response to a GET"))
     cells = [cell.strip() for cell in row.split("|")]
     assert cells[3:-1] == ["200", "80", "-", "4,000", "**2.50**"]
-    assert "**0.50**" in text  # of the time to start
+    assert "**2.00**" in text  # half the time to start is better by a factor of 2
     assert "- granian: did not start" in text
     assert "the command" in text
 
