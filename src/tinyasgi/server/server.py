@@ -5,7 +5,7 @@ import contextlib
 import logging
 import re
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -106,6 +106,8 @@ class Server:
         self._hurry = False
         self._replaced = False
         self._timeout: asyncio.Timeout | None = None
+        self._page: Server | None = None  # serves the metrics
+        self._page_end: asyncio.Task[None] | None = None  # of a server that leaves
         self.addresses: list[str] = []
         """Where the server listens, each a URL or `unix:PATH`."""
         self.host = ""
@@ -177,7 +179,7 @@ class Server:
             for sock in self._sockets:
                 await self._acceptor.listen(sock)
             if metrics is not None:
-                await self._beside.enter_async_context(self._page(metrics))
+                self._page = await self._make_page(metrics).__aenter__()
         except BaseException:
             await self._end_app()
             raise
@@ -217,7 +219,7 @@ class Server:
             self._beside.callback(self.metrics_store.close)
         return Metrics(self._context, self._acceptor, self.metrics_store)
 
-    def _page(self, metrics: "Metrics") -> "Server":
+    def _make_page(self, metrics: "Metrics") -> "Server":
         """The server that shows what is counted, for one whose app is up."""
         from ..metrics.store import page_config
 
@@ -234,6 +236,8 @@ class Server:
         self._replaced = False
         self._stop.set()
         self._gone.set()
+        if self._page is not None:
+            self._page.stop()
 
     def leave(self) -> None:
         """Like `stop`, for a server whose place another one has taken on the same sockets.
@@ -243,6 +247,8 @@ class Server:
         """
         self._replaced = True
         self._stop.set()
+        if self._page is not None:
+            self._page.leave()
 
     def quit(self) -> None:
         """Like `stop`, and cuts short what a stop would wait for."""
@@ -250,6 +256,8 @@ class Server:
         self._stop.set()
         if self._timeout is not None:
             self._timeout.reschedule(asyncio.get_running_loop().time())
+        if self._page is not None:
+            self._page.quit()
 
     def _on_lifespan_error(self, what: str, error: BaseException) -> None:
         self._context.observe(self._on_error, what, error)
@@ -276,6 +284,8 @@ class Server:
         if self._health is not None:
             self._health.stopping = not self._replaced
         if self._replaced:
+            if self._page is not None:  # it has the same time for requests that are on their way
+                self._page_end = context.loop.create_task(self._page.__aexit__(None, None, None))
             await self._acceptor.finish()
             await self._within(LEAVE, self._until_left(), context.describe)
         elif (delay := self.config.shutdown_delay) and not self._hurry:
@@ -346,7 +356,7 @@ class Server:
             await self._gone.wait()
 
     async def _within(
-        self, seconds: float, work: Coroutine[Any, Any, object], what: Callable[[], list[str]]
+        self, seconds: float, work: Awaitable[object], what: Callable[[], list[str]]
     ) -> bool:
         """Whether work ends in time; `quit` makes the time short. what: is waited for."""
         try:
@@ -370,8 +380,16 @@ class Server:
                 logger.log(level, "lifespan shutdown did not end in time")
         finally:
             await self._lifespan.cancel()
+            await self._end_page()
             await self._beside.aclose()
             self._close()
+
+    async def _end_page(self) -> None:
+        """Stop the metrics page. If the server leaves, that has begun before."""
+        if self._page is not None:
+            end = self._page_end or self._page.__aexit__(None, None, None)
+            self._page_end = None
+            await self._within(LEAVE + LAST, end, self._page._context.describe)
 
     def _close(self) -> None:
         self._acceptor.stop()
