@@ -1,1 +1,1 @@
-"""Small applications, one idea each, to read and to run with tinyasgi."""
+"""Small applications for tinyasgi. Each of them shows one idea."""

@@ -1,15 +1,15 @@
-"""A chat room: what one says, all hear. No member can hold up the others.
+"""A chat room. A slow member does not delay the others.
 
     tinyasgi examples.chat:app
 
 Open http://127.0.0.1:8000/ in two windows.
 
-* Who may come in: browsers let any page of the web open a WebSocket to us, with the cookies of our
-  users. They say in ``Origin`` where the page is from, and we accept our own page only.
-* Who is slow: ``send()`` waits for a client that does not read. So each member has a task of its
-  own to write, and an inbox that keeps the latest lines until it does.
+* **Origin.** A browser lets any web page open a WebSocket to this app, with the user's cookies. The
+  header ``Origin`` contains the address of the page. The app accepts only its own page.
+* **Slow clients.** ``send()`` waits for a client that does not read. So each member has a writer
+  task and an inbox with the latest lines.
 
-The room is in the memory of one process. With several workers there would be as many rooms.
+The room is in the memory of one process. With several workers, each worker has a room of its own.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-LONGEST = 1000  # characters of a line
-INBOX = 100  # lines that wait for a member; of more the oldest are dropped
+MAX_LINE = 1000  # characters
+MAX_INBOX = 100  # lines; the oldest are dropped
 
 PAGE = b"""<!doctype html>
 <html lang="en">
@@ -40,7 +40,7 @@ PAGE = b"""<!doctype html>
   const [form, input, button] = document.querySelectorAll("form, input, button");
   const log = (text) => {
     const item = document.createElement("li");
-    item.textContent = text;  // as text, whatever others have sent
+    item.textContent = text;  // as text, because other users may send HTML
     document.getElementById("log").prepend(item);
   };
   const socket = new WebSocket(new URL("room", location).href.replace("http", "ws"));
@@ -60,11 +60,11 @@ numbers = itertools.count(1)
 
 
 async def app(scope: Message, receive: Receive, send: Send) -> None:
-    """Serve the page at ``/``; a WebSocket is the room, whatever its path."""
+    """Serve the page at ``/`` and the room to WebSockets on any path."""
     match scope["type"], scope.get("path"):
         case "websocket", _:
             await receive()  # websocket.connect
-            if is_from_here(dict(scope["headers"])):
+            if has_own_origin(dict(scope["headers"])):
                 await join(receive, send)
             else:
                 await send({"type": "websocket.close"})  # before accepting: 403 (Forbidden)
@@ -73,28 +73,28 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
         case "http", _:
             await answer(send, 404, "text/plain; charset=utf-8", b"Nothing here.\n")
         case kind, _:
-            # No need of a lifespan here. To raise is how ASGI says "unsupported".
+            # An exception tells the server that the app does not support lifespan.
             raise NotImplementedError(kind)
 
 
-def is_from_here(headers: dict[bytes, bytes]) -> bool:
-    """Whether a handshake comes from a page of ours, or from no browser: those say no Origin."""
+def has_own_origin(headers: dict[bytes, bytes]) -> bool:
+    """Return whether a handshake is from the app's own page, or from a client without Origin."""
     origin = headers.get(b"origin")
     return origin is None or urlsplit(origin).netloc == headers[b"host"]
 
 
 async def join(receive: Receive, send: Send) -> None:
-    """Be with a member from first to last."""
+    """Let a member join the room until the client disconnects."""
     await send({"type": "websocket.accept"})
     name = f"Guest {next(numbers)}"
-    inbox = asyncio.Queue[str](INBOX)
+    inbox = asyncio.Queue[str](MAX_INBOX)
     writer = asyncio.create_task(write(inbox, send))
     inboxes.add(inbox)
     say(f"{name} comes in.")
     try:
         while (message := await receive())["type"] != "websocket.disconnect":
             if text := message.get("text"):
-                say(f"{name}: {text[:LONGEST]}")
+                say(f"{name}: {text[:MAX_LINE]}")
     finally:
         inboxes.remove(inbox)
         writer.cancel()
@@ -102,7 +102,7 @@ async def join(receive: Receive, send: Send) -> None:
 
 
 def say(line: str) -> None:
-    """Put a line into every inbox. It waits for nobody."""
+    """Put a line into every inbox, without waiting."""
     for inbox in inboxes:
         if inbox.full():
             inbox.get_nowait()
@@ -110,14 +110,14 @@ def say(line: str) -> None:
 
 
 async def write(inbox: asyncio.Queue[str], send: Send) -> None:
-    """Send a member what comes into the inbox, as fast as the member reads it."""
-    with suppress(OSError):  # the member has left; ``receive()`` says so, too
+    """Send the lines of an inbox to its member, as fast as the member reads them."""
+    with suppress(OSError):  # the client has disconnected; ``receive()`` returns that, too
         while True:
             await send({"type": "websocket.send", "text": await inbox.get()})
 
 
 async def answer(send: Send, status: int, content_type: str, body: bytes) -> None:
-    """Send a whole response."""
+    """Send a complete response."""
     headers = [(b"content-type", content_type.encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

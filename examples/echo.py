@@ -1,13 +1,13 @@
-"""A WebSocket that says what it hears: messages in both directions, for as long as both want.
+"""A WebSocket that sends each message back.
 
     tinyasgi examples.echo:app
 
-Then talk to it, for example with the client that comes with the package ``websockets``:
+Then connect to it, for example with the client of the package ``websockets``:
 
     websockets ws://127.0.0.1:8000/
 
-The server calls the application once for each WebSocket. ``receive()`` and ``send()`` are as with
-HTTP, but either may be called at any time, by any number of tasks.
+The server calls the application once for each WebSocket. Any task may call ``receive()`` and
+``send()`` at any time.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -19,13 +19,13 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 async def app(scope: Message, receive: Receive, send: Send) -> None:
-    """Accept whoever comes, and send each message back as it is: text as text, bytes as bytes."""
+    """Accept every client, and send each message back: text as text, bytes as bytes."""
     if scope["type"] != "websocket":
-        # No need of a lifespan here. To raise is how ASGI says "unsupported"; the server goes on.
+        # An exception tells the server that the app does not support this, for example lifespan.
         raise NotImplementedError(scope["type"])
-    await receive()  # websocket.connect: to answer websocket.close instead would refuse
+    await receive()  # websocket.connect; send websocket.close instead of accept to refuse it
     await send({"type": "websocket.accept"})
     while (message := await receive())["type"] == "websocket.receive":
-        # While this waits for a client that does not read, we read no more from it either.
+        # If the client does not read, this waits. Then the app does not receive from it either.
         await send({**message, "type": "websocket.send"})
-    # websocket.disconnect: the client has left, or the server stops. To return is all it takes.
+    # websocket.disconnect: the client has disconnected, or the server is shutting down.

@@ -1,4 +1,4 @@
-"""A FastAPI application: a path parameter, a validated JSON body, and documentation for free.
+"""A FastAPI application: a path parameter, a validated JSON body, and generated documentation.
 
     pip install fastapi
     tinyasgi examples.fastapi_app:app
@@ -14,14 +14,14 @@ from pydantic import BaseModel, Field
 
 
 class Book(BaseModel):
-    """What a client sends. FastAPI answers 422 to anything else before our code runs."""
+    """A book in a request. FastAPI rejects an invalid body with 422."""
 
     title: str = Field(min_length=1)
     year: int = Field(ge=1450, description="Year of the first printing")
 
 
 class StoredBook(Book):
-    """What a client gets: the same, and the number by which to find it again."""
+    """A book in a response, with its id."""
 
     id: int
 
@@ -32,7 +32,7 @@ shelf = {1: StoredBook(id=1, title="Flatland", year=1884)}
 
 @app.get("/books/{book_id}")
 async def find(book_id: int) -> StoredBook:
-    """Find a book by its number."""
+    """Return a book by its id."""
     if book_id not in shelf:
         raise HTTPException(404, "No such book.")
     return shelf[book_id]
@@ -40,7 +40,7 @@ async def find(book_id: int) -> StoredBook:
 
 @app.post("/books", status_code=201)
 async def add(book: Book) -> StoredBook:
-    """Put a book on the shelf."""
+    """Add a book."""
     stored = StoredBook(id=len(shelf) + 1, **book.model_dump())
     shelf[stored.id] = stored
     return stored

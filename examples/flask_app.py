@@ -1,4 +1,4 @@
-"""A Flask application, which is one of WSGI: it blocks, and the server calls it in threads.
+"""A Flask application. It is a WSGI app, which the server runs in threads because it blocks.
 
     pip install flask
     tinyasgi examples.flask_app:app
@@ -9,9 +9,9 @@ Then try it out:
     seq 1000000 | curl -T - http://127.0.0.1:8000/lines
     curl http://127.0.0.1:8000/squares.csv?n=5
 
-Both bodies are streams: the lines are counted as they arrive, the squares are sent as they are
-made. Neither is ever in memory as a whole, and a client that is slow costs a thread its time, but
-nobody else: ``--wsgi-threads`` says how many there are.
+The squares are a streamed response: a row is created when the client has room for it. The server
+receives the whole request body, in memory or in a temporary file, before it calls the app. So a
+slow upload does not occupy a thread. ``--wsgi-threads`` sets the number of threads.
 """
 
 from collections.abc import Iterator
@@ -23,19 +23,19 @@ app = Flask(__name__)
 
 @app.get("/hello/<name>")
 def hello(name: str) -> str:
-    """Greet somebody."""
+    """Send a greeting."""
     return f"Hello, {name}!\n"
 
 
 @app.put("/lines")
 def lines() -> dict[str, int]:
-    """Count the lines of the body; reading waits for what has not arrived."""
+    """Count the lines of the request body."""
     return {"lines": sum(1 for _ in request.stream)}
 
 
 @app.get("/squares.csv")
 def squares() -> Response:
-    """Send a table row by row; the next one is made when the client has room for it."""
+    """Send a table row by row."""
     n = request.args.get("n", 10, type=int)
 
     def rows() -> Iterator[str]:

@@ -1,12 +1,12 @@
-"""Hello, world: the whole of ASGI in one function.
+"""Hello, world: a complete ASGI application.
 
     tinyasgi examples.hello:app
 
 Then open http://127.0.0.1:8000/ or ``curl -i http://127.0.0.1:8000/``.
 
-An ASGI application is a coroutine function of three arguments. ``scope`` is a dict that says what
-this call is about, ``receive`` waits for the next message from the server, and ``send`` hands it
-one. For HTTP the server calls the application once per request.
+An ASGI application is a coroutine function with three arguments. ``scope`` is a dict that describes
+the call. ``receive`` waits for the next message from the server. ``send`` sends a message to the
+server. For HTTP, the server calls the application once per request.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -18,11 +18,11 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 async def app(scope: Message, receive: Receive, send: Send) -> None:
-    """Greet whoever asks for ``/``."""
+    """Send a greeting at ``/``."""
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
     elif scope["type"] != "http":
-        # A protocol we do not speak, say a WebSocket. To raise is how ASGI says "unsupported".
+        # An exception tells the server that the app does not support this, for example WebSocket.
         raise NotImplementedError(scope["type"])
     elif scope["path"] == "/":
         await answer(send, 200, b"Hello, world!\n")
@@ -31,7 +31,7 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def answer(send: Send, status: int, body: bytes) -> None:
-    """Send a whole response: its head first, then its body in one piece."""
+    """Send a complete response: first status and headers, then the body."""
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", str(len(body)).encode()),
@@ -41,8 +41,8 @@ async def answer(send: Send, status: int, body: bytes) -> None:
 
 
 async def lifespan(receive: Receive, send: Send) -> None:
-    """Called once for the life of the server: here would connections be opened and closed."""
-    await receive()  # lifespan.startup: no request is served before we answer
+    """Run startup and shutdown code, for example to open and close a connection pool."""
+    await receive()  # lifespan.startup: the server accepts no requests before the reply
     await send({"type": "lifespan.startup.complete"})
-    await receive()  # lifespan.shutdown: the last request is over
+    await receive()  # lifespan.shutdown: the last request has finished
     await send({"type": "lifespan.shutdown.complete"})

@@ -1,16 +1,15 @@
-"""Server-sent events: one endless response, and how to end it well.
+"""Server-sent events: an endless response, and its end at shutdown.
 
     tinyasgi examples.sse:app
 
 Open http://127.0.0.1:8000/ in a browser, or ``curl -N http://127.0.0.1:8000/events``, and watch
-the events come. Then stop the server with Ctrl-C: every client gets a last event, ``bye``.
+the events arrive. Then stop the server with Ctrl-C: every client gets a last event, ``bye``.
 
-While it sends, the application waits for ``http.disconnect``, which means "no more is wanted":
+While the application sends events, it waits for ``http.disconnect``. There are two causes:
 
-* The server was told to stop. tinyasgi says so at once, while ``send()`` still works. So the
-  application can finish its response, and the server need not cut it off.
-* The client left. Then ``send()`` raises an ``OSError``, which may pass through: the server knows
-  it. There is nobody left to say goodbye to.
+* The server is shutting down. It sends ``http.disconnect`` at once, and ``send()`` still works. So
+  the application can finish its response before the server cancels it.
+* The client has disconnected. ``send()`` raises an ``OSError``, which need not be caught.
 """
 
 import asyncio
@@ -49,7 +48,7 @@ PAGE = b"""<!doctype html>
 async def app(scope: Message, receive: Receive, send: Send) -> None:
     """Serve the page at ``/`` and its events at ``/events``."""
     if scope["type"] != "http":
-        # No need of a lifespan here. To raise is how ASGI says "unsupported"; the server goes on.
+        # An exception tells the server that the app does not support this, for example lifespan.
         raise NotImplementedError(scope["type"])
     match scope["path"]:
         case "/":
@@ -64,30 +63,30 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def stream(receive: Receive, send: Send) -> None:
-    """Send an event every ``INTERVAL`` seconds until no more are wanted, then say goodbye."""
+    """Send an event every ``INTERVAL`` seconds until ``http.disconnect``, then a last one."""
     over = asyncio.create_task(disconnected(receive))
     try:
         while not over.done():
             text = event(f"It is {datetime.now():%H:%M:%S}.")
             await send({"type": "http.response.body", "body": text, "more_body": True})
-            await asyncio.wait({over}, timeout=INTERVAL)  # a pause, but one that can be cut short
+            await asyncio.wait({over}, timeout=INTERVAL)  # a pause that ends early at a disconnect
         await send({"type": "http.response.body", "body": event("Goodbye!", "bye")})
     finally:
         over.cancel()
 
 
 async def disconnected(receive: Receive) -> None:
-    """Return when the client has left or is to be left; skip the request body, if there is one."""
+    """Wait for ``http.disconnect``; ignore the request body."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 def event(data: str, name: str = "message") -> bytes:
-    """Write one event the way it goes over the wire; an empty line ends it."""
+    """Encode an event. An empty line ends it."""
     return f"event: {name}\ndata: {data}\n\n".encode()
 
 
 async def start(send: Send, status: int, content_type: str) -> None:
-    """Send the head of a response, which says that no cache may keep it."""
+    """Send the head of a response, with ``Cache-Control: no-store``."""
     headers = [(b"content-type", content_type.encode()), (b"cache-control", b"no-store")]
     await send({"type": "http.response.start", "status": status, "headers": headers})

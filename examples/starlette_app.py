@@ -1,4 +1,4 @@
-"""A Starlette application: JSON, a streamed response, static files, and state with a lifespan.
+"""A Starlette application: JSON, a streamed response, static files, and lifespan state.
 
     pip install starlette
     tinyasgi examples.starlette_app:app
@@ -6,8 +6,8 @@
 Then try:
 
     curl     http://127.0.0.1:8000/          JSON
-    curl -N  http://127.0.0.1:8000/count/9   a response sent piece by piece
-    browser: http://127.0.0.1:8000/static/   files from the folder beside this one
+    curl -N  http://127.0.0.1:8000/count/9   a streamed response
+    browser: http://127.0.0.1:8000/static/   files from the folder ``static``
 """
 
 import asyncio
@@ -27,28 +27,28 @@ STATIC = Path(__file__).with_name("static")
 
 
 class State(TypedDict):
-    """What lives as long as the server does; every request sees it as ``request.state``."""
+    """Lifespan state, which requests read from ``request.state``."""
 
     visits: Counter[str]
 
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[State]:
-    """Before ``yield`` is startup, after it shutdown; a real one might open a connection pool."""
+    """Run startup code before ``yield`` and shutdown code after it."""
     visits = Counter[str]()
     yield {"visits": visits}
     visits.clear()
 
 
 async def home(request: Request) -> JSONResponse:
-    """Count the visits of each client in the state that the lifespan made."""
+    """Count the visits of each client in the lifespan state."""
     client = request.client.host if request.client else "unknown"
     request.state.visits[client] += 1
     return JSONResponse({"client": client, "visits": request.state.visits[client]})
 
 
 async def count(request: Request) -> StreamingResponse:
-    """Stream one line after the other; nobody holds the whole text in memory."""
+    """Stream numbers, one per line."""
 
     async def lines(last: int) -> AsyncIterator[str]:
         for number in range(1, last + 1):

@@ -1,19 +1,19 @@
-"""Work that blocks, kept away from the event loop: in a thread, or in another process.
+"""Blocking work outside the event loop: in a thread, or in another process.
 
     tinyasgi examples.sync_work:app
 
-Then ask for work, and while it goes on (``&``) for something light, which comes at once:
+Start work in the background (``&``). Meanwhile, a light request gets its response at once:
 
     curl "http://127.0.0.1:8000/process?n=5000000" &
     curl "http://127.0.0.1:8000/thread" &
     curl "http://127.0.0.1:8000/"
 
-All requests share one event loop. A function that computes for a second stops all of them for a
+All requests share one event loop. A function that computes for a second delays all of them for a
 second, unless it runs elsewhere:
 
-* a thread, if it waits (``time.sleep``, a file, a database driver without ``async``) or lets go of
-  the interpreter lock while it works (``hashlib``, ``zlib``);
-* a process, if it computes in Python: there is one interpreter lock per process.
+* in a thread, if it waits (``time.sleep``, a file, a database driver without ``async``) or releases
+  the GIL while it works (``hashlib``, ``zlib``);
+* in a process, if it computes in Python, because each process has its own GIL.
 """
 
 import asyncio
@@ -31,16 +31,16 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-LIMIT = 10_000_000  # the largest n; a client must not keep a processor for hours
+MAX_N = 10_000_000  # limits the CPU time of a request
 
 
 def hash_password() -> str:
-    """Blocks for a moment, but without the interpreter lock: a case for a thread."""
+    """Hash a password. This blocks but releases the GIL, so it runs in a thread."""
     return hashlib.pbkdf2_hmac("sha256", b"open sesame", b"salt", 1_000_000).hex()
 
 
 def count_primes(n: int) -> int:
-    """Count the primes up to n with the sieve of Eratosthenes: a case for a process."""
+    """Count the primes up to n. This holds the GIL, so it runs in a process."""
     sieve = bytearray(2) + bytearray(b"\1") * (n - 1)
     for number in range(2, isqrt(n) + 1):
         if sieve[number]:
@@ -50,14 +50,14 @@ def count_primes(n: int) -> int:
 
 
 async def app(scope: Message, receive: Receive, send: Send) -> None:
-    """Send each kind of work where it belongs."""
+    """Run each kind of work in the right place."""
     if scope["type"] == "lifespan":
         await lifespan(scope["state"], receive, send)
         return
     if scope["type"] != "http":
         raise NotImplementedError(scope["type"])
 
-    state = scope["state"]  # what lifespan() has put there
+    state = scope["state"]  # set by lifespan()
     match scope["path"]:
         case "/":
             await answer(send, 200, f"This is answer number {next(state['numbers'])}.")
@@ -65,8 +65,8 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
             await answer(send, 200, await asyncio.to_thread(hash_password))
         case "/process":
             n = parse_qs(scope["query_string"].decode("latin-1")).get("n", [""])[0]
-            if not (n.isdecimal() and len(n) < 10 and 2 <= int(n) <= LIMIT):
-                await answer(send, 400, f"Give me an n from 2 to {LIMIT}.")
+            if not (n.isdecimal() and len(n) < 10 and 2 <= int(n) <= MAX_N):
+                await answer(send, 400, f"Give me an n from 2 to {MAX_N}.")
                 return
             loop = asyncio.get_running_loop()
             primes = await loop.run_in_executor(state["pool"], count_primes, int(n))
@@ -76,24 +76,24 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def lifespan(state: Message, receive: Receive, send: Send) -> None:
-    """Have a pool of processes from startup to shutdown; ``state`` hands it to every request."""
+    """Create a process pool for all requests; shut it down at the end."""
     await receive()  # lifespan.startup
     pool = ProcessPoolExecutor(
-        # "spawn" starts each process afresh. "fork" would copy the server with its open sockets.
+        # Not "fork", which would copy the server with its open sockets.
         mp_context=multiprocessing.get_context("spawn"),
-        # Ctrl-C reaches the whole process group. The workers leave it to the server to stop them.
+        # Ctrl-C reaches the whole process group. The server stops the pool.
         initializer=signal.signal,
         initargs=(signal.SIGINT, signal.SIG_IGN),
     )
     state.update(pool=pool, numbers=itertools.count(1))
     await send({"type": "lifespan.startup.complete"})
-    await receive()  # lifespan.shutdown: no request is running any more
+    await receive()  # lifespan.shutdown: all requests have finished
     await asyncio.to_thread(pool.shutdown)
     await send({"type": "lifespan.shutdown.complete"})
 
 
 async def answer(send: Send, status: int, text: str) -> None:
-    """Send a whole response of one line."""
+    """Send a response of one line."""
     body = text.encode() + b"\n"
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),

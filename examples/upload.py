@@ -1,12 +1,12 @@
-"""Uploads of any size, in little memory: from the socket to the disk piece by piece.
+"""Uploads of any size, written to disk piece by piece.
 
     tinyasgi examples.upload:app
 
 Open http://127.0.0.1:8000/ in a browser, or ``curl -T some.file http://127.0.0.1:8000/upload``.
 
-Only one piece of the body is in memory at a time. While we write it we do not call ``receive()``,
-so the server stops reading from the socket before long, and the client must wait for us.
-Writing to a disk blocks, so it is done in a thread and the event loop stays free for others.
+Only one piece of the body is in memory at a time. While the app writes a piece, it does not call
+``receive()``. The server soon stops reading from the socket, and the client has to wait. A write to
+a disk blocks, so it runs in a thread.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-FOLDER = Path(tempfile.gettempdir())  # where the files go
-LIMIT = 4 * 1024**3  # bytes; a client must not fill the disk
+FOLDER = Path(tempfile.gettempdir())  # for the uploaded files
+MAX_SIZE = 4 * 1024**3  # bytes
 
 PAGE = b"""<!doctype html>
 <html lang="en">
@@ -52,17 +52,17 @@ PAGE = b"""<!doctype html>
 
 
 class TooLarge(Exception):
-    """The client sent more than ``LIMIT``."""
+    """The upload has more than ``MAX_SIZE`` bytes."""
 
 
-class ClientLeft(Exception):
-    """The client went away in the middle of its upload."""
+class ClientDisconnected(Exception):
+    """The client disconnected during its upload."""
 
 
 async def app(scope: Message, receive: Receive, send: Send) -> None:
-    """Show the form at ``/``, take the file at ``/upload``."""
+    """Serve the form at ``/``, and receive files at ``/upload``."""
     if scope["type"] != "http":
-        # No need of a lifespan here. To raise is how ASGI says "unsupported"; the server goes on.
+        # An exception tells the server that the app does not support this, for example lifespan.
         raise NotImplementedError(scope["type"])
     match scope["method"], scope["path"]:
         case "GET" | "HEAD", "/":
@@ -74,22 +74,22 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def upload(receive: Receive, send: Send) -> None:
-    """Save the body and answer with its size and its checksum."""
+    """Save the body; respond with its size and its checksum."""
     result: dict[str, object]
     try:
         status, result = 201, await save(receive)
     except TooLarge:
-        status, result = 413, {"error": f"More than {LIMIT} bytes."}
-    except ClientLeft:
-        return  # nobody is left to answer
+        status, result = 413, {"error": f"More than {MAX_SIZE} bytes."}
+    except ClientDisconnected:
+        return
     text = json.dumps(result, indent=2).encode() + b"\n"
     await answer(send, status, "application/json", text)
 
 
 async def save(receive: Receive) -> dict[str, object]:
-    """Write the body to a new file. It gets its name when it is whole, or else it is removed.
+    """Write the body to a new file. It is renamed when it is complete, and removed on an error.
 
-    The name is ours. One that a client may choose could be ``../../somewhere/else``.
+    The app chooses the name. A name from a client could be ``../../somewhere/else``.
     """
     path = FOLDER / f"upload-{uuid.uuid4().hex}"
     part = path.with_suffix(".part")
@@ -103,7 +103,7 @@ async def save(receive: Receive) -> dict[str, object]:
 
             async for piece in pieces(receive):
                 size += len(piece)
-                if size > LIMIT:
+                if size > MAX_SIZE:
                     raise TooLarge
                 await asyncio.to_thread(keep, piece)
         part.rename(path)
@@ -113,18 +113,18 @@ async def save(receive: Receive) -> dict[str, object]:
 
 
 async def pieces(receive: Receive) -> AsyncIterator[bytes]:
-    """Yield the pieces of the request body as they come."""
+    """Yield the pieces of the request body as they arrive."""
     more = True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientLeft
+            raise ClientDisconnected
         yield message.get("body", b"")
         more = message.get("more_body", False)
 
 
 async def answer(send: Send, status: int, content_type: str, body: bytes) -> None:
-    """Send a whole response."""
+    """Send a complete response."""
     headers = [
         (b"content-type", content_type.encode()),
         (b"content-length", str(len(body)).encode()),

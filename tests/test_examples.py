@@ -283,8 +283,8 @@ def test_chat() -> None:
             assert first.recv(PATIENCE) == f"{other} has left."
             first.send("")
             first.send(b"no text")
-            first.send("x" * chat.LONGEST + "y")
-            assert first.recv(PATIENCE) == f"{name}: " + "x" * chat.LONGEST
+            first.send("x" * chat.MAX_LINE + "y")
+            assert first.recv(PATIENCE) == f"{name}: " + "x" * chat.MAX_LINE
     assert not chat.inboxes
 
 
@@ -300,8 +300,8 @@ def test_chat_is_for_its_own_page() -> None:
 
 
 def test_chat_does_not_wait_for_slow_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "INBOX", 2)
-    monkeypatch.setattr(chat, "LONGEST", 1_000_000)
+    monkeypatch.setattr(chat, "MAX_INBOX", 2)
+    monkeypatch.setattr(chat, "MAX_LINE", 1_000_000)
     lines = [f"{number:0100000}" for number in range(200)]  # beyond what sockets keep
     with serve(chat.app) as server, socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
@@ -390,7 +390,7 @@ def test_upload(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_upload_too_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(upload, "FOLDER", tmp_path)
-    monkeypatch.setattr(upload, "LIMIT", 10)
+    monkeypatch.setattr(upload, "MAX_SIZE", 10)
     with serve(upload.app) as server:
         assert fetch(f"{server.url}/upload", "PUT", bytes(11))[0].status == 413
         assert list(tmp_path.iterdir()) == []
@@ -437,7 +437,7 @@ def test_sync_work_process() -> None:
     with serve(sync_work.app) as server:
         _, body = fetch(f"{server.url}/process?n=100")
         assert body == b"There are 25 primes up to 100.\n"
-        for wrong in ("", "?n=", "?n=1", "?n=-7", "?n=many", f"?n={sync_work.LIMIT + 1}"):
+        for wrong in ("", "?n=", "?n=1", "?n=-7", "?n=many", f"?n={sync_work.MAX_N + 1}"):
             response, body = fetch(f"{server.url}/process{wrong}")
             assert (response.status, body) == (400, b"Give me an n from 2 to 10000000.\n")
         assert fetch(f"{server.url}/other")[0].status == 404
