@@ -1,17 +1,35 @@
-"""Fixtures of several test files."""
+"""Settings for all tests, and fixtures of several test files."""
 
+import os
+import signal
 from typing import Any
 
+import hypothesis
 import pytest
-from hypothesis import HealthCheck, settings
 
 from tests.support.helpers import Certificates
 
 pytest_plugins = ["tests.support.seeds", "tests.support.flaky"]
 
 # A busy machine is no fault of a test.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
+
+# A shell may start a command in the background with this signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the number of processes for `-n auto`: tests also wait."""
+    return 2 * (os.cpu_count() or 1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """Run the tests first that start no process: they are quick."""
+    items.sort(key=lambda item: hasattr(item.module, "Command") or hasattr(item.module, "start"))
 
 
 @pytest.fixture(scope="session")

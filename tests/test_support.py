@@ -1,9 +1,12 @@
 """The pytest plugins of the test suite itself."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support import helpers
 
 pytest_plugins = ["pytester"]
 
@@ -90,3 +93,15 @@ def test_changed_tests(pytester: pytest.Pytester) -> None:
     assert names(file.replace("decorate", "mark")) == ["test_two"]
     assert names(file.replace("    x\n", "")) == ["test_one"]
     assert names(file + "\n\ndef test_three():\n    assert x\n") == ["test_three"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+def test_command_that_hangs_with_a_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its child keeps stderr open, but ends with it."""
+    monkeypatch.setattr(helpers, "PATIENCE", 0.5)
+    (tmp_path / "script.py").write_text("import os, time\nos.fork()\ntime.sleep(600)\n")
+    with (
+        helpers.Command(script="script.py", cwd=tmp_path) as command,
+        pytest.raises(AssertionError, match="it ended without a line like 'never'"),
+    ):
+        command.wait_for("never")

@@ -130,6 +130,22 @@ def test_sockets_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "LISTEN_FDS" not in os.environ
 
 
+def test_full_queue(notices: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A systemd that reads nothing does not block the server."""
+    monkeypatch.setenv("NOTIFY_SOCKET", notices.getsockname())
+    monkeypatch.setenv("WATCHDOG_USEC", "100000")
+    monkeypatch.setattr(systemd, "FULL_QUEUE", 0.01)
+    notifier = systemd.Notifier()
+    size = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
+    for _ in range(size + 10):
+        notifier.beat()
+    notifier.stopping()
+    assert {next_notice(notices) for _ in range(size)} == {"WATCHDOG=1"}
+    notifier.stopping()
+    while next_notice(notices) != "STOPPING=1":
+        pass
+
+
 def test_notices_in_the_abstract_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind("")  # Linux chooses a name

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -267,10 +268,11 @@ class Command:
             env=given | {"PYTHONPATH": packages, "PYTHONWARNINGS": "error"} | environment,
             stdout=stdout or self._stdout,
             pass_fds=pass_fds,
+            process_group=0 if os.name == "posix" else None,
             stderr=subprocess.PIPE,
             text=True,
         )
-        self._watchdog = threading.Timer(PATIENCE, self.process.kill)
+        self._watchdog = threading.Timer(PATIENCE, self._kill_all)
         self._watchdog.start()
         #: What has been read of stderr, and in the end what was written to stdout.
         self.log = self.output = ""
@@ -281,6 +283,14 @@ class Command:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.wait()
+
+    def _kill_all(self) -> None:
+        """Kill the process and its children, which may keep stderr open."""
+        if os.name == "posix":
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        else:
+            self.process.kill()
 
     def wait_for(self, pattern: str, count: int = 1) -> re.Match[str]:
         """Reads stderr until so many matches have been seen; returns the last."""

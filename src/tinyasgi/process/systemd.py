@@ -13,6 +13,9 @@ __all__ = ["Notifier", "inherited"]
 #: The first descriptor of a socket that systemd hands over (SD_LISTEN_FDS_START).
 FIRST = 3
 
+#: Seconds to wait while the queue of systemd is full.
+FULL_QUEUE = 1.0
+
 
 def inherited() -> tuple[str, ...]:
     """The sockets that this process was started with, as addresses for `Config.bind`.
@@ -61,11 +64,12 @@ class Notifier:
         self._tell("STOPPING=1")
 
     def beat(self) -> None:
-        self._tell("WATCHDOG=1")
+        self._tell("WATCHDOG=1", timeout=0)  # others are in the queue if it is full
 
-    def _tell(self, state: str) -> None:
+    def _tell(self, state: str, timeout: float | None = None) -> None:
         if self._address:
             address = "\0" + self._address[1:] if self._address[0] == "@" else self._address
             with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                sock.settimeout(FULL_QUEUE if timeout is None else timeout)
                 sock.connect(address)
                 sock.sendall(state.encode())
