@@ -647,7 +647,7 @@ def sends_text(environ: Any, start_response: Any) -> list[str]:
         (lambda environ, start_response: None, TypeError, "iter"),
         (start(("Connection", "close")), ValueError, "'Connection'"),
         (start(("X", "a\r\nb: c")), ValueError, "CR, LF"),
-        (start(("X Y", "a")), ValueError, "token"),
+        (start(("X Y", "a")), ValueError, "header name"),
         (start(("X", "\u20ac")), UnicodeEncodeError, "latin-1"),
         (start(("Content-Length", "7")), ValueError, "7"),
         (start(("Content-Length", "3")), ValueError, "3"),

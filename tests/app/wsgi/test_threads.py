@@ -1,4 +1,4 @@
-"""A pool of threads: who works, who waits, and the end; and the bell of a loop."""
+"""The thread pool: running, waiting and closing; and wake-ups of an event loop."""
 
 import asyncio
 import threading
@@ -9,22 +9,22 @@ import pytest
 
 from tests.support.helpers import PATIENCE, in_loop
 from tests.support.processes import wait_until
-from tinyasgi.app.wsgi.threads import LoopWaker, Threads
+from tinyasgi.app.wsgi.threads import LoopWaker, ThreadPool
 
 
 @pytest.fixture
-def pool() -> Iterator[Callable[[int], Threads]]:
-    """Makes pools; all their threads have ended at the end."""
+def pool() -> Iterator[Callable[[int], ThreadPool]]:
+    """Make pools, and check that all their threads end."""
     before = set(threading.enumerate())
     pools = []
 
-    def make(most: int) -> Threads:
-        pools.append(Threads(most))
+    def make(max_threads: int) -> ThreadPool:
+        pools.append(ThreadPool(max_threads))
         return pools[-1]
 
     yield make
     for each in pools:
-        each.end()
+        each.close()
     for thread in set(threading.enumerate()) - before:
         thread.join(PATIENCE)
         assert not thread.is_alive()
@@ -50,41 +50,41 @@ def refuse_to_start(thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-def test_the_last_to_rest_works_first(pool: Callable[[int], Threads]) -> None:
+def test_the_last_to_rest_works_first(pool: Callable[[int], ThreadPool]) -> None:
     threads = pool(3)
     first, second, third = Task(), Task(), Task()
-    assert threads.run(first)
-    assert threads.run(second)
+    assert threads.submit(first)
+    assert threads.submit(second)
     one, two = first.thread, second.thread
     assert one is not two
     second.end.set()
     wait_until(lambda: len(threads._idle) == 1)
     first.end.set()
     wait_until(lambda: len(threads._idle) == 2)
-    assert threads.run(third)
+    assert threads.submit(third)
     assert third.thread is one
     third.end.set()
 
 
-def test_jobs_wait_in_order(pool: Callable[[int], Threads]) -> None:
+def test_jobs_wait_in_order(pool: Callable[[int], ThreadPool]) -> None:
     threads = pool(1)
     tasks = [Task() for _ in range(4)]
-    assert [threads.run(task) for task in tasks] == [True, False, False, False]
-    assert threads.withdraw(tasks[2])
-    assert not threads.withdraw(tasks[2])
-    assert not threads.withdraw(tasks[0])
+    assert [threads.submit(task) for task in tasks] == [True, False, False, False]
+    assert threads.cancel(tasks[2])
+    assert not threads.cancel(tasks[2])
+    assert not threads.cancel(tasks[0])
     for task in (tasks[0], tasks[1], tasks[3]):
         assert task.thread.name == "wsgi"
         assert all(later.began.empty() for later in tasks)
         task.end.set()
 
 
-def test_what_waits_is_done_before_the_end(pool: Callable[[int], Threads]) -> None:
+def test_what_waits_is_done_before_the_end(pool: Callable[[int], ThreadPool]) -> None:
     threads = pool(1)
     first, second = Task(), Task()
-    threads.run(first)
-    threads.run(second)
-    threads.end()
+    threads.submit(first)
+    threads.submit(second)
+    threads.close()
     first.end.set()
     second.end.set()
     thread = second.thread
@@ -93,22 +93,22 @@ def test_what_waits_is_done_before_the_end(pool: Callable[[int], Threads]) -> No
 
 
 def test_no_thread_to_be_had(
-    pool: Callable[[int], Threads], monkeypatch: pytest.MonkeyPatch
+    pool: Callable[[int], ThreadPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = pool(1)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse_to_start)
         with pytest.raises(RuntimeError):
-            threads.run(Task())
+            threads.submit(Task())
     task = Task()
-    assert threads.run(task)
+    assert threads.submit(task)
     task.end.set()
 
 
-def test_a_thread_that_blocks_has_a_successor(pool: Callable[[int], Threads]) -> None:
+def test_a_thread_that_blocks_has_a_successor(pool: Callable[[int], ThreadPool]) -> None:
     threads = pool(3)
     tasks = [Task() for _ in range(4)]
-    assert [threads.run(task) for task in tasks] == [True, True, True, False]
+    assert [threads.submit(task) for task in tasks] == [True, True, True, False]
     assert len({task.thread for task in tasks[:3]}) == 3
     assert tasks[3].began.empty()
     for task in tasks:
@@ -116,58 +116,58 @@ def test_a_thread_that_blocks_has_a_successor(pool: Callable[[int], Threads]) ->
 
 
 def test_no_further_thread_to_be_had(
-    pool: Callable[[int], Threads], monkeypatch: pytest.MonkeyPatch
+    pool: Callable[[int], ThreadPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = pool(2)
     first, waiting, second = Task(), Task(), Task()
-    threads.run(first)
+    threads.submit(first)
     thread = first.thread
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse_to_start)
-        assert not threads.run(waiting)
-    assert threads.withdraw(waiting)
-    threads.run(second)
+        assert not threads.submit(waiting)
+    assert threads.cancel(waiting)
+    threads.submit(second)
     assert second.thread is not thread
     first.end.set()
     second.end.set()
 
 
 def test_jobs_have_the_threads_that_there_are(
-    pool: Callable[[int], Threads], monkeypatch: pytest.MonkeyPatch
+    pool: Callable[[int], ThreadPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = pool(2)
     first, second = Task(), Task()
-    threads.run(first)
+    threads.submit(first)
     thread = first.thread
     monkeypatch.setattr(threading.Thread, "start", refuse_to_start)
-    assert not threads.run(second)
+    assert not threads.submit(second)
     first.end.set()
     assert second.thread is thread
     second.end.set()
 
 
 @in_loop
-async def test_the_bell_rings_once() -> None:
-    bell, done, rung = LoopWaker(asyncio.get_running_loop()), asyncio.Event(), []
+async def test_many_calls_need_one_wake_up() -> None:
+    waker, done, called = LoopWaker(asyncio.get_running_loop()), asyncio.Event(), []
 
-    def ring() -> None:
+    def call() -> None:
         for number in range(100):
-            bell.ring(lambda number=number: rung.append(number))
-        bell.ring(done.set)
+            waker.call(lambda number=number: called.append(number))
+        waker.call(done.set)
 
-    thread = threading.Thread(target=ring)
+    thread = threading.Thread(target=call)
     thread.start()
     thread.join(PATIENCE)  # within one turn of the loop
-    assert rung == []
-    assert len(bell.loop._ready) == 1
+    assert called == []
+    assert len(waker.loop._ready) == 1
     await done.wait()
-    assert rung == list(range(100))
+    assert called == list(range(100))
 
 
 def test_a_loop_that_is_closed() -> None:
     loop = asyncio.new_event_loop()
     loop.close()
-    bell = LoopWaker(loop)
+    waker = LoopWaker(loop)
     for _ in range(2):
         with pytest.raises(RuntimeError):
-            bell.ring(int)
+            waker.call(int)

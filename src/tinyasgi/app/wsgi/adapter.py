@@ -1,4 +1,4 @@
-"""A WSGI app (PEP 3333) as an ASGI 3 app: a thread calls it, the loop sends and receives."""
+"""A WSGI app (PEP 3333) as an ASGI 3 app: threads call the app, the event loop does the I/O."""
 
 import asyncio
 import contextvars
@@ -12,232 +12,234 @@ from typing import Any, Final, TypeAlias
 
 from ...errors import ClientDisconnected
 from ...http.response import PLAIN_TEXT
-from ...typing import Message, Receive, Scope, Send
+from ...typing import HeaderPairs, Message, Receive, Scope, Send
 from .environ import Environ, environ
 from .spool import Body, Refused, Spool
-from .threads import LoopWaker, Threads
-
-__all__ = ["WSGI"]
+from .threads import LoopWaker, ThreadPool
 
 WSGIApp: TypeAlias = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
-#: Bytes of response that a thread may be ahead of what was sent, and what a piece counts besides.
-AHEAD = 256 * 1024
-PIECE = 128
-#: Pieces are joined until they have so many bytes: to copy large ones costs more than it saves.
-JOIN = 32 * 1024
+#: Maximum number of bytes that a thread may post before they are sent.
+MAX_AHEAD = 256 * 1024
+#: Bytes that each piece of body counts in addition to its length.
+PIECE_OVERHEAD = 128
+#: Size in bytes up to which small pieces are joined. Copying large ones costs more than it saves.
+JOIN_SIZE = 32 * 1024
 
-# What a thread posts besides messages and pieces of body.
-WATCH: Final = "watch"  # asks to be told when the client leaves
-SENT: Final = "sent"  # asks to be told when all that was posted before is sent
-END: Final = "end"  # the call is over
+# Items that a thread posts in addition to messages and pieces of body.
+WATCH: Final = "watch"  # from now on, notice when the client disconnects
+SYNC: Final = "sync"  # wake the thread when everything before this item has been sent
+END: Final = "end"  # the call has ended
 
-#: What PEP 3333 leaves to the server (RFC 9110 §7.6.1).
+#: Hop-by-hop headers, which only the server may set (PEP 3333; RFC 9110 §7.6.1).
 # fmt: off
 _HOP_BY_HOP = frozenset({
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
     b"trailers", b"transfer-encoding", b"upgrade",
 })
 # fmt: on
-#: Iterators that know how much is left: a body of one piece is whole with it.
-_COUNTED: frozenset[type] = frozenset({type(iter([])), type(iter(()))})
+#: Iterators with a length hint. They show whether a piece of body is the last one.
+_SIZED: frozenset[type] = frozenset({type(iter([])), type(iter(()))})
 
 
 class WSGI:
-    """An ASGI 3 app that calls a WSGI app in threads."""
+    """ASGI 3 app that calls a WSGI app in threads.
+
+    threads: maximum number of threads; further requests wait in order. spool_size: maximum size of
+    the temporary files for request bodies, in bytes; 0: unlimited.
+    """
 
     def __init__(self, app: WSGIApp, threads: int, spool_size: int = 0) -> None:
-        """threads: most of them; further requests wait in order. spool_size: as for `Spool`."""
         self._app = app
-        self._threads = Threads(threads)
+        self._threads = ThreadPool(threads)
         self._multithread = threads > 1
         self._spool = Spool(spool_size)
-        self._bell: LoopWaker | None = None
+        self._waker: LoopWaker | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "lifespan":
-            await receive()
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-            await send({"type": "lifespan.shutdown.complete"})
+            for event in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{event}.complete"})
         else:
-            await send({"type": "websocket.close"})  # 403: WSGI knows no WebSocket
+            await send({"type": "websocket.close"})  # 403: WSGI has no WebSocket
 
     def close(self) -> None:
-        """End the threads, those that run a request after it."""
-        self._threads.end()
+        """End idle threads now, and others after their request."""
+        self._threads.close()
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         values = environ(scope, self._multithread)
         body = Body(self._spool)
         try:
-            # A client that still has to send something holds no thread.
+            # The whole body is received first, so that a slow client does not occupy a thread.
             if "CONTENT_LENGTH" in values:
                 self._spool.check(int(values["CONTENT_LENGTH"]))
             source = await body.collect(receive)
             if source is not None:
                 if values.pop("HTTP_TRANSFER_ENCODING", None) is not None:
-                    values["CONTENT_LENGTH"] = str(body.length)  # which is known by now
+                    values["CONTENT_LENGTH"] = str(body.length)
                 values["wsgi.input"] = source
-                await self._run(values, receive, send)
+                await self._call(values, receive, send)
         except Refused as refused:
-            await _answer(send, refused.status, f"{refused}\n".encode())
+            for message in _response(refused.status, [PLAIN_TEXT], f"{refused}\n".encode()):
+                await send(message)
         finally:
             body.close()
 
-    async def _run(self, values: Environ, receive: Receive, send: Send) -> None:
-        """Have a thread run the app; send what it responds."""
-        if self._bell is None:
-            self._bell = LoopWaker(asyncio.get_running_loop())
-        call = _Call(self._bell, receive)
+    async def _call(self, values: Environ, receive: Receive, send: Send) -> None:
+        """Call the app in a thread, and send its response."""
+        if self._waker is None:
+            self._waker = LoopWaker(asyncio.get_running_loop())
+        call = _Call(self._waker, receive)
         job = partial(contextvars.copy_context().run, call.run, self._app, values)
-        if not self._threads.run(job):
-            call.watch(lambda: self._threads.withdraw(job) and call.refuse())
+        if not self._threads.submit(job):  # while it waits, the client may disconnect
+            call.watch(lambda: call.abandon() if self._threads.cancel(job) else None)
         try:
-            await call.serve(send)
+            await call.forward(send)
         except asyncio.CancelledError:
             call.cancel()
-            if not self._threads.withdraw(job):
+            if not self._threads.cancel(job):
                 with suppress(ClientDisconnected):
-                    await call.serve(send)
+                    await call.forward(send)
             raise
 
 
 class _Call:
-    """One call of the app: what its thread posts, a task of the loop takes in the same order.
+    """One call of the app: its thread posts items, and a task in the event loop handles them.
 
-    These are messages to send, pieces of body, and SENT, whose answer the thread waits for.
+    docs/wsgi.md has a diagram. An item is a message, a piece of body, WATCH, SYNC or END.
     """
 
     # fmt: off
     __slots__ = (
-        "_ahead", "_answers", "_bell", "_bodiless", "_complete", "_error", "_gone", "_head",
-        "_is_head", "_length", "_posted", "_receive", "_started", "_waiter", "failure",
+        "_ahead", "_bodiless", "_complete", "_disconnected", "_error", "_failure", "_head",
+        "_is_head", "_items", "_length", "_receive", "_started", "_synced", "_waiter", "_waker",
     )
     # fmt: on
 
-    def __init__(self, bell: LoopWaker, receive: Receive) -> None:
-        self._bell = bell
+    def __init__(self, waker: LoopWaker, receive: Receive) -> None:
+        self._waker = waker
         self._receive = receive
-        self._posted: deque[Any] = deque()
-        self._answers: SimpleQueue[None] = SimpleQueue()
+        self._items: deque[Any] = deque()
+        #: Wakes the thread after SYNC.
+        self._synced: SimpleQueue[None] = SimpleQueue()
         self._waiter: asyncio.Future[None] | None = None
-        #: What the app has raised.
+        #: The exception of the app.
         self._error: BaseException | None = None
-        #: The client has left, or at least sends no more; None while nobody looks.
-        self._gone: bool | None = None
-        #: Why there is no use in posting any more.
-        self.failure: Exception | None = None
-        # Of the response, as the thread knows it.
-        self._head: Message | None = None  # what start_response was called with
-        self._length = -1  # what its content-length says
-        self._is_head = False  # of the request
-        self._started = False  # the head is posted
-        self._bodiless = False  # and no body follows it
-        self._complete = False  # all is posted
-        self._ahead = 0  # bytes that were posted since all was known to be sent
+        #: Why the response can't be sent. Raised in the thread when it posts something.
+        self._failure: Exception | None = None
+        #: Whether the client has disconnected or closed its sending side; None: unknown.
+        self._disconnected: bool | None = None
+        # State of the response; only the thread uses it.
+        self._head: Message | None = None  # from start_response, not posted yet
+        self._length = -1  # the Content-Length, if there is one
+        self._is_head = False  # the request method is HEAD
+        self._started = False  # the head has been posted
+        self._bodiless = False  # the response has no body
+        self._complete = False  # everything has been posted
+        self._ahead = 0  # bytes posted since the last SYNC
 
-    # In the loop.
+    # In the event loop.
 
-    async def serve(self, send: Send) -> None:
-        """Does what the thread asks for until the call is over. Raises what it ended with."""
-        while (item := await self._next()) is not END:
+    async def forward(self, send: Send) -> None:
+        """Handle items until the call has ended. Raises the exception of the app or of `send`."""
+        while (item := await self._next_item()) is not END:
             try:
-                if self.failure is None:
-                    await self._act(item, send)
+                if self._failure is None:
+                    await self._handle(item, send)
             except Exception as error:
-                self.failure = error
+                self._failure = error
             except BaseException:
-                self.cancel()  # before the thread has its answer
+                self.cancel()  # before the thread continues
                 raise
             finally:
-                if item is SENT:
-                    self._answers.put(None)
-        ended = self._error or self.failure
-        self._error, self.failure = None, ClientDisconnected("the request is over")
-        if ended is not None:
+                if item is SYNC:
+                    self._synced.put(None)
+        failed = self._error or self._failure
+        self._error, self._failure = None, ClientDisconnected("the request is over")
+        if failed is not None:
             try:
-                raise ended
+                raise failed
             finally:
-                del ended  # its traceback leads back to here
+                del failed  # its traceback refers to this frame
 
     def cancel(self) -> None:
-        """The task of the request is cancelled: the app hears of it when it writes."""
-        self.failure = ClientDisconnected("the request was cancelled")
+        """Let the thread fail when it posts something, because the request was cancelled."""
+        self._failure = ClientDisconnected("the request was cancelled")
 
-    async def _next(self) -> Any:
-        while not self._posted:
-            self._waiter = self._bell.loop.create_future()
+    async def _next_item(self) -> Any:
+        while not self._items:
+            self._waiter = self._waker.loop.create_future()
             await self._waiter
-        return self._posted.popleft()
+        return self._items.popleft()
 
-    async def _act(self, item: Any, send: Send) -> None:
+    async def _handle(self, item: Any, send: Send) -> None:
         if type(item) is bytes:
             pieces, size = [item], len(item)
-            while size < JOIN and self._posted and type(self._posted[0]) is bytes:
-                pieces.append(self._posted.popleft())
+            while size < JOIN_SIZE and self._items and type(self._items[0]) is bytes:
+                pieces.append(self._items.popleft())
                 size += len(pieces[-1])
             item = _body(b"".join(pieces), True)
         if item is WATCH:
-            self.watch(self._set_gone)
-        elif item is not SENT:
+            self.watch(self._set_disconnected)
+        elif item is not SYNC:
             await send(item)
 
-    def watch(self, on_left: Callable[[], object]) -> None:
-        """Have a function called when the client leaves, or at least sends no more.
+    def watch(self, callback: Callable[[], object]) -> None:
+        """Call a function when the client disconnects or closes its sending side.
 
-        It is called at the end of the exchange at the latest.
+        At the latest, it is called at the end of the exchange.
         """
-        asyncio.ensure_future(self._receive()).add_done_callback(lambda _: on_left())
+        asyncio.ensure_future(self._receive()).add_done_callback(lambda _: callback())
 
-    def _set_gone(self) -> None:
-        self._gone = True
+    def _set_disconnected(self) -> None:
+        self._disconnected = True
 
-    def _look(self) -> None:
-        """The thread has posted something."""
+    def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def refuse(self) -> bool:
-        """There will be no thread for it: the client has left, or has at least closed its side."""
-        self._post(*_unavailable(), END)
-        return True
+    def abandon(self) -> None:
+        """Respond with 503 in place of the app: the client left while the call was waiting."""
+        self._post(*_response(503), END)
 
     # In the thread.
 
     def run(self, app: WSGIApp, values: Environ) -> None:
-        """Calls the app and posts its response."""
+        """Call the app and post its response. The exception of the app is kept for `forward`."""
         errors = values["wsgi.errors"]
         try:
             try:
-                self._run(app, values)
+                self._call_app(app, values)
             finally:
-                errors.flush()  # what was written without a line end
-        except asyncio.CancelledError as error:
-            # Of a loop within the app. In this loop it would say that the request is cancelled.
+                errors.flush()  # a last line without a line end
+        except asyncio.CancelledError as error:  # from an event loop that the app runs
+            # Raised by `forward`, it would mean that this request was cancelled.
             self._error = RuntimeError("the app raised CancelledError")
             self._error.__cause__ = error
         except BaseException as error:
             self._error = error
-        with suppress(RuntimeError):  # the loop is closed
-            if self._gone and not self._started and isinstance(self._error, ClientDisconnected):
-                self._error = None  # it is no fault of the app
-                self._post(*_unavailable())
+        with suppress(RuntimeError):  # the event loop is closed
+            disconnected = isinstance(self._error, ClientDisconnected)
+            if disconnected and self._disconnected and not self._started:
+                self._error = None
+                self._post(*_response(503))
             self._post(END)
 
-    def _run(self, app: WSGIApp, values: Environ) -> None:
-        self._is_head = values["REQUEST_METHOD"] == "HEAD"  # before the app changes the environ
+    def _call_app(self, app: WSGIApp, values: Environ) -> None:
+        self._is_head = values["REQUEST_METHOD"] == "HEAD"  # the app may change the environ
         result = app(values, self._start_response)
         try:
-            self._respond(iter(result))
+            self._write_all(iter(result))
         finally:
             if (close := getattr(result, "close", None)) is not None:
                 close()
 
     def _start_response(
-        self, status: str, fields: list[tuple[str, str]], exc_info: Any = None
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], None]:
         if exc_info is not None:
             try:
@@ -246,97 +248,108 @@ class _Call:
             finally:
                 exc_info = None
         elif self._head is not None:
-            raise RuntimeError("start_response was called twice")
-        if not isinstance(status, str):
-            raise TypeError(f"the status must be str, not {type(status).__name__}")
-        code, _, _ = status.partition(" ")
-        if not (len(code) == 3 and code.isascii() and code.isdecimal()):
-            raise ValueError(f"the status must be like '200 OK', not {status!r}")
-        try:  # once: it may be an iterator
-            headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
-        except AttributeError:
-            raise TypeError(f"response headers must be pairs of str, not {fields!r}") from None
+            raise RuntimeError("start_response was called twice without exc_info")
+        code = _status_code(status)
+        encoded = _encode(headers)
         self._length = -1
-        for name, value in headers:
+        for name, value in encoded:
             lower = name.lower()
             if lower in _HOP_BY_HOP:
-                raise ValueError(f"the response field {name.decode()!r} is for the server to set")
+                text = f"a WSGI app must not set the hop-by-hop header {name.decode()!r} (PEP 3333)"
+                raise ValueError(text)
             if lower == b"content-length" and value.isdigit():
                 self._length = int(value)
-        self._head = {"type": "http.response.start", "status": int(code), "headers": headers}
+        self._head = {"type": "http.response.start", "status": code, "headers": encoded}
         return self._write
 
-    def _respond(self, pieces: Iterator[bytes]) -> None:
-        counted = type(pieces) in _COUNTED
+    def _write_all(self, pieces: Iterator[bytes]) -> None:
+        sized = type(pieces) in _SIZED
         for data in pieces:
-            self._write(data, counted and length_hint(pieces) == 0)
-            if self._bodiless:  # what follows would be left out
+            self._write(data, sized and length_hint(pieces) == 0)
+            if self._bodiless:
                 break
         if not self._complete:
             self._finish()
 
     def _write(self, data: bytes, last: bool = False) -> None:
-        """Posts a piece of body; also what `start_response` returns. last: no other follows."""
+        """Post a piece of body. `start_response` returns this method (`write` in PEP 3333)."""
         if type(data) is not bytes:
             data = _as_bytes(data)
         if self._complete:
             if data:
-                raise ValueError(f"the response body is {len(data)} bytes longer than announced")
+                text = f"the response body is {len(data)} bytes longer than its Content-Length"
+                raise ValueError(text)
             return
         if self._started:
-            self._say(data)  # even if it is empty: `send` raises when the client has left
+            self._post_or_raise(data)  # even an empty piece, so that a disconnect is noticed
         elif data:
-            self._begin(data, last or len(data) == self._length)
+            self._post_head(data, last or len(data) == self._length)
         else:
-            self._look_for_client()
+            self._check_disconnect()
             return
-        self._ahead += len(data) + PIECE
-        if self._ahead > AHEAD and not self._complete:
-            self._say(SENT)
-            self._answers.get()
-            if self.failure is not None:
-                raise self.failure
+        self._ahead += len(data) + PIECE_OVERHEAD
+        if self._ahead > MAX_AHEAD and not self._complete:
+            self._post_or_raise(SYNC)
+            self._synced.get()
+            if self._failure is not None:
+                raise self._failure
             self._ahead = 0
 
-    def _begin(self, data: bytes, whole: bool) -> None:
-        """Posts the head, which waits for the first piece of body."""
+    def _post_head(self, data: bytes, complete: bool) -> None:
+        """Post the head together with the first piece of body."""
         if self._head is None:
             raise RuntimeError("the app did not call start_response")
         self._started = True
         self._bodiless = self._is_head or self._head["status"] in (204, 304)
-        self._complete = whole
-        self._say(self._head, _body(data, not whole))
+        self._complete = complete
+        self._post_or_raise(self._head, _body(data, not complete))
 
-    def _look_for_client(self) -> None:
-        """Raises ClientDisconnected if the client has left, as far as is known.
+    def _check_disconnect(self) -> None:
+        """Raise ClientDisconnected if the client is known to have disconnected.
 
-        For an empty piece before the head is posted, when no `send` can say it.
+        Called for an empty piece before the head, when no `send` can notice the disconnect.
         """
-        if self._gone is None:
-            self._gone = False
-            self._say(WATCH)
-        if self._gone:
-            raise ClientDisconnected("the client has left")
+        if self._disconnected is None:
+            self._disconnected = False
+            self._post_or_raise(WATCH)
+        if self._disconnected:
+            raise ClientDisconnected("the client has disconnected")
 
     def _finish(self) -> None:
         self._complete = True
         if self._started:
-            self._say(_body(b"", False))
+            self._post_or_raise(_body(b"", False))
         else:
-            self._begin(b"", True)
+            self._post_head(b"", True)
 
-    def _say(self, *items: Any) -> None:
-        if self.failure is not None:
-            raise self.failure
+    def _post_or_raise(self, *items: Any) -> None:
+        if self._failure is not None:
+            raise self._failure
         self._post(*items)
 
     def _post(self, *items: Any) -> None:
-        self._posted.extend(items)
-        self._bell.ring(self._look)
+        self._items.extend(items)
+        self._waker.call(self._wake)
+
+
+def _status_code(status: str) -> int:
+    if not isinstance(status, str):
+        raise TypeError(f"the status must be str, not {type(status).__name__}")
+    code, _, _ = status.partition(" ")
+    if not (len(code) == 3 and code.isascii() and code.isdecimal()):
+        raise ValueError(f"the status must be like '200 OK', not {status!r}")
+    return int(code)
+
+
+def _encode(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    try:
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    except AttributeError:
+        raise TypeError(f"response headers must be pairs of str, not {headers!r}") from None
 
 
 def _as_bytes(data: object) -> bytes:
-    if isinstance(data, bytes):  # of a subclass
+    if isinstance(data, bytes):  # an instance of a subclass
         return bytes(data)
     raise TypeError(f"a piece of a response body must be bytes, not {type(data).__name__}")
 
@@ -345,12 +358,6 @@ def _body(data: bytes, more_body: bool) -> Message:
     return {"type": "http.response.body", "body": data, "more_body": more_body}
 
 
-def _unavailable() -> tuple[Message, Message]:
-    """The response to a client that has left, or has at least closed its side."""
-    start = {"type": "http.response.start", "status": 503, "headers": []}
-    return start, _body(b"", False)
-
-
-async def _answer(send: Send, status: int, body: bytes) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": [PLAIN_TEXT]})
-    await send(_body(body, False))
+def _response(status: int, headers: HeaderPairs = (), body: bytes = b"") -> tuple[Message, Message]:
+    start = {"type": "http.response.start", "status": status, "headers": headers}
+    return start, _body(body, False)

@@ -1,4 +1,4 @@
-"""What a WSGI app is told of a request (PEP 3333): the environ, and `wsgi.errors` in it."""
+"""The environ of a WSGI request (PEP 3333)."""
 
 from collections.abc import Iterable
 from typing import Any, TypeAlias
@@ -9,20 +9,21 @@ from ...http.memo import Memo
 from ...server_log import logger
 from ...typing import Scope
 
-__all__ = ["Environ", "environ"]
-
 Environ: TypeAlias = dict[str, Any]
 
-#: Least bytes of a file that are read at once.
-BLOCK = 64 * 1024
+#: Minimum block size of `wsgi.file_wrapper`, in bytes.
+MIN_BLOCK_SIZE = 64 * 1024
 
 
 def environ(scope: Scope, multithread: bool) -> Environ:
-    """All but `wsgi.input`. Texts are bytes as latin-1, as PEP 3333 has it."""
+    """Return the environ of a request, without `wsgi.input`.
+
+    A text of the environ has one character per byte of the request (latin-1, PEP 3333).
+    """
     raw_path, query = scope["raw_path"], scope["query_string"].decode("latin-1")
     target = path = raw_path.decode("latin-1")
     if "%" in path:
-        from urllib.parse import unquote_to_bytes  # not before it is needed: 7 ms at start
+        from urllib.parse import unquote_to_bytes  # takes 7 ms at startup
 
         path = unquote_to_bytes(raw_path).decode("latin-1")
     mount = scope["root_path"].encode().decode("latin-1")
@@ -45,15 +46,15 @@ def environ(scope: Scope, multithread: bool) -> Environ:
         "wsgi.url_scheme": scope["scheme"],
         "wsgi.errors": _Errors(),
         "wsgi.multithread": multithread,
-        "wsgi.multiprocess": True,  # as far as the app can know
+        "wsgi.multiprocess": True,  # there may be other workers
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,
         "wsgi.file_wrapper": _file_wrapper,
         "asgi.scope": scope,
     }
-    # A peer on a unix socket has no address, but apps look for one (RFC 3875 §4.1.8).
+    # A client on a unix socket has no address, but apps expect the key (RFC 3875 §4.1.8).
     environ["REMOTE_ADDR"], port = scope["client"] or ("", 0)
-    if port:  # else a proxy has not said it
+    if port:  # a proxy need not pass the port of the client
         environ["REMOTE_PORT"] = str(port)
     for name, value in scope["headers"]:
         if key := _keys[name]:
@@ -65,9 +66,9 @@ def environ(scope: Scope, multithread: bool) -> Environ:
 
 
 def _key(name: bytes) -> str:
-    """The key of a field's value; none for a name that could pass for another one in WSGI.
+    """Return the key of a header, or an empty text for a name with an underscore.
 
-    `X_Forwarded_For` would have the key of `X-Forwarded-For`, which a proxy answers for.
+    `X_Forwarded_For` would have the same key as `X-Forwarded-For`, which a proxy sets.
     """
     if b"_" in name:
         return ""
@@ -79,7 +80,7 @@ _keys = Memo(_key, 256, longest=64)
 
 
 class _Errors:
-    """`wsgi.errors`: what is written to it becomes records of the server's log, at line ends."""
+    """`wsgi.errors`: logs each line as an error of `tinyasgi.server`."""
 
     def __init__(self) -> None:
         self._text = ""
@@ -99,5 +100,5 @@ class _Errors:
             logger.error("%s", text)
 
 
-def _file_wrapper(file: Any, block_size: int = BLOCK) -> FileWrapper:
-    return FileWrapper(file, max(block_size, BLOCK))
+def _file_wrapper(file: Any, block_size: int = MIN_BLOCK_SIZE) -> FileWrapper:
+    return FileWrapper(file, max(block_size, MIN_BLOCK_SIZE))

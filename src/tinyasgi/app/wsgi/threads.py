@@ -1,4 +1,4 @@
-"""Threads for what blocks: a pool that wakes no more of them than it must, and a way back."""
+"""A thread pool with few thread switches, and a way to call functions in the event loop."""
 
 import asyncio
 import threading
@@ -8,55 +8,51 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import TypeAlias
 
-__all__ = ["Job", "LoopWaker", "Threads"]
-
-#: What a thread is to run; it must not raise.
+#: A function that a thread runs. It must not raise an exception.
 Job: TypeAlias = Callable[[], object]
 
 
-class Threads:
-    """A pool of threads that are started when they are needed; jobs wait in order.
+class ThreadPool:
+    """A pool of threads that run jobs in order. Threads are started when they are needed.
 
-    Python runs one thread at a time, and to change it costs as much as a short job. So one thread
-    at most is on its way to the jobs that wait; with the first one that it takes it calls the next
-    thread. A thread that blocks has a successor at once; one that does not takes the next job
-    itself. The thread that has rested least is called first: what it holds, as a connection to a
-    database, is still warm.
+    Python runs one thread at a time, and a switch costs as much as a short job. So at most one
+    thread is being woken at a time. When it takes a job, it wakes the next thread if more jobs
+    wait. If a job blocks, another thread runs the next one; otherwise the same thread does.
 
-    Threads do not keep the process from its end: a job that never ends would keep it for ever.
+    The most recently used thread is woken first, because its resources, such as a database
+    connection, are still warm. A job that never ends does not keep the process alive.
     """
 
-    def __init__(self, most: int) -> None:
-        """most: threads that there may be at once."""
-        self._most = most
-        self._lock = threading.Lock()  # for all that follows
+    def __init__(self, max_threads: int) -> None:
+        self._max_threads = max_threads
+        self._lock = threading.Lock()  # protects all attributes below
         self._count = 0
         self._jobs: deque[Job] = deque()
-        self._idle: list[SimpleQueue[None]] = []
-        self._called = False  # a thread is on its way
-        self._ended = False
+        self._idle: list[SimpleQueue[None]] = []  # one queue per idle thread, which wakes it
+        self._waking = False  # a thread is on its way to the jobs
+        self._closed = False
 
-    def run(self, job: Job) -> bool:
-        """Has a job run by a thread; whether there is one to spare.
+    def submit(self, job: Job) -> bool:
+        """Run a job in a thread. Returns False if all threads are busy and the job has to wait.
 
-        Raises RuntimeError when the system gives no thread, and there is none.
+        Raises RuntimeError if the pool has no thread and the system can't start one.
         """
         with self._lock:
-            spare = bool(self._idle) or self._count < self._most
+            free = bool(self._idle) or self._count < self._max_threads
             self._jobs.append(job)
-            start = self._call()
+            start = self._wake_thread()
         if start:
             try:
-                self._start()
+                self._start_thread()
             except RuntimeError:
-                if self._count:  # the jobs have the threads that there are
+                if self._count:  # the running threads will take the job
                     return False
-                self.withdraw(job)
+                self.cancel(job)
                 raise
-        return spare
+        return free
 
-    def withdraw(self, job: Job) -> bool:
-        """Takes back a job that waits; whether it was still waiting."""
+    def cancel(self, job: Job) -> bool:
+        """Remove a job that waits. Returns False if a thread has taken it already."""
         with self._lock:
             try:
                 self._jobs.remove(job)
@@ -64,83 +60,83 @@ class Threads:
                 return False
         return True
 
-    def end(self) -> None:
-        """Each thread ends when no job waits."""
+    def close(self) -> None:
+        """End each thread as soon as no job waits."""
         with self._lock:
-            self._ended = True
-            for bell in self._idle:
-                bell.put(None)
+            self._closed = True
+            for wake in self._idle:
+                wake.put(None)
             self._idle.clear()
 
-    def _call(self) -> bool:
-        """Calls a thread, if there is a reason to; whether it is one that is to be started."""
-        if not self._jobs or self._called:
+    def _wake_thread(self) -> bool:
+        """Wake an idle thread if a job waits. Returns True if a new thread is needed instead."""
+        if not self._jobs or self._waking:
             return False
         if self._idle:
-            self._called = True
+            self._waking = True
             self._idle.pop().put(None)
             return False
-        if self._count == self._most:
+        if self._count == self._max_threads:
             return False
-        self._called = True
+        self._waking = True
         self._count += 1
         return True
 
-    def _start(self) -> None:
+    def _start_thread(self) -> None:
         try:
             threading.Thread(target=self._work, name="wsgi", daemon=True).start()
         except RuntimeError:
             with self._lock:
-                self._called = False
+                self._waking = False
                 self._count -= 1
             raise
 
     def _work(self) -> None:
-        bell: SimpleQueue[None] = SimpleQueue()
-        called = True
+        wake: SimpleQueue[None] = SimpleQueue()
+        woken = True
         while True:
-            job = None  # a thread that rests keeps nothing alive
+            job = None  # an idle thread must not keep objects of its last job alive
             start = False
             with self._lock:
-                if called:
-                    self._called = called = False
+                if woken:
+                    self._waking = woken = False
                 if self._jobs:
                     job = self._jobs.popleft()
-                    start = self._call()
-                elif self._ended:
+                    start = self._wake_thread()
+                elif self._closed:
                     return
                 else:
-                    self._idle.append(bell)
+                    self._idle.append(wake)
             if start:
-                with suppress(RuntimeError):  # as in `run`
-                    self._start()
+                with suppress(RuntimeError):  # the running threads will take the jobs
+                    self._start_thread()
             if job is None:
-                bell.get()
-                called = True
+                wake.get()
+                woken = True
             else:
                 job()
 
 
 class LoopWaker:
-    """Wakes an event loop from threads, once for all that has happened since it last woke."""
+    """Call functions in an event loop from other threads, with one wake-up for many calls."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._calls: deque[Callable[[], object]] = deque()
-        self._rung = False
+        self._scheduled = False
 
-    def ring(self, call: Callable[[], object]) -> None:
-        """Has the loop call this. Raises RuntimeError when the loop is closed."""
-        self._calls.append(call)
-        if not self._rung:
-            self._rung = True
+    def call(self, function: Callable[[], object]) -> None:
+        """Call a function in the event loop, soon. Raises RuntimeError if the loop is closed."""
+        self._calls.append(function)
+        if not self._scheduled:
+            self._scheduled = True
             try:
-                self.loop.call_soon_threadsafe(self._answer)
+                self.loop.call_soon_threadsafe(self._run)
             except RuntimeError:
-                self._rung = False
+                self._scheduled = False
                 raise
 
-    def _answer(self) -> None:
-        self._rung = False  # first: who comes from here on rings again
+    def _run(self) -> None:
+        self._scheduled = False  # before the calls: a later one needs another wake-up
         while self._calls:
             self._calls.popleft()()
