@@ -1,4 +1,4 @@
-"""Draw the diagrams of docs/operations.md as SVG: `make map`. They follow light and dark mode."""
+"""Draw the diagrams of the docs as SVG: `make map`. They follow light and dark mode."""
 
 import html
 from collections.abc import Callable, Iterable
@@ -76,6 +76,11 @@ class Picture:
     def arrow(self, *points: tuple[int, int], kind: str = "arrow") -> None:
         path = "L".join(f"{x} {y}" for x, y in points)
         self.parts.append(f'  <path class="{kind}" d="M{path}"/>')
+
+    def message(self, y: int, start: int, end: int, label: str) -> None:
+        """Draw an arrow from one lifeline to another, with a label above its middle."""
+        self.arrow((start, y), (end + (6 if end < start else -6), y))
+        self.text((start + end) // 2, y - 9, label, "small", "middle")
 
     def render(self) -> str:
         return "\n".join([*self.parts, "</svg>", ""])
@@ -159,6 +164,32 @@ def replacement() -> str:
     return picture.render()
 
 
+def wsgi() -> str:
+    """Draw the messages of one WSGI call between client, event loop and thread."""
+    picture = Picture("A WSGI call: the event loop does the I/O, a thread runs the app", 700, 530)
+    picture.box(20, 16, 130, 40, "box", "Client")
+    picture.box(250, 16, 150, 40, "data", "Event loop")
+    picture.box(550, 16, 130, 40, "good", "Thread")
+    client, loop, thread = 85, 325, 615
+    for x in (client, loop, thread):
+        picture.arrow((x, 56), (x, 514), kind="line")
+    picture.message(96, client, loop, "request and whole body")
+    picture.message(136, loop, thread, "job: call the app")
+    picture.message(196, thread, loop, "head and first piece of body")
+    picture.message(226, loop, client, "send")
+    picture.message(256, thread, loop, "piece of body")
+    picture.message(286, loop, client, "send")
+    picture.message(336, thread, loop, "SYNC, after 256 KiB")
+    picture.message(376, loop, client, "send what was posted")
+    picture.message(406, loop, thread, "everything is sent")
+    picture.message(456, thread, loop, "last piece of body, END")
+    picture.message(486, loop, client, "send")
+    picture.text(thread - 10, 160, "runs the app", "small", "end")
+    picture.text(thread - 10, 352, "waits", "small", "end")
+    picture.text(thread - 10, 500, "takes the next job", "small", "end")
+    return picture.render()
+
+
 def logs() -> str:
     """Draw where log lines go by default."""
     picture = Picture("Where log lines go", 700, 250)
@@ -196,6 +227,7 @@ def metrics() -> str:
 PICTURES: dict[str, Callable[[], str]] = {
     "shutdown": shutdown,
     "replacement": replacement,
+    "wsgi": wsgi,
     "logs": logs,
     "metrics": metrics,
 }
