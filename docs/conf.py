@@ -39,6 +39,8 @@ html_baseurl = "https://tinyasgi.github.io/tinyasgi/"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_domain_indices = False
+html_use_index = False
 html_show_sphinx = False
 html_theme_options = {
     "source_repository": f"{REPOSITORY}/",

@@ -126,9 +126,10 @@ class Reader:
             cwd=self.folder,
             env=os.environ | {"PATH": path, "NO_PROXY": "127.0.0.1"},
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             timeout=PATIENCE,
             check=False,
         )
-        assert done.returncode == 0, command
+        assert done.returncode == 0, done.stderr
         return done.stdout
