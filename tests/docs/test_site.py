@@ -22,6 +22,7 @@ PAGES = {
     "frameworks/flask": "App factories",
     "frameworks/litestar": "WebSocket",
     "testing": "Recipes",
+    "tour/index": "Guided tour",
     "deployment/index": "Checklist",
     "deployment/nginx": "nginx.conf",
     "deployment/haproxy": "haproxy.cfg",
