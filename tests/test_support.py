@@ -102,6 +102,6 @@ def test_command_that_hangs_with_a_child(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "script.py").write_text("import os, time\nos.fork()\ntime.sleep(600)\n")
     with (
         helpers.Command(script="script.py", cwd=tmp_path) as command,
-        pytest.raises(AssertionError, match="it ended without a line like 'never'"),
+        pytest.raises(AssertionError, match="the process exited without a line like 'never'"),
     ):
         command.wait_for("never")

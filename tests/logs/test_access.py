@@ -1,4 +1,4 @@
-"""The access log: a line for each response that has ended."""
+"""The access log: values, formats, filters, and refused requests."""
 
 import asyncio
 import base64
@@ -16,9 +16,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.helpers import (
+    ACCESS_LINE,
     GET,
     HANDSHAKE,
     PATIENCE,
+    START,
     Client,
     elapse,
     hello,
@@ -39,19 +41,16 @@ from tinyasgi.protocols import refusal
 from tinyasgi.protocols.exchange import COMPLETE, Exchange
 from tinyasgi.testing import connect, serve
 
-START = {"type": "http.response.start", "status": 200}
-LINE = re.compile(r'(\S+) "(\S+) (\S+) HTTP/(1\.[01])" (\d+) (\d+) B (\d+\.\d) ms( aborted)?')
-
 
 @pytest.fixture
 def access(caplog: pytest.LogCaptureFixture) -> Callable[[], list[tuple[Any, ...]]]:
-    """The fields of the access lines so far."""
+    """Return a function that returns the parsed access lines so far."""
     caplog.set_level(logging.INFO, "tinyasgi.access")
 
     def lines() -> list[tuple[Any, ...]]:
         records = [record for record in caplog.records if record.name == "tinyasgi.access"]
         assert all(record.levelno == logging.INFO for record in records)
-        matches = [LINE.fullmatch(record.getMessage()) for record in records]
+        matches = [ACCESS_LINE.fullmatch(record.getMessage()) for record in records]
         assert all(matches), caplog.text
         return [match.groups() for match in matches if match]
 
@@ -60,7 +59,7 @@ def access(caplog: pytest.LogCaptureFixture) -> Callable[[], list[tuple[Any, ...
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """The access lines so far."""
+    """Return a function that returns the access lines so far."""
     caplog.set_level(logging.INFO, "tinyasgi.access")
     return lambda: [r.getMessage() for r in caplog.records if r.name == "tinyasgi.access"]
 
@@ -241,7 +240,7 @@ async def test_access_lines_are_written_together() -> None:
     for line in text.splitlines():
         day, clock, rest = line.split(" ", 2)
         assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", f"{day} {clock}")
-        assert LINE.fullmatch(rest)
+        assert ACCESS_LINE.fullmatch(rest)
 
 
 @pytest.mark.parametrize("text", [None, "json", "%(s)s %(X)s"])
@@ -372,7 +371,7 @@ def test_line_of_a_websocket(lines: Any) -> None:
     assert lines() == [r'GET /ws 101 y "a\"b"']
 
 
-# What clients send can't make a line other than it is.
+# Log injection.
 
 TEXT = st.binary(max_size=60) | st.lists(
     st.sampled_from([b'"', b"\\", b" ", b"\\x", b"\x1b[2J", b"\x85", b"\n", b'" 200 5\n', b"a"])
@@ -414,12 +413,12 @@ def _unescape(match: re.Match[str]) -> str:
 
 
 class Carrier:
-    """A connection of which no more is known than an access line asks."""
+    """A connection with the attributes that an access line needs."""
 
     client = ClientInfo({"client": None}, "local")
 
 
-# Leaving lines out.
+# Excluded paths.
 
 
 def test_successes_that_are_left_out(access: Any) -> None:
@@ -463,7 +462,7 @@ def test_cut_success_is_not_left_out(access: Any) -> None:
     assert len(access()) == 1
 
 
-# Records, for who has configured `tinyasgi.access`.
+# Log records, for users who have configured `tinyasgi.access`.
 
 
 def test_record_has_the_keys_of_json(access: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -477,7 +476,7 @@ def test_record_has_the_keys_of_json(access: Any, caplog: pytest.LogCaptureFixtu
 
 @in_loop
 async def test_status_of_a_response_that_was_not_sent() -> None:
-    """Whatever the app has said, an access line and its conditions have an int."""
+    """The status is an int in access lines and filters, whatever the app has sent."""
 
     async def app(scope, receive, send):
         await receive()
@@ -495,7 +494,7 @@ async def test_status_of_a_response_that_was_not_sent() -> None:
     assert lines == [202]
 
 
-# Requests that are refused.
+# Refused requests.
 
 
 REFUSED_REQUESTS = [
@@ -538,7 +537,7 @@ async def test_head_that_does_not_arrive(lines: Any) -> None:
 
 @in_loop
 async def test_refused_request_has_the_client_and_the_fields_that_are_known() -> None:
-    """Not the client of the request before it on the same connection of a proxy."""
+    """A proxy may send requests of several clients on one connection."""
     config = Config(access_log_format="json")
     found = []
     head = b"X-Forwarded-For: 203.0.113.%d\r\nUser-Agent: curl\r\n\r\n"
@@ -581,7 +580,7 @@ def test_no_refused_request_forges_a_line(head: bytes) -> None:
 @pytest.mark.parametrize("kind", [list, tuple, iter])
 @in_loop
 async def test_response_fields_of_any_kind(kind: Any) -> None:
-    """Also those of an iterator, which can be read only once."""
+    """An iterator can be read only once."""
 
     async def app(scope, receive, send):
         fields = kind([(b"X-Kind", b"any")])
@@ -598,7 +597,7 @@ async def test_response_fields_of_any_kind(kind: Any) -> None:
 
 @in_loop
 async def test_logger_is_obeyed_at_any_time() -> None:
-    """Its level, `disabled`, filters and handlers; the lines go to the writer all the same."""
+    """Level, `disabled`, filters and handlers of the logger take effect at any time."""
 
     class Lines(AccessLogFile):
         text = ""

@@ -1,4 +1,4 @@
-"""`--log-format json`: every line of stdout and stderr is an object, whatever happens."""
+"""`--log-format json`: every line of stdout and stderr is a JSON object."""
 
 import json
 import os
@@ -58,7 +58,7 @@ async def app(scope, receive, send):
 
 
 def objects(text: str) -> list[dict[str, Any]]:
-    """The lines of a text, each of which is an object with the keys of all."""
+    """Parse the lines of a text. Each line must be an object with the common keys."""
     found = []
     for line in text.splitlines():
         value = json.loads(line, parse_constant=pytest.fail)
@@ -193,7 +193,7 @@ def test_app_that_has_configured_the_root_logger(start: Any) -> None:
     assert len(objects(command.output)) == 1
 
 
-# What keeps it from starting.
+# Errors at startup.
 
 BROKEN = [
     ([], {}, "import nothing_of_the_kind", "can't import 'app'"),

@@ -1,4 +1,4 @@
-"""What is logged, and what is not."""
+"""Logging of client errors, the set-up of loggers, `--log-config` and the formatters."""
 
 import asyncio
 import io
@@ -18,8 +18,10 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.support.helpers import (
+    ACCESS_LINE,
     GET,
     LOOPS,
+    START,
     Certificates,
     Client,
     Command,
@@ -35,15 +37,11 @@ from tinyasgi.logs.formatters import JSONFormatter, TextFormatter
 from tinyasgi.logs.setup import _File, reopen_files, set_up_loggers, set_up_process
 from tinyasgi.testing import connect, serve
 
-START = {"type": "http.response.start", "status": 200}
-LINE = re.compile(r'(\S+) "(\S+) (\S+) HTTP/(1\.[01])" (\d+) (\d+) B (\d+\.\d) ms( aborted)?')
-
-
-# Faults of peers: one line each, with peer and cause.
+# Client errors: one line each, with peer and cause.
 
 
 def faults(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The messages of the server; each is one line that a terminal can show."""
+    """Return the messages of the server. Each is one printable line."""
     messages = [record.getMessage() for record in caplog.records]
     assert all(message.isprintable() for message in messages)
     return messages
@@ -109,7 +107,7 @@ def test_tls_on_a_port_without(caplog: pytest.LogCaptureFixture) -> None:
 
 @in_loop
 async def test_tls_hello_with_what_looks_like_a_line_end(caplog: pytest.LogCaptureFixture) -> None:
-    """Much of a hello is random."""
+    """A TLS ClientHello contains random bytes."""
     async with connect(hello) as connection:
         await connection.feed(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x95\n\xd4\r\n\x8b")
     (message,) = faults(caplog)
@@ -165,7 +163,7 @@ def test_flood_of_faults_is_summed_up(caplog: pytest.LogCaptureFixture) -> None:
     assert str(1000 - written) in caplog.messages[-1]
 
 
-# Clients that come and go are no news.
+# Disconnects are not logged.
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -203,7 +201,7 @@ async def test_clients_that_leave_are_no_news(
     assert caplog.text == ""
 
 
-# The set-up of a process; the library itself sets up nothing.
+# The set-up of a process. `Server` itself configures no logging.
 
 APP = """
 import logging, logging.config
@@ -217,7 +215,10 @@ async def app(scope, receive, send):
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., tuple[str, str]]:
-    """Runs an app with some logging of its own through a request; returns stderr and stdout."""
+    """Return a function that serves one request and returns stderr and stdout.
+
+    setup: code of the app that configures logging.
+    """
 
     def run(setup: str = "", *options: str, requests: bytes = GET) -> tuple[str, str]:
         (tmp_path / "logging_app.py").write_text(APP.format(setup=setup))
@@ -240,7 +241,7 @@ def test_process_without_logging_of_its_own(run: Any) -> None:
     (line,) = output.splitlines()
     day_and_clock, rest = line[:19], line[20:]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", day_and_clock)
-    assert LINE.fullmatch(rest)
+    assert ACCESS_LINE.fullmatch(rest)
 
 
 def test_process_without_access_log(run: Any) -> None:
@@ -257,7 +258,7 @@ def test_process_with_access_handler(run: Any, tmp_path: Path) -> None:
     log, output = run("logging.getLogger('tinyasgi.access').addHandler(logging.FileHandler('log'))")
     assert output == ""
     (line,) = (tmp_path / "log").read_text().splitlines()
-    assert LINE.fullmatch(line)
+    assert ACCESS_LINE.fullmatch(line)
     assert '"GET / ' not in log
 
 
@@ -273,7 +274,7 @@ def test_process_with_an_access_logger_that_is_disabled(run: Any) -> None:
 
 
 def test_process_with_root_configured(run: Any) -> None:
-    """The server's lines go where the user's go, in the user's format, and only there."""
+    """Server messages go only to the handlers of the app, in the format of the app."""
     log, output = run("logging.basicConfig(level='INFO', format='OWN %(name)s %(message)s')")
     lines = log.splitlines()
     assert lines
@@ -283,7 +284,7 @@ def test_process_with_root_configured(run: Any) -> None:
 
 
 def test_process_with_dict_config(run: Any) -> None:
-    """It disables loggers that it does not name, by default: not ours."""
+    """By default, `dictConfig` disables loggers that it does not name. tinyasgi enables its own."""
     log, output = run("logging.config.dictConfig({'version': 1})")
     assert "http://127.0.0.1:" in log
     assert output.count('"GET / HTTP/1.1"') == 1
@@ -314,7 +315,7 @@ def test_process_whose_output_nobody_reads(tmp_path: Path) -> None:
 
 @contextmanager
 def fresh() -> Iterator[None]:
-    """Our loggers as in a new process; no handler of pytest sees them."""
+    """Reset the loggers of tinyasgi as in a new process, without the handlers of pytest."""
     logger, server = logging.getLogger("tinyasgi"), logging.getLogger("tinyasgi.server")
     logger.propagate = False
     yield
@@ -323,7 +324,7 @@ def fresh() -> Iterator[None]:
     logger.setLevel(logging.NOTSET)
 
 
-# Who else configures logging.
+# Apps and libraries that configure logging.
 
 IN_LIFESPAN = """
 async def app(scope, receive, send):
@@ -347,7 +348,7 @@ async def hello(scope, receive, send):
     await send({"type": "http.response.start", "status": 200})
     await send({"type": "http.response.body", "body": b"hello"})
 """
-#: As loguru's documentation has it: all records go to another library.
+#: Passes all records to another library, as in loguru's documentation.
 INTERCEPTED = """
 import sys
 class Intercepting(logging.Handler):
@@ -388,7 +389,7 @@ django_app = get_asgi_application()
 def test_who_configures_logging_keeps_it(
     setup: str, options: list[str], own: bool, tmp_path: Path
 ) -> None:
-    """No line comes twice, none is lost, and the root logger is the app's."""
+    """No line is doubled or lost, and the root logger is not changed."""
     text = APP.format(setup=setup) if "hello" not in options[-1] + options[0] else ""
     if options[0] in ("--lifespan", "--factory"):
         text = "import logging, logging.config\n" + setup
@@ -421,7 +422,7 @@ def test_level_of_the_app_stays() -> None:
 @pytest.mark.parametrize("option", ["access_log_file", "error_log_file"])
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_fifo(option: str, workers: str, tmp_path: Path) -> None:
-    """Without a reader it is an error, and not waited for."""
+    """A FIFO without a reader is an error. The server does not wait for a reader."""
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "app.py").write_text("async def app(scope, receive, send): ...")
     name = f"--{option.replace('_', '-')}"
@@ -559,7 +560,7 @@ def test_yaml_without_pyyaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         set_up_process(Config(log_config=str(tmp_path / "log.yml")))
 
 
-# The text of lines.
+# Formatters.
 
 
 def record(message: str, *args: object, **more: Any) -> logging.LogRecord:
@@ -624,7 +625,7 @@ def test_colours(
 
 
 def test_message_that_is_cut_by_a_full_disk(tmp_path: Path) -> None:
-    """Its rest is written once there is room, and the next one begins a line of its own."""
+    """The rest of the message is written later. The next message starts a new line."""
     resource = pytest.importorskip("resource")
     path = tmp_path / "error.log"
     handler = _File(path)
@@ -642,7 +643,7 @@ def test_message_that_is_cut_by_a_full_disk(tmp_path: Path) -> None:
 
 
 class Mute(Exception):
-    """It has nothing to show."""
+    """Its `str` and `repr` raise an exception."""
 
     def __str__(self) -> str:
         raise LookupError

@@ -1,4 +1,4 @@
-"""Access lines on their way to a file or a reader."""
+"""The writer of access lines: files, pipes, slow readers, full disks, rotation."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes that can 
 
 
 class Pipe:
-    """A pipe that can take the place of stdout."""
+    """A pipe that replaces stdout."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
@@ -32,7 +32,7 @@ class Pipe:
         return AccessLogFile(Config())
 
     def read(self) -> bytes:
-        """What is in it."""
+        """Return the bytes in the pipe, without waiting."""
         os.set_blocking(self._reader, False)
         return b"".join(iter(self._some, b""))
 
@@ -42,7 +42,7 @@ class Pipe:
         return b""
 
     def leave(self) -> None:
-        """There is no reader any more."""
+        """Close the reading end."""
         if self._reader >= 0:
             os.close(self._reader)
         self._reader = -1
@@ -61,7 +61,7 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipe]:
 
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many bytes each write had."""
+    """Return a list of the sizes of all writes."""
     write, found = os.write, []
 
     def count(number: int, data: bytes) -> int:
@@ -79,10 +79,10 @@ def numbered(count: int) -> bytearray:
 def test_what_a_pipe_takes_whole(pipe: Pipe, sizes: list[int]) -> None:
     lines = bytearray(b"y" * 5_000 + b"\n") + numbered(300)
     output, rest, found = pipe.output(), lines.copy(), b""
-    while rest:  # a pipe may be smaller than usual
+    while rest:  # the pipe may be too small for all lines
         output.write(rest)
         found += pipe.read()
-    is_same = found == lines  # a difference would take minutes to show
+    is_same = found == lines  # not in the assert: pytest would take minutes to show the difference
     assert is_same
     assert max(size for size in sizes if size != 5_001) <= PIPE_BUF
     assert len(sizes) < 20
@@ -98,7 +98,7 @@ def test_file_in_one_write(tmp_path: Path, sizes: list[int]) -> None:
 
 
 def test_reader_that_does_not_read(pipe: Pipe) -> None:
-    """Whoever writes need not wait, and nothing is lost or written twice."""
+    """`write` does not wait, and loses or doubles nothing."""
     output, lines = pipe.output(), numbered(2000)
     output.write(rest := lines.copy())
     left = len(rest)
@@ -111,7 +111,7 @@ def test_reader_that_does_not_read(pipe: Pipe) -> None:
         assert found.endswith(b"\n")
         output.write(rest)
         found += pipe.read()
-    is_same = found == lines  # a difference would take minutes to show
+    is_same = found == lines  # not in the assert: pytest would take minutes to show the difference
     assert is_same
 
 
@@ -135,7 +135,7 @@ def test_object_in_the_place_of_stdout(capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no FIFOs")
 def test_fifo(tmp_path: Path) -> None:
-    """One that no process reads is an error; to wait for a reader would look like a hang."""
+    """A FIFO without a reader is an error. A server that waited for a reader would seem to hang."""
     path = str(tmp_path / "fifo")
     os.mkfifo(path)
     with pytest.raises(OptionError, match=r"access_log_file=.* no process reads it"):
@@ -161,7 +161,7 @@ def lines_to(output: AccessLogFile, loop: Any) -> Any:
 
 
 class Loop:
-    """Keeps what is to be called later."""
+    """Fake event loop that stores callbacks."""
 
     def __init__(self) -> None:
         self.later: list[Callable[[], None]] = []
@@ -225,7 +225,7 @@ def test_reader_that_has_left(pipe: Pipe, caplog: pytest.LogCaptureFixture) -> N
 
 @contextlib.contextmanager
 def room(path: Path, size: int) -> Iterator[None]:
-    """No file can grow by more than `size` bytes beyond the size of this one."""
+    """Limit the size of files to `size` bytes more than the file at `path` has."""
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + size, limits[1]))
@@ -236,7 +236,7 @@ def room(path: Path, size: int) -> Iterator[None]:
 
 
 def test_line_that_is_cut_by_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The next one begins a line of its own."""
+    """The next line starts a new line of the file."""
     path = tmp_path / "access.log"
     output = AccessLogFile(Config(access_log_file=str(path)))
     output.write(bytearray(b"first\n"))

@@ -1,4 +1,4 @@
-"""Metrics: what is counted, over all processes and whatever becomes of them, and who is told."""
+"""Metrics of one server and of several processes, and the files that use them."""
 
 import asyncio
 import json
@@ -48,12 +48,15 @@ Samples = dict[tuple[str, ...], float]
 
 
 def port_of(server: Server) -> int:
-    """Where its metrics are."""
+    """Return the port of the metrics page."""
     return int(server.metrics_url.removesuffix("/metrics").rpartition(":")[2])
 
 
 def page(where: Any) -> str:
-    """where: a server or a command, the port of its metrics, or the path of a unix socket."""
+    """Return the metrics page.
+
+    where: a server, a command, the port of the page, or the path of a unix socket.
+    """
     if isinstance(where, LiveServer):
         where = port_of(where.server)
     elif isinstance(where, Command):
@@ -65,7 +68,7 @@ def page(where: Any) -> str:
 
 
 def scrape(where: Any) -> Samples:
-    """All samples by their names, without the prefix, and the values of their labels."""
+    """Return all samples. A key is the name without the prefix, and the values of the labels."""
     samples: Samples = {}
     for family in text_string_to_metric_families(page(where)):
         assert family.documentation
@@ -78,12 +81,15 @@ def scrape(where: Any) -> Samples:
 
 
 def requests(samples: Samples) -> dict[tuple[str, ...], float]:
-    """Their numbers by method and status."""
+    """Return the number of requests by method and status."""
     return {key[1:]: value for key, value in samples.items() if key[0] == "requests_total"}
 
 
 def wait_for_requests(where: Any, count: int) -> Samples:
-    """A process counts just after it has answered; the one that is asked may be another."""
+    """Wait until `count` requests are counted.
+
+    A process counts after its response, and another process may answer the scrape.
+    """
     found: Samples = {}
 
     def look() -> bool:
@@ -121,7 +127,7 @@ def test_requests() -> None:
             for method, status in sent:
                 send(client, method, status)
         samples = scrape(server)
-        assert scrape(server) == samples  # the metrics are not about themselves
+        assert scrape(server) == samples  # scrapes are not counted
     assert requests(samples) == {
         ("GET", "200"): 2,
         ("GET", "404"): 1,
@@ -146,15 +152,15 @@ def test_requests() -> None:
 
 
 def test_what_the_server_refuses() -> None:
-    """Each is counted once, be it an exchange already or not."""
+    """Each refused request is counted once, before and after its exchange exists."""
     with serve(hello, **ON, limit_body_size=10, timeout_head=1) as server:
         for data in (
             b"DELETE / HTTP/9.9\r\n\r\n",
-            b"GET / HTTP/1.1\r\n\r\n",  # no Host
+            b"GET / HTTP/1.1\r\n\r\n",  # no Host header
             b"HEAD /" + b"x" * 70_000,
             b"\x16\x03\x01 TLS\r\n\r\n",
             upload(11),
-            b"POST / HTTP/1.1\r\nHost: he",  # and no more
+            b"POST / HTTP/1.1\r\nHost: he",  # incomplete: times out
         ):
             with Client(server) as client:
                 client.send(data)
@@ -213,7 +219,7 @@ def test_in_flight_and_open() -> None:
 
 @pytest.mark.parametrize("status", [200, -7, 10**9])
 def test_client_that_leaves(status: Any) -> None:
-    """Whatever the app would have said, and however far it was with it."""
+    """The status that the app would have sent does not matter, and neither does the phase."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -296,11 +302,11 @@ def test_websocket() -> None:
     assert samples["websocket_messages_total", "sent"] == 6
     assert samples["response_body_bytes_total",] == 6 * 4 + len("Forbidden\n")
     assert samples["connections_accepted_total",] == 2
-    assert samples["request_duration_seconds_count",] == 1  # not the session
+    assert samples["request_duration_seconds_count",] == 1  # the denied handshake only
 
 
 def test_health_and_access_log() -> None:
-    """The health path is not counted, as it is not logged. What is logged is counted."""
+    """The health path is neither counted nor logged. Other requests are both."""
     logged = []
 
     async def test() -> None:
@@ -335,7 +341,7 @@ def test_page() -> None:
 
 @pytest.mark.parametrize("base", LOOPS)
 def test_clock(base: Any) -> None:
-    """The lag is looked at while there are connections; when all is idle nothing wakes up."""
+    """The lag is measured while there are connections. An idle server has no timers."""
 
     async def test() -> None:
         loop: Any = asyncio.get_running_loop()
@@ -360,7 +366,7 @@ def test_clock(base: Any) -> None:
 
 
 def test_app_that_outlives_its_connection() -> None:
-    """It is in flight for as long as it runs, although the clock of connections stands still."""
+    """The request is in flight while the app runs, although the context does not tick any more."""
     done = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -414,7 +420,7 @@ async def test_late_scrape_of_a_replaced_server(loop: Any, monkeypatch: pytest.M
 
 @in_loop
 async def test_off() -> None:
-    """Nothing listens, and nothing is around the app."""
+    """Without `metrics_bind` nothing listens, and the app is not wrapped."""
     async with Server(hello, port=0, lifespan="off", access_log=False) as server:
         assert server.metrics_store is None
         assert server.metrics_url == ""
@@ -520,7 +526,7 @@ def test_counts_stay_whatever_becomes_of_workers(preload: tuple[str, ...], start
             os.kill(pid, signal.SIGKILL)
             command.wait_for("SIGKILL")
         command.wait_for("worker .* is ready", 2)
-        wait_for(command, "connections_open", 0)  # a process looks once a second
+        wait_for(command, "connections_open", 0)  # gauges are updated once a second
         samples = wait_for_requests(command, count + 1)
         assert samples["worker_exits_total", "signal"] == 1
         assert samples["requests_in_flight",] == 0
@@ -587,11 +593,11 @@ def test_shards(has_memfd: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         store.close()
 
 
-# What others read.
+# Dashboard, alerts and documentation.
 
 
 def queries() -> list[str]:
-    """Those of the dashboard, its variables put in."""
+    """Return the queries of the dashboard, with values for its variables."""
     dashboard = json.loads((ROOT / "deploy" / "grafana.json").read_text())
     found = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     assert len(found) > 20
@@ -602,13 +608,13 @@ def queries() -> list[str]:
 
 
 def names(text: str) -> set[str]:
-    """The metrics that a text speaks of."""
+    """Return the names of metrics in a text."""
     found = set(re.findall(r"\b(?:tinyasgi|process)_[a-z_]+\b", text))
     return {re.sub("_(bucket|count|sum)$", "", name) for name in found} - {"tinyasgi_"}
 
 
 def test_names_elsewhere() -> None:
-    """All metrics that are told of exist, and all that exist are told of."""
+    """The files name only existing metrics. The documentation names all of them."""
     with serve(hello, **ON) as server:
         known = set(re.findall(r"^# TYPE (\S+)", page(server), re.MULTILINE))
     dashboard = names("\n".join(queries()))
@@ -645,5 +651,5 @@ def test_prometheus_takes_the_files(tmp_path: Path) -> None:
     check("config", "prometheus.yaml")
     rules = [{"record": f"query:{count}", "expr": expr} for count, expr in enumerate(queries())]
     rules_file = {"groups": [{"name": "dashboard", "rules": rules}]}
-    (tmp_path / "rules.json").write_text(json.dumps(rules_file))  # which is YAML, too
+    (tmp_path / "rules.json").write_text(json.dumps(rules_file))  # JSON is valid YAML
     check("rules", "rules.json", folder=tmp_path)

@@ -1,4 +1,4 @@
-"""Chromium, for pages that only a browser can judge."""
+"""Chromium, for tests of pages."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ __all__ = ["chromium"]
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A browser without a window, driven by Selenium; skips the test where there is none."""
+    """Run a headless browser with Selenium. Skips the test if there is no browser."""
     webdriver = pytest.importorskip("selenium.webdriver")
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not browser or not driver:
-        pytest.skip("no Chromium here: apt-get install chromium chromium-driver")
+        pytest.skip("Chromium is not installed: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = browser
     for option in ("--headless", "--no-sandbox", "--disable-dev-shm-usage"):
         options.add_argument(option)
-    # Selenium would download a driver of its own if none were named.
+    # Without a path, Selenium would download a driver.
     with webdriver.Chrome(options, webdriver.ChromeService(driver)) as page:
         yield page

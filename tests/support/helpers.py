@@ -1,4 +1,4 @@
-"""What several test files share: a raw client, loops that can be watched, small apps."""
+"""Helpers of many tests: a raw client, small apps, event loops, and the command."""
 
 import asyncio
 import functools
@@ -26,10 +26,12 @@ import tinyasgi
 from tinyasgi.testing import MemoryConnection
 
 __all__ = [
+    "ACCESS_LINE",
     "GET",
     "HANDSHAKE",
     "LOOPS",
     "PATIENCE",
+    "START",
     "Certificates",
     "Client",
     "Command",
@@ -39,10 +41,15 @@ __all__ = [
 ]
 __all__ += ["in_loop", "quick_loop", "reply", "until", "upload"]
 
-#: Seconds until a test that hangs gives up; one that works never waits for it.
+#: Seconds after which a hanging test fails. A passing test never waits this long.
 PATIENCE = 60.0
 
 GET = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
+START = {"type": "http.response.start", "status": 200}
+#: A default access line, without its time.
+ACCESS_LINE = re.compile(
+    r'(\S+) "(\S+) (\S+) HTTP/(1\.[01])" (\d+) (\d+) B (\d+\.\d) ms( aborted)?'
+)
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -56,7 +63,7 @@ if importlib.util.find_spec("uvloop"):
 
 
 def upload(length: int) -> bytes:
-    """The head of a request with a body of so many bytes."""
+    """Return the head of a request with a body of `length` bytes."""
     return b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: %d\r\n\r\n" % length
 
 
@@ -64,13 +71,13 @@ def upload(length: int) -> bytes:
 
 
 async def reply(send: Any, body: bytes = b"", status: int = 200, *fields: Any) -> None:
-    """Sends a whole response."""
+    """Send a complete response."""
     await send({"type": "http.response.start", "status": status, "headers": list(fields)})
     await send({"type": "http.response.body", "body": body})
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
-    """The smallest app; it knows nothing of lifespan."""
+    """Minimal app, without lifespan support."""
     assert scope["type"] == "http"
     await reply(send, b"hello")
 
@@ -79,7 +86,7 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
 
 
 def in_loop(test: Callable[..., Any]) -> Callable[..., None]:
-    """Makes an async test a plain one; it runs in the loop that its argument `loop` makes."""
+    """Run an async test in an event loop, which the optional argument `loop` creates."""
 
     @functools.wraps(test)
     def run(**arguments: Any) -> None:
@@ -94,7 +101,7 @@ def in_loop(test: Callable[..., Any]) -> Callable[..., None]:
 
 
 def quick_loop(base: Any, speed: float = 1000) -> Any:
-    """An event loop in which delays pass quickly and that knows its pending timers."""
+    """Return a class of event loops that shorten all delays and count their pending timers."""
 
     class QuickLoop(base):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -118,7 +125,7 @@ def quick_loop(base: Any, speed: float = 1000) -> Any:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Lets the loop run until something holds."""
+    """Run the event loop until a condition holds."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
@@ -126,9 +133,9 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def elapse(connection: MemoryConnection, seconds: int) -> bytes:
-    """Lets time pass for a connection in memory; returns all that is sent by then.
+    """Let seconds pass for an in-memory connection; return all bytes that it has sent.
 
-    The real clock may add a second on a busy machine: leave room for it.
+    On a busy machine, the real clock may add a second.
     """
     for _ in range(seconds):
         if not connection.is_closing():
@@ -138,11 +145,11 @@ async def elapse(connection: MemoryConnection, seconds: int) -> bytes:
     return bytes(connection.sent)
 
 
-# The other end.
+# Clients.
 
 
 class Certificates:
-    """A server's certificate, and the authority that clients trust for it."""
+    """A certificate for a server, and its CA, which clients trust."""
 
     def __init__(self, folder: Path) -> None:
         self.authority = trustme.CA()
@@ -153,7 +160,7 @@ class Certificates:
         self.authority.cert_pem.write_to_path(self.ca_certs)
 
     def context(self, client: trustme.LeafCert | None = None) -> ssl.SSLContext:
-        """What a client connects with."""
+        """Return a context for a client."""
         context = ssl.create_default_context(cafile=self.ca_certs)
         context.set_alpn_protocols(["h2", "http/1.1"])
         if client is not None:
@@ -168,10 +175,12 @@ class Response(NamedTuple):
 
 
 class Client:
-    """A raw connection to a server."""
+    """A raw connection to a server.
+
+    where: a server, a port, or the path of a unix socket.
+    """
 
     def __init__(self, where: Any, tls: ssl.SSLContext | None = None) -> None:
-        """where: a server, a port or the path of a unix socket."""
         if isinstance(where, str):
             self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self.sock.settimeout(PATIENCE)
@@ -194,7 +203,7 @@ class Client:
         self.sock.close()
 
     def reset(self) -> None:
-        """Ends the connection by RST."""
+        """Reset the connection (RST)."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
@@ -206,14 +215,14 @@ class Client:
         self.sock.shutdown(socket.SHUT_WR)
 
     def head(self) -> tuple[int, dict[str, str]]:
-        """Reads the head of a response."""
+        """Read the head of a response."""
         status = int(self.file.readline().split()[1])
         lines = iter(self.file.readline, b"\r\n")
         pairs = [line.decode("latin-1").split(":", 1) for line in lines if line]
         return status, {name.lower(): value.strip() for name, value in pairs}
 
     def response(self, request: bytes = b"") -> Response:
-        """Reads a response, to the request if one is given."""
+        """Send a request, if given, and read a response."""
         if request:
             self.send(request)
         status, fields = self.head()
@@ -226,7 +235,7 @@ class Client:
         return Response(status, fields, body)
 
     def chunk(self) -> bytes:
-        """Reads a chunk; the last one is empty."""
+        """Read a chunk. The last chunk is empty."""
         size = int(self.file.readline(), 16)
         data = self.file.read(size)
         assert self.file.readline() == b"\r\n"
@@ -236,18 +245,18 @@ class Client:
         return iter(self.chunk, b"")
 
     def rest(self) -> bytes:
-        """Reads to the end of the connection."""
+        """Read until the end of the connection."""
         return self.file.read()
 
 
-# The process.
+# The command.
 
 
 _OURS = re.compile("TINYASGI_|WEB_CONCURRENCY")
 
 
 class Command:
-    """`python -m tinyasgi`, ended at the end of the `with` block at the latest."""
+    """A process of `python -m tinyasgi`. The end of the `with` block kills it."""
 
     def __init__(
         self,
@@ -258,7 +267,7 @@ class Command:
         pass_fds: Sequence[int] = (),
         **environment: str,
     ) -> None:
-        """script: a file for Python to run instead. pass_fds: what it inherits."""
+        """script: a Python file to run instead. pass_fds: inherited descriptors."""
         given = {name: value for name, value in os.environ.items() if not _OURS.match(name)}
         packages = str(Path(tinyasgi.__file__).parents[1])
         self._stdout = tempfile.TemporaryFile("w+")  # noqa: SIM115
@@ -274,7 +283,7 @@ class Command:
         )
         self._watchdog = threading.Timer(PATIENCE, self._kill_all)
         self._watchdog.start()
-        #: What has been read of stderr, and in the end what was written to stdout.
+        #: Text read from stderr so far, and text of stdout, which is set by `wait`.
         self.log = self.output = ""
 
     def __enter__(self) -> "Command":
@@ -293,30 +302,30 @@ class Command:
             self.process.kill()
 
     def wait_for(self, pattern: str, count: int = 1) -> re.Match[str]:
-        """Reads stderr until so many matches have been seen; returns the last."""
+        """Read stderr until the pattern has matched `count` times; return the last match."""
         assert self.process.stderr is not None
         while len(found := list(re.finditer(pattern, self.log, re.MULTILINE))) < count:
             line = self.process.stderr.readline()
-            assert line, f"it ended without a line like {pattern!r}:\n{self.log}"
+            assert line, f"the process exited without a line like {pattern!r}:\n{self.log}"
             self.log += line
         return found[-1]
 
     def send(self, number: int) -> None:
-        """Sends a signal."""
+        """Send a signal."""
         self.process.send_signal(number)
 
     @property
     def port(self) -> int:
-        """The port of the start line."""
+        """The port in the startup message."""
         return int(self.wait_for(r"tinyasgi \S+ on https?://[^ ,]*:(\d+)")[1])
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Sends a signal; returns the exit code."""
+        """Send a signal; return the exit code."""
         self.process.send_signal(number)
         return self.wait()
 
     def wait(self) -> int:
-        """Waits for the end; returns the exit code."""
+        """Wait for the exit; return the exit code."""
         assert self.process.stderr is not None
         if not self.process.stderr.closed:
             self.log += self.process.stderr.read()

@@ -1,4 +1,4 @@
-"""A steady load of small requests, for tests of what must not fail meanwhile."""
+"""A steady load of small requests, none of which may fail."""
 
 import asyncio
 import threading
@@ -11,13 +11,13 @@ from tests.support.helpers import PATIENCE
 __all__ = ["KEPT", "Load"]
 
 REQUEST = b"GET %b HTTP/1.1\r\nHost: here\r\n%b\r\n"
-#: Connections that are kept alive.
+#: Number of keep-alive connections.
 KEPT = 10
 
 
 @dataclass
 class Failure:
-    """A request that got no answer. Times are of `time.monotonic`."""
+    """A request without a response. Times are from `time.monotonic`."""
 
     kind: str
     begun: float
@@ -27,17 +27,18 @@ class Failure:
 
 @dataclass
 class Load:
-    """Requests in a thread while a `with` block runs: half on fresh connections, half on kept ones.
+    """Requests during a `with` block, sent by a thread.
 
-    rate: requests a second. A client that sees the end of a connection before it sends a request
-    connects anew, as any client does; all else is a failure.
+    Half of them are sent on new connections, the other half on keep-alive connections. If a
+    connection is closed before a request is sent, the client reconnects, as any client does. Every
+    other error is a failure. rate: requests per second.
     """
 
     port: int
     rate: int = 1000
     path: str = "/"
     answers: Counter[str] = field(default_factory=Counter)
-    """The number of answers by their body."""
+    """Number of responses by body."""
     failures: list[Failure] = field(default_factory=list)
 
     def __enter__(self) -> "Load":
@@ -52,7 +53,7 @@ class Load:
         self._thread.join()
         seconds = time.monotonic() - self._begun
         workers, failures = len(self.answers), Counter(f.kind for f in self.failures)
-        print(f"{self.count} answers in {seconds:.1f} s by {workers} workers, failed: {failures}")
+        print(f"{self.count} responses in {seconds:.1f} s, {workers} workers, failures: {failures}")
 
     @property
     def count(self) -> int:
@@ -102,7 +103,7 @@ class Load:
     async def _ask(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fields: bytes
     ) -> bool:
-        """Whether the connection ends with the answer."""
+        """Send a request; return whether the response closes the connection."""
         writer.write(REQUEST % (self.path.encode(), fields))
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 "), head

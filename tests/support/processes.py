@@ -1,4 +1,4 @@
-"""What tests of several processes share: an app that tells who answers, and a look at the end."""
+"""Helpers for tests of several processes: an app, fixtures, and checks of the exit."""
 
 import os
 import socket
@@ -15,12 +15,12 @@ from tests.support.helpers import GET, PATIENCE, Client, Command
 __all__ = ["APP", "SLEEP", "Start", "ask", "is_alive", "members", "nothing_left", "start"]
 __all__ += ["wait_until", "who"]
 
-#: The app `app:app` of a test; it answers with index and process id of its worker.
+#: The app `app:app` of a test. A response contains the slot and the process id of the worker.
 APP = """
 import asyncio, os, sys, time
 
 def say(what):
-    sys.stderr.write(what + "\\n")  # at once: several processes write to it
+    sys.stderr.write(what + "\\n")  # in one write, because several processes share stderr
 
 async def answer(send, body):
     await send({"type": "http.response.start", "status": 200})
@@ -49,21 +49,21 @@ async def app(scope, receive, send):
     await answer(send, f"{os.environ['TINYASGI_WORKER']} {os.getpid()}")
 """
 
-#: Sleeps for ever. CPython does not notice a signal that arrives just before one long sleep.
+#: Sleeps forever. CPython misses a signal that arrives just before a single long sleep.
 SLEEP = "while True: time.sleep(0.01)\n"
 
 Start = Callable[..., Command]
 
 
 def members(folder: Path) -> set[int]:
-    """The processes that run in a folder, which are those of its test."""
+    """Return the processes whose working directory is `folder`."""
     found = set()
     for name in os.listdir("/proc"):
         if name.isdecimal():
             try:
                 if os.readlink(f"/proc/{name}/cwd") == str(folder):
                     found.add(int(name))
-            except OSError:  # it is gone, or ends
+            except OSError:  # the process has exited
                 pass
     return found
 
@@ -73,7 +73,7 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """For what happens in another process."""
+    """Wait for a condition that another process fulfils."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
@@ -82,12 +82,12 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 @pytest.fixture
 def nothing_left(tmp_path: Path) -> Iterator[list[int]]:
-    """After a test: no process, no file of a socket and no listener on these ports."""
+    """Check after a test that no process, unix socket or listener on these ports is left."""
     ports: list[int] = []
     yield ports
     if sys.platform == "linux":
         wait_until(lambda: not members(tmp_path))
-        ports.clear()  # without a process no one listens, but a parallel test may get the port
+        ports.clear()  # a parallel test may use the port now
     assert not [path for path in tmp_path.iterdir() if path.is_socket()]
     for port in ports:
         with socket.socket() as sock:
@@ -96,7 +96,7 @@ def nothing_left(tmp_path: Path) -> Iterator[list[int]]:
 
 @pytest.fixture
 def start(tmp_path: Path, nothing_left: list[int]) -> Iterator[Start]:
-    """Starts the command in a folder with the app; what is still there at the end is killed."""
+    """Return a function that starts the command with the app. It is killed after the test."""
     (tmp_path / "app.py").write_text(APP)
     commands = []
 
@@ -114,13 +114,13 @@ def start(tmp_path: Path, nothing_left: list[int]) -> Iterator[Start]:
 
 
 def ask(port: int, path: str = "/") -> str:
-    """The body of an answer on a fresh connection."""
+    """Send a request on a new connection; return the body of the response."""
     with Client(port) as client:
         return client.response(GET.replace(b" / ", f" {path} ".encode())).body.decode()
 
 
 def who(port: int, count: int) -> dict[int, int]:
-    """The process ids of so many workers, by index."""
+    """Return the process ids of `count` workers by their slot."""
     found: dict[int, int] = {}
     deadline = time.monotonic() + PATIENCE
     while len(found) < count:

@@ -1,4 +1,4 @@
-"""A site as deploy/ describes it: backends, and a proxy with the file that is shipped for it."""
+"""A site with the files of deploy/: backends, and nginx or HAProxy in front of them."""
 
 import os
 import random
@@ -20,10 +20,10 @@ __all__ = ["BACKENDS", "DEPLOY", "Site", "shipped"]
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
-#: Which of them serve what, by the beginning of the path.
+#: Backends by path prefix.
 BACKENDS = {"/": "ab", "/api/": "cd"}
 
-#: Tells who answers, what it knows of the client, and what it is sent.
+#: App whose response describes the worker, the client and the request.
 APP = """
 import json, os, sys
 
@@ -53,7 +53,7 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 """
 
-#: Around deploy/nginx.conf, which is a part of the configuration only.
+#: The rest of the configuration around deploy/nginx.conf.
 NGINX = """
 daemon off;
 error_log stderr;
@@ -72,7 +72,7 @@ http {
 
 
 def shipped(name: str, changes: Mapping[str, str]) -> str:
-    """A file of deploy/ with other ports and paths."""
+    """Return a file of deploy/ with other ports and paths."""
     text = (DEPLOY / name).read_text(encoding="utf-8")
     for old, new in changes.items():
         assert old in text, f"{old!r} is not in {name} any more"
@@ -81,7 +81,7 @@ def shipped(name: str, changes: Mapping[str, str]) -> str:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Below those that the kernel gives to connections: they stay free while a backend is away."""
+    """Return free ports below the ephemeral ones, which stay free while a backend restarts."""
     found: list[int] = []
     for port in random.sample(range(20000, 32000), 1000):
         with socket.socket() as sock, suppress(OSError):
@@ -93,7 +93,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 class Site:
-    """Four backends, and a proxy in front of them. kind: `nginx` or `haproxy`."""
+    """Four backends and a proxy in front of them. kind: `nginx` or `haproxy`."""
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind, self.folder = kind, folder
@@ -123,11 +123,11 @@ class Site:
 
     @property
     def log(self) -> str:
-        """What the proxy has told so far."""
+        """Return the log of the proxy so far."""
         return self._log.read_text()
 
     def start(self, name: str) -> Command:
-        """Starts a backend."""
+        """Start a backend."""
         tls = ["--ssl-certfile", self.certificates.certfile]
         words = {
             "a": ["--port", str(self.a)],
@@ -137,7 +137,7 @@ class Site:
         }[name]
         if self.kind == "haproxy" and name in "ab":
             words += ["--proxy-protocol"]
-        delay = "3" if self.kind == "haproxy" else "1"  # as its file says
+        delay = "3" if self.kind == "haproxy" else "1"  # as in deploy/
         words += ["--health-path", "/healthz", "--shutdown-delay", delay, "--no-access-log"]
         command = Command(*words, "app:app", cwd=self.folder, NAME=name)
         self.backends[name] = command
@@ -161,7 +161,7 @@ class Site:
                 wait_until(lambda name=name: self._changes(name)[-1] == "UP")
 
     def _changes(self, name: str) -> list[str]:
-        """UP and DOWN, as HAProxy has logged them of a backend."""
+        """Return the states UP and DOWN of a backend in the log of HAProxy."""
         return re.findall(rf"^Server \w+/{name} is (UP|DOWN)", self.log, re.MULTILINE)
 
     def _start_proxy(self, program: str) -> None:

@@ -1,4 +1,4 @@
-"""The Python blocks of docs/testing.md, each a file that its first line names."""
+"""The Python blocks of docs/testing.md. The first line of a block is its file name."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ RECIPES = dict(re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```$", PAGE.read_text
 
 
 def run(pytester: pytest.Pytester, *names: str) -> pytest.RunResult:
-    """Runs some of the recipes in a process of their own, with warnings as errors."""
+    """Run some of the examples in a separate process, with warnings as errors."""
     for name in names:
         pytester.path.joinpath(name).write_text(RECIPES[name])
     return pytester.runpytest_subprocess("-Werror", "--strict-markers", "-pno:asyncio")

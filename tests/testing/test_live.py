@@ -1,4 +1,4 @@
-"""`tinyasgi.testing.serve`: what a test gets, and what it is told when something goes wrong."""
+"""`tinyasgi.testing.serve`: attributes, exceptions of the app, and errors of the server."""
 
 import asyncio
 import gc
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 
 async def fails(scope: Any, receive: Any, send: Any) -> None:
-    """Raises what its path says."""
+    """App that raises the exception that the path names."""
     assert scope["type"] == "http"
     await receive()
     if scope["path"] == "/zero":
@@ -49,13 +49,13 @@ async def fails(scope: Any, receive: Any, send: Any) -> None:
 
 
 def get(server: LiveServer, path: str = "/") -> int:
-    """The status of a response."""
+    """Send a request; return the status."""
     with Client(server) as client:
         return client.response(GET.replace(b"/ ", path.encode() + b" ")).status
 
 
 def story(error: BaseException) -> str:
-    """All that a test author sees of an exception."""
+    """Return the traceback and the notes of an exception."""
     return "".join(traceback.format_exception(error))
 
 
@@ -63,7 +63,7 @@ def waiting() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "tinyasgi"]
 
 
-# What there is in the block.
+# Attributes of the server.
 
 
 def test_where_it_is() -> None:
@@ -353,7 +353,7 @@ def test_app_that_exits() -> None:
         assert get(server) == 500
 
 
-# Errors of the start are raised in the line of the `with`.
+# Errors at startup are raised by the `with` statement.
 
 
 @pytest.mark.parametrize("says_so", [False, True])
@@ -395,7 +395,7 @@ def test_startup_that_does_not_end() -> None:
     assert waiting() == []
 
 
-# Ends are bounded.
+# Shutdown always ends.
 
 
 def test_request_that_does_not_end() -> None:
@@ -441,7 +441,9 @@ def test_client_that_leaves_is_no_error() -> None:
     with serve(app, lifespan="off") as server:
         client = Client(server)
         client.send(GET)
-        assert entered.wait(PATIENCE)  # a connection that is reset before has no peer name
+        assert entered.wait(
+            PATIENCE
+        )  # if the client resets the connection earlier, it has no peer name
         client.reset()
         assert told.wait(PATIENCE)
     assert server.exceptions == []
@@ -489,7 +491,7 @@ def test_app_that_can_not_be_stopped(how: str, monkeypatch: pytest.MonkeyPatch) 
     assert where in told
 
 
-# Many at once.
+# Several servers at once.
 
 
 def files() -> int:
@@ -497,15 +499,15 @@ def files() -> int:
 
 
 def tasks() -> list[Any]:
-    every = gc.get_objects()  # isinstance would ask what weak proxies among them stand for
+    every = gc.get_objects()  # not isinstance, which would dereference weak proxies
     return [each for each in every if issubclass(type(each), asyncio.Task) and not each.done()]
 
 
 def test_fifty_servers_at_once() -> None:
-    """Each in a thread of its own with an app of its own; nothing is left of them."""
-    with serve(hello):  # what the first one imports stays
+    """Each server has its own thread and app. No thread or object is left at the end."""
+    with serve(hello):  # the first server imports modules, which stay
         pass
-    gc.collect()  # what earlier tests have left must not go in the meantime
+    gc.collect()  # garbage of earlier tests must not be freed in the meantime
     before = threading.enumerate(), files(), tasks()
     barrier = threading.Barrier(50)
 
@@ -524,7 +526,7 @@ def test_fifty_servers_at_once() -> None:
 
         barrier.wait(PATIENCE)
         with serve(app) as server:
-            barrier.wait(PATIENCE)  # now all of them run
+            barrier.wait(PATIENCE)  # all servers are running
             with server.expect(ZeroDivisionError) as errors:
                 assert get(server, "/fail") == 500
             assert errors[0].args == (number,)
@@ -536,7 +538,7 @@ def test_fifty_servers_at_once() -> None:
     assert (threading.enumerate(), files(), tasks()) == before
 
 
-# The connection in memory.
+# The in-memory connection.
 
 
 @in_loop

@@ -1,4 +1,4 @@
-"""The pytest plugin, in test runs of its own."""
+"""The pytest plugin, in separate test runs."""
 
 import subprocess
 import sys
@@ -47,7 +47,7 @@ HEAD = """
 
 @pytest.fixture(autouse=True)
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A project with apps; of the plugins that are installed it has those that a test names."""
+    """Create a project with apps. It uses only the installed plugins that a test names."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.mkpydir("pkg").joinpath("app.py").write_text(_dedent(APP))
 
@@ -59,7 +59,7 @@ def _dedent(text: str) -> str:
 def run(
     pytester: pytest.Pytester, tests: str, *ini: str, options: tuple[str, ...] = ()
 ) -> pytest.RunResult:
-    """Runs tests with lines of an ini file."""
+    """Run tests with the lines of an ini file."""
     lines = ["[pytest]", "pythonpath = .", "filterwarnings = error", *ini]
     pytester.makeini("\n".join(lines))
     pytester.makepyfile(_dedent(HEAD) + "\n" + _dedent(tests))
@@ -138,7 +138,7 @@ def test_asgi_server_without_app(pytester: pytest.Pytester) -> None:
 
 
 def test_session_scope(pytester: pytest.Pytester) -> None:
-    """One server for all tests, and each answers for its own exceptions."""
+    """All tests share a server. Each exception is reported for the test that caused it."""
     tests = """
     @pytest.fixture(scope="session")
     def server(asgi_server):
@@ -168,7 +168,7 @@ def test_session_scope(pytester: pytest.Pytester) -> None:
 
 
 def test_session_scope_blames_no_other_test(pytester: pytest.Pytester) -> None:
-    """However a test has come to the server, and whenever the app has raised."""
+    """Exceptions are reported for tests without the fixture and in setup and teardown, too."""
     tests = """
     servers = []
 
@@ -226,7 +226,7 @@ def test_xdist(pytester: pytest.Pytester) -> None:
 
 
 def test_async_tests(pytester: pytest.Pytester) -> None:
-    """pytest-asyncio and anyio bring loops of their own; the server has another."""
+    """The server does not use the event loops of pytest-asyncio and anyio."""
     tests = """
     import asyncio
     import httpx

@@ -1,4 +1,4 @@
-"""The recipes of docs/testing.md work as they stand there."""
+"""The examples of docs/testing.md work unchanged."""
 
 import shutil
 
@@ -8,7 +8,7 @@ from tests.support.recipes import PAGE, RECIPES, run
 
 pytest_plugins = ["pytester"]
 
-#: Recipes that have a test of their own.
+#: Examples that have a separate test.
 APART = {"test_browser.py", "test_websocket.py"}
 
 

@@ -1,4 +1,4 @@
-"""A WebSocket client that others wrote, and a server of `tinyasgi.testing`."""
+"""The `websockets` client and a server of `tinyasgi.testing`."""
 
 import ssl
 from contextlib import ExitStack

@@ -257,7 +257,7 @@ def _json_formatter() -> LineFormatter:
 
 
 def is_enabled() -> bool:
-    """Tell whether `tinyasgi.access` itself lets access lines through.
+    """Return whether `tinyasgi.access` itself lets access lines through.
 
     The level of its parent does not count, because `--log-level` sets that for server messages.
     """
@@ -265,7 +265,7 @@ def is_enabled() -> bool:
 
 
 def has_handlers() -> bool:
-    """Tell whether the user has added a handler to `tinyasgi.access` or `tinyasgi`."""
+    """Return whether the user has added a handler to `tinyasgi.access` or `tinyasgi`."""
     return bool(logger.handlers or _package_logger.handlers)
 
 
