@@ -1,4 +1,4 @@
-"""`python -m tinyasgi`."""
+"""Run the command: `python -m tinyasgi`."""
 
 from .cli import main
 

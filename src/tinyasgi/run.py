@@ -12,8 +12,6 @@ from .process.ending import Ending
 from .process.process import BAD_OPTION, explain
 from .single import SingleProcess
 
-__all__ = ["run"]
-
 #: What takes a supervisor, which starts processes that find the app by its name.
 SUPERVISED = ("reload", "preload", "worker_lifetime", "worker_max_rss", "worker_timeout")
 

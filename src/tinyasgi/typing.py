@@ -1,4 +1,4 @@
-"""The types of an ASGI application, as the ASGI specification names them (version 3.0)."""
+"""Types of ASGI applications, with the names of the ASGI specification (version 3.0)."""
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
@@ -11,9 +11,9 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: Response headers as an app gives them.
+#: Response headers as an app sends them.
 HeaderPairs: TypeAlias = Iterable[tuple[bytes, bytes]]
-#: Of a TCP peer: host and port.
+#: Host and port of a TCP peer.
 Address: TypeAlias = tuple[str, int]
-#: A field section (RFC 9110 §5): names lower-case, in the order received, repeats kept.
+#: A field section (RFC 9110 §5): lower-case names, in the order received, with repetitions.
 Headers: TypeAlias = list[tuple[bytes, bytes]]

@@ -1,1 +1,1 @@
-"""The application: from what the user passes to a running ASGI 3 app."""
+"""The application: load it, adapt it to ASGI 3, and run its lifespan."""

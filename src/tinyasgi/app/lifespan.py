@@ -1,4 +1,4 @@
-"""Startup and shutdown of one app (ASGI lifespan specification 2.0)."""
+"""Startup and shutdown of an app (ASGI lifespan specification 2.0)."""
 
 import asyncio
 import contextvars
@@ -9,66 +9,62 @@ from ..errors import exception_text
 from ..server_log import logger
 from ..typing import App, Message
 
-__all__ = ["Lifespan", "LifespanFailed"]
-
 
 class LifespanFailed(Exception):
-    """The app failed in its startup or shutdown: what is known of it, and what it has raised."""
+    """The app failed in startup or shutdown. The cause is the exception of the app, if any."""
 
 
 class Lifespan:
-    """The one lifespan task of an app.
+    """The lifespan task of an app.
 
-    mode: `on`; `off`; or `auto`, where an app that raises or returns before it has called
-    `receive()` is taken for one without lifespan. What it raises later is a failure.
-    on_error: called with `lifespan.EVENT` and an exception that `startup` and `shutdown` don't
-    raise.
+    mode: `on`, `off` or `auto`. In `auto`, an app that raises or returns before its first
+    `receive()` does not support lifespan; a later exception is a failure. on_error: called with
+    `lifespan.EVENT` and an exception that neither `startup` nor `shutdown` raises.
     """
 
     def __init__(
         self,
         app: App,
         mode: str,
-        on_error: Callable[[str, BaseException], None] = lambda what, error: None,
+        on_error: Callable[[str, BaseException], None] = lambda event, error: None,
     ) -> None:
         self._app = app
         self._mode = mode
         self._on_error = on_error
         self.state: dict[str, Any] = {}
-        #: The context as the app leaves it when startup is complete: requests run in copies of it.
+        #: Context variables at the end of startup. Each request runs in a copy of them.
         self.variables = contextvars.copy_context()
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
-        self._received = False
-        self._ready = False
+        self._supported = self._ready = False
         self._event = ""
-        self._answer: asyncio.Future[None]
+        self._done: asyncio.Future[None]  # set when the app has finished the event
         self._task: asyncio.Task[None] | None = None
 
     async def startup(self) -> None:
-        """Returns when the app is ready, or without lifespan. Raises LifespanFailed."""
+        """Run the startup of the app. Raises LifespanFailed."""
         if self._mode != "off":
-            answer = self._ask("startup")
+            done = self._send_event("startup")
             self._task = asyncio.create_task(self._run())
-            await answer
+            await done
         self._ready = True
 
     async def shutdown(self) -> None:
-        """Returns when the app has shut down, if it was up. Raises LifespanFailed."""
+        """Run the shutdown of the app, if its startup was complete. Raises LifespanFailed."""
         if self._ready and self._task is not None and not self._task.done():
-            await self._ask("shutdown")
+            await self._send_event("shutdown")
             await self._task
 
     async def cancel(self) -> None:
-        """Gives up an app that does not answer."""
+        """Cancel the task of an app that does not finish."""
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=1)
 
-    def _ask(self, event: str) -> asyncio.Future[None]:
+    def _send_event(self, event: str) -> asyncio.Future[None]:
         self._event = event
-        self._answer = asyncio.get_running_loop().create_future()
+        self._done = asyncio.get_running_loop().create_future()
         self._messages.put_nowait({"type": f"lifespan.{event}"})
-        return self._answer
+        return self._done
 
     async def _run(self) -> None:
         scope = {
@@ -81,61 +77,65 @@ class Lifespan:
             await self._app(scope, self._receive, self._send)
         except BaseException as raised:
             error = raised
-        if self._answer.done():
-            failed = not self._answer.cancelled() and self._answer.exception()
-            if failed:  # by a message, after which the app may raise what it is about
-                failed.__cause__ = failed.__cause__ or error
-            elif error is not None:
-                if not _is_final(error) and not self._is_cancelled(error):
-                    self._log(error)
-                self._on_error(f"lifespan.{self._event}", error)
-        elif self._mode == "auto" and not self._received and not _is_final(error):
-            logger.warning("the app is served without lifespan: %s", _summary(error))
-            self._answer.set_result(None)
-        elif error is None:
-            self._answer.set_exception(LifespanFailed(f"the app returned in {self._event}"))
-        elif _is_final(error):
-            self._answer.set_exception(error)
+        if self._done.done():
+            self._end_after_event(error)
+        elif self._mode == "auto" and not self._supported and not _is_exit(error):
+            text = "the app does not support ASGI lifespan (%s); use --lifespan off to skip it"
+            logger.info(text, _summary(error))
+            self._done.set_result(None)
+        elif error is not None and _is_exit(error):
+            self._done.set_exception(error)
         else:
-            failure = LifespanFailed(_summary(error))
+            text = f"the app returned before it sent lifespan.{self._event}.complete"
+            failure = LifespanFailed(text if error is None else _summary(error))
             failure.__cause__ = error
-            self._answer.set_exception(failure)
+            self._done.set_exception(failure)
+
+    def _end_after_event(self, error: BaseException | None) -> None:
+        """Handle the end of the app after the event was complete, failed or cancelled."""
+        failure = None if self._done.cancelled() else self._done.exception()
+        if failure is not None:  # the app may raise the reason after it has sent the message
+            failure.__cause__ = failure.__cause__ or error
+        elif error is not None:
+            if not _is_exit(error) and not self._is_cancelled(error):
+                self._log(error)
+            self._on_error(f"lifespan.{self._event}", error)
 
     def _log(self, error: BaseException) -> None:
-        """Log an exception that nothing waits for. A stop that cuts an event short may cause it."""
-        if self._answer.cancelled():
-            logger.warning("a stop cut lifespan.%s short: %s", self._event, _summary(error))
+        """Log an exception that no caller awaits. It may result from a cancelled event."""
+        if self._done.cancelled():
+            logger.warning("lifespan.%s was cancelled: %s", self._event, _summary(error))
         else:
-            logger.error("the app failed after lifespan.%s", self._event, exc_info=error)
+            logger.error("exception in the app after lifespan.%s", self._event, exc_info=error)
 
     def _is_cancelled(self, error: BaseException) -> bool:
-        """Whether the lifespan task was cancelled, and not a task that the app awaits."""
+        """Return whether the lifespan task itself was cancelled, not a task that the app awaits."""
         assert self._task is not None
         return isinstance(error, asyncio.CancelledError) and self._task.cancelling() > 0
 
     async def _receive(self) -> Message:
-        self._received = True
+        self._supported = True
         return await self._messages.get()
 
     async def _send(self, message: Message) -> None:
         kind = message["type"]
-        if self._answer.cancelled():  # the server waits no longer
+        if self._done.cancelled():
             return
         if not kind.startswith("lifespan."):
-            self._received = False  # an app that answers with HTTP knows nothing of lifespan
-        if self._answer.done() or not kind.startswith(f"lifespan.{self._event}."):
+            self._supported = False  # the app responds as to an HTTP request
+        if self._done.done() or not kind.startswith(f"lifespan.{self._event}."):
             raise RuntimeError(f"{kind!r} can't be sent after lifespan.{self._event}")
         if kind.endswith(".complete"):
             self.variables = contextvars.copy_context()
-            self._answer.set_result(None)
+            self._done.set_result(None)
         elif kind.endswith(".failed"):
-            self._answer.set_exception(LifespanFailed(message.get("message", "")))
+            self._done.set_exception(LifespanFailed(message.get("message", "")))
         else:
-            raise RuntimeError(f"{kind!r} is not a message of lifespan")
+            raise RuntimeError(f"unknown lifespan message: {kind!r}")
 
 
-def _is_final(error: BaseException | None) -> bool:
-    """Whether an error is for the process. CancelledError is not: an awaited task may raise it."""
+def _is_exit(error: BaseException | None) -> bool:
+    """Return whether an exception ends the process. CancelledError may come from a task."""
     return isinstance(error, SystemExit | KeyboardInterrupt)
 
 

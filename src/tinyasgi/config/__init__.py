@@ -1,1 +1,1 @@
-"""Options: every option once, its kind, and the sources of its value."""
+"""Options: their definition, the kinds of their values, and their sources."""

@@ -1,1 +1,1 @@
-"""WSGI applications: an adapter to ASGI 3."""
+"""WSGI apps: an adapter to ASGI 3."""
