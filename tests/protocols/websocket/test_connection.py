@@ -74,7 +74,7 @@ async def test_fault_before_the_handshake_is_answered() -> None:
         answer = await connection.feed(HANDSHAKE + masked(0x83))
     head, _, rest = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 ")
-    assert rest == encode_close(1002, "a frame with the unknown opcode 3")
+    assert rest == encode_close(1002, "unknown opcode 3")
 
 
 @in_loop
@@ -101,11 +101,11 @@ async def test_handshake_after_a_request() -> None:
 @pytest.mark.parametrize(
     ("frame", "close"),
     [
-        (masked(0x83), encode_close(1002, "a frame with the unknown opcode 3")),
-        (encode(TEXT, b"x"), encode_close(1002, "a frame that is not masked")),
-        (masked(0x81, b"\xff"), encode_close(1007, "a text that is not UTF-8")),
-        (masked(0x82, b"x" * 11), encode_close(1009, "a message of over 10 bytes")),
-        (masked(0xC2, b"x"), encode_close(1002, "a frame with reserved bits")),
+        (masked(0x83), encode_close(1002, "unknown opcode 3")),
+        (encode(TEXT, b"x"), encode_close(1002, "frame without a mask")),
+        (masked(0x81, b"\xff"), encode_close(1007, "invalid UTF-8 in a text message")),
+        (masked(0x82, b"x" * 11), encode_close(1009, "message exceeds --ws-max-size (10)")),
+        (masked(0xC2, b"x"), encode_close(1002, "reserved bit set")),
     ],
 )
 @in_loop
@@ -117,7 +117,7 @@ async def test_fault(frame: bytes, close: bytes, caplog: pytest.LogCaptureFixtur
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     code = int.from_bytes(close[2:4], "big")
-    assert record.message == f"127.0.0.1:50000: WebSocket closed: {code} {close[4:].decode()}"
+    assert record.message == f"127.0.0.1:50000: WebSocket closed: {code}: {close[4:].decode()}"
 
 
 @pytest.mark.parametrize("compressed", [True, False])
@@ -243,13 +243,14 @@ async def test_no_pong_follows_the_close_frame(end: bytes) -> None:
 
 
 @in_loop
-async def test_silent_client_is_pinged_and_given_up(caplog: pytest.LogCaptureFixture) -> None:
+async def test_silent_client_is_pinged_and_closed(caplog: pytest.LogCaptureFixture) -> None:
+    reason = "nothing received within 3 s after a ping (--ws-ping-timeout)"
     async with opened(idle, ws_ping_interval=5, ws_ping_timeout=3) as peer:
         assert await after(peer, 4) == b""
         assert await after(peer, 3) == encode(PING, b"")
-        assert await after(peer, 5) == encode_close(1011, "no sign of life after a ping")
+        assert await after(peer, 5) == encode_close(1011, reason)
         assert peer.connection.closed
-    assert caplog.records[0].message.endswith("WebSocket closed: 1011 no sign of life after a ping")
+    assert caplog.records[0].message.endswith(f"WebSocket closed: 1011: {reason}")
 
 
 @pytest.mark.parametrize("frame", [masked(0x8A), masked(0x81, b"hello"), masked(0x89), b"\x81"])

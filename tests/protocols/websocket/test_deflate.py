@@ -64,7 +64,7 @@ NOTHING_KEPT = {"server_no_context_takeover": None, "client_no_context_takeover"
     ],
 )
 def test_offer_that_is_taken(offer: str, answer: dict[str, str]) -> None:
-    assert parameters(agreed(offer).answer) == NOTHING_KEPT | answer
+    assert parameters(agreed(offer).header) == NOTHING_KEPT | answer
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_offer_that_is_not_taken(offer: str) -> None:
 def other_side(offer: ClientPerMessageDeflateFactory) -> tuple[Deflate, Any]:
     """What both sides come to."""
     ours = agreed(build_extension([("permessage-deflate", offer.get_request_params())]))
-    return ours, offer.process_response_params(list(parameters(ours.answer).items()), [])
+    return ours, offer.process_response_params(list(parameters(ours.header).items()), [])
 
 
 OFFERS = st.builds(
@@ -177,7 +177,7 @@ def test_reserved_bit_only_on_the_first_frame_of_a_message() -> None:
 def test_compressed_frame() -> None:
     payload = agreed().compress(b"hello" * 100)
     assert encode(BINARY, payload, COMPRESSED)[:2] == bytes([0xC2, len(payload)])
-    stream = zlib.decompressobj(wbits=-deflate.WINDOW)
+    stream = zlib.decompressobj(wbits=-deflate.WINDOW_BITS)
     assert stream.decompress(payload + TAIL) == b"hello" * 100
 
 

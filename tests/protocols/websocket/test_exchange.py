@@ -169,7 +169,7 @@ async def test_message_out_of_order(messages: Any, where: str) -> None:
 
     async with connect(app) as connection:
         await connection.feed(HANDSHAKE)
-    assert str(errors[0]) == f"{messages[-1]['type']!r} can't be sent {where}"
+    assert str(errors[0]) == f"{messages[-1]['type']!r} was sent {where}"
 
 
 @pytest.mark.parametrize(
@@ -277,8 +277,8 @@ async def disconnect(app_waits: Any, leave: Any, **options: Any) -> list[Any]:
         (BYE, 1000, "bye"),
         (masked(0x88), 1005, ""),
         (masked(0x88, b"\x0f\xa0"), 4000, ""),
-        (masked(0x81, b"\xff"), 1007, "a text that is not UTF-8"),
-        (masked(0x83), 1002, "a frame with the unknown opcode 3"),
+        (masked(0x81, b"\xff"), 1007, "invalid UTF-8 in a text message"),
+        (masked(0x83), 1002, "unknown opcode 3"),
         (None, 1006, ""),
     ],
 )
@@ -545,7 +545,7 @@ async def test_what_is_no_handshake(
     lines = answer.partition(b"\r\n\r\n")[0].split(b"\r\n")
     assert lines[0].startswith(b"HTTP/1.1 %d " % status)
     assert {b"connection: close", *also} <= set(lines)
-    assert caplog.records[0].message.startswith(f"127.0.0.1:50000: {status} ")
+    assert caplog.records[0].message.startswith(f"127.0.0.1:50000: {status}: ")
 
 
 @in_loop

@@ -11,7 +11,7 @@ OFFER = (b"sec-websocket-extensions", b"permessage-deflate")
 
 
 def test_answer_of_the_rfc() -> None:
-    assert read_handshake([KEY, VERSION], True).answer(None, []) == [
+    assert read_handshake([KEY, VERSION], True).response_headers(None, []) == [
         (b"sec-websocket-accept", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")  # RFC 6455 §1.3
     ]
 
@@ -52,13 +52,13 @@ def test_subprotocols() -> None:
     fields = [KEY, VERSION, (b"sec-websocket-protocol", b"chat,superchat ,, x")]
     handshake = read_handshake([*fields, (b"sec-websocket-protocol", b"y")], True)
     assert handshake.subprotocols == ["chat", "superchat", "x", "y"]
-    assert (b"sec-websocket-protocol", b"superchat") in handshake.answer("superchat", [])
+    assert (b"sec-websocket-protocol", b"superchat") in handshake.response_headers("superchat", [])
     with pytest.raises(ValueError, match="'z'"):
-        handshake.answer("z", [])
+        handshake.response_headers("z", [])
 
 
 def test_compression_is_agreed_on() -> None:
-    answer = dict(read_handshake([KEY, VERSION, OFFER], True).answer(None, []))
+    answer = dict(read_handshake([KEY, VERSION, OFFER], True).response_headers(None, []))
     assert answer[b"sec-websocket-extensions"].startswith(b"permessage-deflate;")
 
 
@@ -66,11 +66,11 @@ def test_compression_is_agreed_on() -> None:
 def test_compression_is_not_agreed_on(offered: bool, allowed: bool) -> None:
     handshake = read_handshake([KEY, VERSION, *([OFFER] if offered else [])], allowed)
     assert handshake.deflate is None
-    assert b"sec-websocket-extensions" not in dict(handshake.answer(None, []))
+    assert b"sec-websocket-extensions" not in dict(handshake.response_headers(None, []))
 
 
 def test_fields_of_the_app() -> None:
     handshake = read_handshake([KEY, VERSION], True)
-    assert (b"set-cookie", b"a=b") in handshake.answer(None, [(b"set-cookie", b"a=b")])
-    with pytest.raises(ValueError, match="not for an app"):
-        handshake.answer(None, [(b"Sec-WebSocket-Protocol", b"chat")])
+    assert (b"set-cookie", b"a=b") in handshake.response_headers(None, [(b"set-cookie", b"a=b")])
+    with pytest.raises(ValueError, match="Sec-WebSocket-Protocol"):
+        handshake.response_headers(None, [(b"Sec-WebSocket-Protocol", b"chat")])

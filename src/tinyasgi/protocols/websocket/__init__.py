@@ -1,4 +1,4 @@
-"""WebSocket (RFC 6455): what a connection and an exchange become when a client asks for it."""
+"""WebSocket (RFC 6455): its exchange, and its connection after the handshake."""
 
 from .connection import WebSocketConnection
 from .exchange import WebSocketExchange

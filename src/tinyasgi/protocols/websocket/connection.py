@@ -1,4 +1,4 @@
-"""A connection that speaks WebSocket: frames either way, and the closing handshake."""
+"""WebSocket connection after the opening handshake: frames, pings and closing handshake."""
 
 from collections.abc import Sized
 from contextlib import suppress
@@ -10,50 +10,46 @@ from ..context import Context
 from ..exchange import COMPLETE, LOST, Exchange
 from ..timeouts import CLOSE, CLOSING, FAREWELL, FRAME, PONG
 from . import frames
-from .deflate import SMALL
+from .deflate import MIN_COMPRESSED_SIZE
 from .exchange import WebSocketExchange
 from .frames import BINARY, COMPRESSED, ProtocolError, read_frames
 
-__all__ = ["WebSocketConnection"]
 
-
-class Ending(NamedTuple):
-    """The end of a WebSocket, as its app and its access line get it, and our Close frame."""
+class Closure(NamedTuple):
+    """End of a WebSocket: the values for the app and the access line, and our Close frame."""
 
     phase: int
     code: int
     reason: str
-    answer: bytes = b""
+    close_frame: bytes = b""
 
 
 class WebSocketConnection(Connection):
-    """What follows the handshake: frames either way, and the closing handshake (RFC 6455 §7)."""
+    """A connection after the opening handshake (RFC 6455 §5 and §7)."""
 
-    __slots__ = ("_deflate", "_ending", "_exchange", "_pong", "_reader")
+    __slots__ = ("_closure", "_deflate", "_exchange", "_pong", "_reader")
 
     def __init__(self, context: Context, exchange: WebSocketExchange) -> None:
         super().__init__(context)
-        self._exchange: WebSocketExchange | None = exchange  # until either side closes
+        self._exchange: WebSocketExchange | None = exchange  # None after a Close frame
         self._deflate = deflate = exchange.deflate
         inflater = None if deflate is None else deflate.inflater
         self._reader = read_frames(context.config.ws_max_size, inflater)
         next(self._reader)
-        self._pong: bytes | None = None  # for a peer that does not read at the moment
-        self._ending: Ending | None = None  # it has arrived; the app takes the messages before it
+        self._pong: bytes | None = None  # payload to send when the write buffer is drained
+        #: The end has arrived, but the app has not received all messages before it.
+        self._closure: Closure | None = None
         self._wait = FRAME
 
     def begin(self, unread: bytes) -> None:
-        """From here on the exchange is carried by this connection.
-
-        unread: what has followed the handshake.
-        """
+        """Take over the exchange and the bytes that followed the handshake."""
         assert self._exchange is not None
         self._exchange.open(self)
         if self.stopping:
             self.stop()
         self.data_received(unread)
 
-    # What the transport calls.
+    # Called by the transport.
 
     def data_received(self, data: bytes) -> None:
         if self._wait >= FRAME:
@@ -67,7 +63,7 @@ class WebSocketConnection(Connection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._lose()
+        self._finish_lost()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -80,12 +76,9 @@ class WebSocketConnection(Connection):
     # Reading.
 
     def read(self, data: bytes = b"") -> None:
-        """Reads frames until no whole one is there, or the app has enough to do.
-
-        data: what has arrived of late.
-        """
-        if self._ending is not None:
-            self._answer_ending()
+        """Read frames until one is incomplete, or enough messages wait for the app."""
+        if self._closure is not None:
+            self._complete_closure()
             return
         try:
             frame = self._reader.send(data)
@@ -99,55 +92,58 @@ class WebSocketConnection(Connection):
                     self._answer_ping(payload)
                 elif opcode == frames.CLOSE:
                     code, reason = payload
-                    self._end_by(Ending(COMPLETE, code, reason, frames.encode_close(code)))
+                    self._close_after_messages(
+                        Closure(COMPLETE, code, reason, frames.encode_close(code))
+                    )
                     return
                 frame = self._reader.send(b"") if more else None
-        except ProtocolError as fault:
-            self._end_by(self._fault(fault))
+        except ProtocolError as error:
+            self._close_after_messages(self._log_error(error))
             return
         self._resume_reading()
 
-    def _end_by(self, ending: Ending) -> None:
-        """End once the app has taken the messages before `ending`, and has had time to answer."""
+    def _close_after_messages(self, closure: Closure) -> None:
+        """Close when the app has received the earlier messages and has had time to answer."""
         self._wait_for(CLOSE)
         self._pong = None
-        self._ending = ending
+        self._closure = closure
         if self._exchange is None or not self._exchange.hold():
-            self._answer_ending()
+            self._complete_closure()
 
-    def _answer_ending(self) -> None:
-        """Send the Close frame, unless that is done, and close the connection."""
-        assert self._ending is not None
-        ending, self._ending = self._ending, None
+    def _complete_closure(self) -> None:
+        """Send a Close frame, unless one was sent, and close the connection."""
+        assert self._closure is not None
+        closure, self._closure = self._closure, None
         if self._exchange is not None:
-            self._write(ending.answer, more=False)
-            self._client_left(ending)
-        self._end(linger=ending.phase == LOST)  # nothing follows the peer's Close frame
+            self._write(closure.close_frame, more=False)
+            self._finish_by_client(closure)
+        self._end(linger=closure.phase == LOST)  # the client sends nothing after its Close frame
 
-    def _fault(self, fault: ProtocolError) -> Ending:
-        """Log a fault of the peer; return the end that it leads to."""
-        self._context.note(self.peer.name, f"WebSocket closed: {fault}")
-        answer = frames.encode_close(fault.code, fault.reason)
-        return Ending(LOST, fault.code, fault.reason, answer)
+    def _log_error(self, error: ProtocolError) -> Closure:
+        """Log an error of the client; return the closure that it causes."""
+        self._context.note(self.peer.name, f"WebSocket closed: {error}")
+        close_frame = frames.encode_close(error.code, error.reason)
+        return Closure(LOST, error.code, error.reason, close_frame)
 
     def _answer_ping(self, payload: bytes) -> None:
-        """While the peer does not read, only the last of its pings is answered (§5.5.3)."""
+        """Send a Pong frame. While the write buffer is full, keep only the last one (§5.5.3)."""
         if self.paused:
             self._pong = payload
         else:
             self._write(frames.encode(frames.PONG, payload), more=True)
 
-    # What an exchange calls.
+    # Called by the exchange.
 
     def write(self, opcode: int, message: bytes, more: Sized) -> None:
-        """Sends a message. Raises ClientDisconnected.
+        """Send a message. Raise ClientDisconnected.
 
-        more: what the app has still to answer; if anything, that may leave in the same write.
+        more: messages that the app has not received yet. If there are any, the data may be combined
+        with the app's next message in one write.
         """
-        if self._transport.is_closing():  # broken, and the loop had no turn to say so
-            self._lose()
-            raise ClientDisconnected("the client has left")
-        if self._deflate is not None and len(message) >= SMALL:
+        if self._transport.is_closing():  # it failed in this iteration of the event loop
+            self._finish_lost()
+            raise ClientDisconnected("the client has disconnected")
+        if self._deflate is not None and len(message) >= MIN_COMPRESSED_SIZE:
             data = frames.encode(opcode, self._deflate.compress(message), COMPRESSED)
         else:
             data = frames.encode(opcode, message)
@@ -157,69 +153,72 @@ class WebSocketConnection(Connection):
             self._transport.write(data)
 
     def close_with(self, code: int, reason: str = "") -> None:
-        """Begins the closing handshake, which the peer has two seconds for. Raises ValueError."""
+        """Start the closing handshake. The client has two seconds to answer. Raise ValueError."""
         self._write(frames.encode_close(code, reason), more=False)
-        self._part(COMPLETE, code, reason)
+        self._finish(COMPLETE, code, reason)
         self._wait_for(CLOSING)
         self.read()
 
     def abort(self, exchange: Exchange) -> None:
         self.close_with(1001)
 
-    # Ends.
+    # End of the exchange.
 
-    def _lose(self) -> None:
-        """The transport is gone. A Close frame that has arrived counts (RFC 6455 §7.1.5)."""
+    def _finish_lost(self) -> None:
+        """Finish the exchange after the transport was closed.
+
+        If a Close frame has arrived, its code is used (RFC 6455 §7.1.5).
+        """
         if self._exchange is not None:
-            self._client_left(self._ending or self._read_rest(self._exchange))
-        self._ending = None
+            self._finish_by_client(self._closure or self._read_rest(self._exchange))
+        self._closure = None
 
-    def _read_rest(self, exchange: WebSocketExchange) -> Ending:
-        """Give the app all messages that have arrived; return what ends them."""
+    def _read_rest(self, exchange: WebSocketExchange) -> Closure:
+        """Deliver all messages that have arrived; return the closure after them."""
         with suppress(ProtocolError):
             while (frame := self._reader.send(b"")) is not None:
                 opcode, payload, _ = frame
                 if opcode <= BINARY:
                     exchange.deliver(payload)
                 elif opcode == frames.CLOSE:
-                    return Ending(COMPLETE, *payload)
-        return Ending(LOST, 1006, "")
+                    return Closure(COMPLETE, *payload)
+        return Closure(LOST, 1006, "")
 
-    def _client_left(self, ending: Ending) -> None:
+    def _finish_by_client(self, closure: Closure) -> None:
         exchange = self._exchange
         assert exchange is not None
-        self._part(ending.phase, ending.code, ending.reason)
+        self._finish(closure.phase, closure.code, closure.reason)
         if self._context.config.cancel_on_disconnect:
             exchange.cancel()
 
-    def _part(self, phase: int, code: int, reason: str) -> None:
-        """The app has no further part in this."""
+    def _finish(self, phase: int, code: int, reason: str) -> None:
+        """Finish the exchange; the app gets `websocket.disconnect`."""
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
         exchange.end(code, reason)
         self._context.finish(exchange, phase)
 
-    # What the context calls.
+    # Called by the context.
 
     @property
     def busy(self) -> bool:
-        """It carries an exchange. Without one, nobody has to wait for a peer that does not read."""
+        """Whether an exchange is running. Unread data does not delay a shutdown."""
         return self._exchange is not None
 
     def stop(self) -> None:
-        """Tells the app, which may say goodbye until the next tick."""
-        if self._ending is not None:
-            self._answer_ending()
+        """Send `websocket.disconnect` to the app, which may send messages until the next tick."""
+        if self._closure is not None:
+            self._complete_closure()
         elif self._exchange is not None:
             self._exchange.end(1001, "")
             self._wait_for(FAREWELL)
 
     def sweep(self, ticks: int) -> None:
-        if self._wait == FAREWELL and ticks > self._since:  # whether or not the peer reads
+        if self._wait == FAREWELL and ticks > self._since:  # even if the client does not read
             self.close_with(1001)
             return
         if self._wait >= FRAME and not self._reading:
-            self._since = ticks  # the peer is not silent: it is not listened to
+            self._since = ticks  # frames may have arrived while reading was paused
         super().sweep(ticks)
 
     def _expire(self) -> None:
@@ -227,9 +226,11 @@ class WebSocketConnection(Connection):
             self._write(frames.encode(frames.PING, b""), more=False)
             self._wait_for(PONG)
         elif self._wait == PONG:
-            self._ending = self._fault(ProtocolError(1011, "no sign of life after a ping"))
-            self._answer_ending()
-        elif self._ending is not None:
-            self._answer_ending()
+            limit = self._context.config.ws_ping_timeout
+            reason = f"nothing received within {limit:g} s after a ping (--ws-ping-timeout)"
+            self._closure = self._log_error(ProtocolError(1011, reason))
+            self._complete_closure()
+        elif self._closure is not None:
+            self._complete_closure()
         else:
             super()._expire()

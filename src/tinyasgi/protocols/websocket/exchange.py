@@ -1,4 +1,4 @@
-"""A WebSocket as its app sees it (ASGI WebSocket specification 2.5)."""
+"""WebSocket exchange: the app's `receive` and `send` (ASGI WebSocket specification 2.5)."""
 
 from collections import deque
 from typing import Any
@@ -13,23 +13,21 @@ from .deflate import Deflate
 from .frames import BINARY, TEXT
 from .handshake import read_handshake
 
-__all__ = ["WebSocketExchange"]
-
-#: Bytes of messages that may wait for the app before reading pauses.
+#: Size of the messages that wait for the app, in bytes, at which reading pauses.
 HIGH_WATER = 64 * 1024
 
-#: What the names of messages begin with by which an app refuses a handshake.
-RESPONSE = "websocket.http.response."
+#: Prefix of the message types with which an app rejects a handshake by an HTTP response.
+DENIAL_PREFIX = "websocket.http.response."
 
-#: The status of a handshake that the app has accepted (RFC 9110 §15.2.2).
-SWITCHING = 101
+#: Status of an accepted handshake (RFC 9110 §15.2.2).
+SWITCHING_PROTOCOLS = 101
 
 
 class WebSocketExchange(Exchange):
-    """A handshake, and the messages that follow it (ASGI WebSocket specification 2.5).
+    """A handshake and the messages after it (ASGI WebSocket specification 2.5).
 
-    Until the app accepts, this is an exchange on an HTTP/1.1 connection like any other, and a
-    refusal is a response. Raises BadRequest for what is no handshake.
+    Until the app accepts, this is an ordinary exchange on an HTTP/1.1 connection, and a rejection
+    is an HTTP response. The constructor raises BadRequest for an invalid handshake.
     """
 
     # fmt: off
@@ -39,7 +37,7 @@ class WebSocketExchange(Exchange):
     )
     # fmt: on
 
-    connection: Any  # an HTTP1Connection until the app accepts, then a WebSocketConnection
+    connection: Any  # HTTP1Connection until the app accepts, then WebSocketConnection
 
     def __init__(
         self, connection: Any, scope: Scope, line: RequestLine, persistent: bool, config: Config
@@ -53,18 +51,18 @@ class WebSocketExchange(Exchange):
         scope["subprotocols"] = self._handshake.subprotocols.copy()
         scope["extensions"] = {**scope.get("extensions", {}), "websocket.http.response": {}}
         self._messages: deque[Any] = deque(({"type": "websocket.connect"},))
-        self._queued = 0  # bytes in them
+        self._queued = 0  # size of the waiting messages in bytes
         self._max_queue = config.ws_max_queue
-        self._held = False  # the connection waits for the app to ask for more
-        self._open = False  # between the handshake and the end
-        self._closed = False  # by the app
-        self._code = 0  # of `websocket.disconnect`, once there is one
+        self._held = False  # the connection has stopped reading until the app calls `receive`
+        self._open = False  # True between the handshake and the end
+        self._closed = False  # the app has sent `websocket.close`
+        self._code = 0  # close code for `websocket.disconnect`; 0 until the WebSocket has ended
         self._reason = ""
 
-    # What the app calls.
+    # Called by the app.
 
     async def receive(self) -> Message:
-        """ASGI's `receive`: any number of tasks may call it, at any time."""
+        """ASGI's `receive`. Several tasks may call it at the same time."""
         while not self._messages:
             if self._code:
                 code, reason = self._code, self._reason
@@ -84,10 +82,10 @@ class WebSocketExchange(Exchange):
         return message  # type: ignore[no-any-return]  # websocket.connect
 
     async def send(self, message: Message) -> None:
-        """ASGI's `send`. It waits while the client reads more slowly than the app writes.
+        """ASGI's `send`. It waits while the write buffer is full.
 
-        Raises ClientDisconnected; RuntimeError for a message out of order; TypeError, ValueError
-        or KeyError for one with a wrong value.
+        Raise ClientDisconnected after a disconnect, RuntimeError for a message in the wrong order,
+        and TypeError, ValueError or KeyError for a wrong value.
         """
         kind = message["type"]
         if self._open and kind == "websocket.send":
@@ -97,7 +95,7 @@ class WebSocketExchange(Exchange):
             elif data is None and text is not None:
                 opcode, data = TEXT, text.encode()
             else:
-                raise ValueError("'websocket.send' has either text or bytes")
+                raise ValueError("'websocket.send' needs exactly one of text and bytes")
             self.connection.write(opcode, data, self._messages)
             size = len(data)
             self.sent += size
@@ -109,50 +107,51 @@ class WebSocketExchange(Exchange):
             self._closed = True
         elif self.phase == WAITING and kind == "websocket.accept":
             subprotocol, headers = message.get("subprotocol"), message.get("headers", ())
-            self.response_headers = answer = self._handshake.answer(subprotocol, headers)
-            self.connection.switch(self, answer)
+            response_headers = self._handshake.response_headers(subprotocol, headers)
+            self.response_headers = response_headers
+            self.connection.switch(self, response_headers)
         elif self.phase == WAITING and kind == "websocket.close":
-            self._deny()
-        elif self.phase < COMPLETE and not self._open and kind.startswith(RESPONSE):
+            self._reject()
+        elif self.phase < COMPLETE and not self._open and kind.startswith(DENIAL_PREFIX):
             await super().send({**message, "type": kind.removeprefix("websocket.")})
         elif self.phase >= COMPLETE and not self._closed:
-            raise ClientDisconnected("the client has left")
+            raise ClientDisconnected("the client has disconnected")
         else:
-            raise RuntimeError(f"{kind!r} can't be sent {self._standing()}")
+            raise RuntimeError(f"{kind!r} was sent {self._progress()}")
 
-    def _standing(self) -> str:
+    def _progress(self) -> str:
         if self._closed:
             return "after websocket.close"
         if self.phase == WAITING:
             return "before websocket.accept"
         return f"after websocket.{'accept' if self._open else 'http.response.start'}"
 
-    def _deny(self) -> None:
+    def _reject(self) -> None:
         self.status = 403
         self.connection.write_head(self, [PLAIN_TEXT], b"Forbidden\n", False)
         self._closed = True
 
-    # What the connection and the context call.
+    # Called by the connection and the context.
 
     @property
     def unwritten(self) -> bool:
-        """A client that sends nothing more has no use for a WebSocket."""
+        """False: a client that has closed its sending side can't use a WebSocket."""
         return False
 
     @property
     def deflate(self) -> Deflate | None:
-        """How messages are compressed, if they can be."""
+        """Negotiated compression, or None."""
         return self._handshake.deflate
 
     def open(self, connection: Any) -> None:
-        """The handshake is done; a WebSocketConnection carries the exchange from here on."""
+        """Continue on a WebSocketConnection after the handshake."""
         self.connection = connection
-        self.status = SWITCHING
+        self.status = SWITCHING_PROTOCOLS
         self.phase = STREAMING
         self._open = True
 
     def deliver(self, message: str | bytes) -> bool:
-        """Takes a message from the connection; whether there is room for more."""
+        """Queue a message from the connection; return whether more messages are wanted."""
         if self._code:
             return True
         self._messages.append(message)
@@ -163,31 +162,34 @@ class WebSocketExchange(Exchange):
         return not self._held
 
     def hold(self) -> bool:
-        """Whether the app has messages to take first; when it has, it asks for what follows."""
+        """Return whether messages wait for the app. If so, `receive` calls `read` later."""
         self._held = bool(self._messages)
         return self._held
 
     def end(self, code: int, reason: str) -> None:
-        """No message follows those that are here but `websocket.disconnect`."""
+        """Queue `websocket.disconnect` after the messages that wait for the app."""
         self._code, self._reason = code, reason
         self.wake()
 
     def leave(self, phase: int) -> None:
-        """COMPLETE or LOST: from here on the exchange does without its connection."""
+        """Drop the connection. phase: COMPLETE or LOST."""
         self._open = self._held = False
         self._code = self._code or 1006
         super().leave(phase)
 
     def ended(self, error: BaseException | None) -> BaseException | None:
-        """The app returned, or raised `error`: what there is to report of it, if anything."""
-        # A framework has 1006 for a `send` that raises ClientDisconnected.
+        """Handle the end of the app, which has raised `error` or returned.
+
+        Return the exception to log, or None.
+        """
+        # Frameworks use 1006 if `send` has raised ClientDisconnected.
         if self._code and is_disconnect(error, set(), (self._code, 1006)):
             error = None
         if self._open:
             code = 1000 if error is None else 1011
-            self.connection.close_with(self._code or code)  # there is one if the server stops
+            self.connection.close_with(self._code or code)  # set if the server stops
             return error
         if self.phase == WAITING and error is None:
-            self._deny()
+            self._reject()
             return None
         return super().ended(error)
