@@ -1,11 +1,11 @@
-"""The Autobahn test suite against the echo example. Every case must be OK.
+"""Run the Autobahn test suite against the echo example. Every case must pass.
 
     python tests/autobahn.py              all 517 cases, about ten minutes
-    python tests/autobahn.py '9.*' '10.*' those of some groups
-    python tests/autobahn.py quick        all but most of the long ones
+    python tests/autobahn.py '9.*' '10.*' cases of some groups
+    python tests/autobahn.py quick        without most of the long cases
 
-The suite is written in Python 2: it needs a CPython 2.7 with pip, which is looked for on the PATH
-and in pyenv. The suite and its report go beside the environment that runs this.
+The suite is written in Python 2. It needs CPython 2.7 with pip, on the PATH or in pyenv. The suite
+and its report are stored beside the current virtual environment.
 """
 
 import json
@@ -23,16 +23,16 @@ ROOT = Path(__file__).resolve().parents[1]
 HOME = Path(sys.prefix, "autobahn")
 REPORT = HOME / "report"
 SUITE = "autobahntestsuite==0.8.2"
-#: Of groups 12 and 13, compression, each case sends a thousand messages; in these they are short.
+#: Cases of groups 12 and 13 (compression) with short messages. Each case sends a thousand.
 QUICK = [f"{group}.*" for group in range(1, 11)] + ["12.*.4", "13.*.4"]
-#: What is no fault. INFORMATIONAL is said of cases in which RFC 6455 leaves the choice.
+#: Results of passed cases. INFORMATIONAL: RFC 6455 permits several behaviours.
 GOOD = {"OK", "INFORMATIONAL"}
 
 Results = dict[str, dict[str, Any]]
 
 
 def pythons() -> Iterator[str]:
-    """Where a CPython 2.7 may be."""
+    """Return paths where CPython 2.7 may be installed."""
     if python := shutil.which("python2.7"):
         yield python
     if pyenv := shutil.which("pyenv"):
@@ -41,9 +41,9 @@ def pythons() -> Iterator[str]:
 
 
 def install() -> list[str] | None:
-    """The command `wstest`, installed if need be; None where there is no Python for it."""
+    """Return the path of `wstest`; install it if necessary. None without CPython 2.7."""
     os.environ["PYTHONUSERBASE"] = str(HOME)
-    os.environ["PYTHONWARNINGS"] = "ignore"  # that Python 2 is old
+    os.environ["PYTHONWARNINGS"] = "ignore"  # ignore the deprecation warning for Python 2
     wstest, null = HOME / "bin" / "wstest", subprocess.DEVNULL
     for python in pythons():
         pip = [python, "-m", "pip", "-qq", "--disable-pip-version-check"]
@@ -55,7 +55,7 @@ def install() -> list[str] | None:
 
 
 def run(wstest: list[str], cases: list[str]) -> Results:
-    """What came of each case, by its number."""
+    """Return the result of each case by its number."""
     shutil.rmtree(REPORT, ignore_errors=True)
     REPORT.mkdir()
     spec = REPORT / "spec.json"
@@ -76,7 +76,7 @@ def run(wstest: list[str], cases: list[str]) -> Results:
 
 
 def summary(results: Results) -> Iterator[str]:
-    """A line for each group."""
+    """Return a line for each group."""
     groups: dict[int, Counter[str]] = {}
     for number, result in results.items():
         groups.setdefault(int(number.split(".")[0]), Counter())[result["behavior"]] += 1
@@ -86,7 +86,7 @@ def summary(results: Results) -> Iterator[str]:
 
 
 def main(cases: list[str]) -> int:
-    """Returns the exit code."""
+    """Run the suite; return the exit code."""
     wstest = install()
     if wstest is None:
         print("Autobahn: skipped, there is no CPython 2.7 with pip")

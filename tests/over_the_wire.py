@@ -1,11 +1,11 @@
-"""Starlette's own tests over the wire: their client in memory becomes one that asks tinyasgi.
+"""Plugin that runs Starlette's tests over the wire: their in-memory client uses tinyasgi.
 
-In a checkout of Starlette, with what its tests need and with websockets:
+In a checkout of Starlette, with the requirements of its tests and websockets:
 
     PYTHONPATH=.../tinyasgi/tests python -m pytest -p over_the_wire -k "not trio" \
         --ignore tests/test_testclient.py
 
-docs/testing.md says what comes out differently, and why.
+docs/testing.md lists the differences and their reasons.
 """
 
 import json
@@ -24,7 +24,7 @@ from tinyasgi.testing import LiveServer, serve
 
 
 class Client(httpx2.Client):
-    """What the tests use of `starlette.testclient.TestClient`."""
+    """Replacement for the used part of `starlette.testclient.TestClient`."""
 
     __test__ = False
 
@@ -61,7 +61,7 @@ class Client(httpx2.Client):
 
     @contextmanager
     def server(self, scheme: str) -> Iterator[LiveServer]:
-        """That of the `with` block; without one, one for a single request, without lifespan."""
+        """Return the server of the `with` block, or a server for one request, without lifespan."""
         if self._server is not None:
             yield self._server
             self._server.check()
@@ -81,7 +81,7 @@ class Client(httpx2.Client):
 
 
 class Wire(httpx2.BaseTransport):
-    """Sends a request to the server, whatever host its URL names."""
+    """Send a request to the server, even if its URL names another host."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -104,12 +104,12 @@ class Wire(httpx2.BaseTransport):
         return response
 
 
-#: Headers that the client of a WebSocket sends by itself.
+#: Headers that the WebSocket client adds.
 HOP = {"host", "connection", "upgrade"}
 
 
 class WebSocketSession:
-    """What the tests use of `starlette.testclient.WebSocketTestSession`."""
+    """Replacement for the used part of `starlette.testclient.WebSocketTestSession`."""
 
     def __init__(self, client: Client, request: httpx2.Request, subprotocols: Any) -> None:
         self._client = client

@@ -1,4 +1,4 @@
-"""Honest clients and attackers at one server, with a watch on its memory, descriptors and threads.
+"""Soak test: honest clients and attackers on one server, while its resources are measured.
 
 Run as `python -m tests.soak SECONDS [option of tinyasgi ...]`, or `make soak SECONDS=1800`. It
 prints a line per minute. It fails if an honest request fails, if memory, descriptors or threads
@@ -23,7 +23,7 @@ from pathlib import Path
 HOST = "127.0.0.1"
 #: Seconds after which an honest client gives up.
 PATIENCE = 30.0
-#: Growth of the resident memory from the first quarter of the run to its end, in MiB, that passes.
+#: Permitted growth of the resident memory after the first quarter of the run, in MiB.
 MAX_GROWTH = 12.0
 
 APP = """
@@ -101,7 +101,7 @@ def frame(first: int, payload: bytes = b"") -> bytes:
 
 
 class Peer:
-    """A TCP connection that ends by RST or FIN, as told."""
+    """A TCP connection that is closed with RST or FIN."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -142,7 +142,7 @@ class Peer:
         return body
 
 
-# Honest clients: each call is one visit, and raises if anything is not as it should be.
+# Honest clients: each call is one visit, and raises an exception if a response is wrong.
 
 
 async def expect(actual: bytes, expected: bytes) -> None:
@@ -379,7 +379,7 @@ class Soak:
                 print(f"{left:6.0f} s left: {memory:.1f} MiB, {descriptors}, {threads}", flush=True)
                 if settled is None and left < seconds * 3 / 4:
                     settled = now
-        for _ in range(120):  # what lingers has its time
+        for _ in range(120):  # until lingering connections are closed
             after = self.measure()
             if after[1] <= before[1]:
                 break

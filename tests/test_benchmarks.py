@@ -1,4 +1,4 @@
-"""What the benchmarks do beside measuring: command lines, frames, reports."""
+"""The benchmarks, without measurements: command lines, frames, reports."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The command line and the environment: every option, and what is said of wrong ones."""
+"""The command line and the environment: every option, and errors."""
 
 import dataclasses
 import os
@@ -95,7 +95,7 @@ OPTIONS: list[tuple[str, str | None, Any]] = [
 ]
 
 
-#: What some can't be given without.
+#: Options that other options require.
 NEEDED = {"ssl_keyfile": ["ssl_certfile"], "ssl_cert_reqs": ["ssl_certfile", "ssl_ca_certs"]}
 
 
@@ -109,7 +109,7 @@ def needed(name: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def give_signals_back() -> Iterator[None]:
-    """The command takes them for good."""
+    """Restore the signal handlers, which the command replaces permanently."""
     yield
     if signals.are_taken():
         signals.take().restore()
@@ -117,7 +117,7 @@ def give_signals_back() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """In a folder and an environment where nothing is said of options."""
+    """Run in an empty folder, without variables for options."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").touch()
     for name in os.environ:
@@ -126,14 +126,14 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def needs_dotenv(*words: str) -> None:
-    """Skips a test of --env-file where python-dotenv is not installed."""
+    """Skip a test of --env-file if python-dotenv is not installed."""
     if any("ENV_FILE" in word.upper().replace("-", "_") for word in words):
         pytest.importorskip("dotenv")
 
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Config]]:
-    """Runs the command line; returns the app and the options it came to."""
+    """Run the command line; return the app and its options."""
     runs = []
 
     def run(app: Any, config: Config) -> int:
@@ -155,7 +155,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Config]
 
 
 def refuse(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """Runs a command line that is wrong; returns the one line that says so."""
+    """Run an invalid command line; return the error message, which is one line."""
     needs_dotenv(*words)
     with pytest.raises(SystemExit) as leaving:
         main(words)
@@ -245,7 +245,7 @@ def test_numbers_for_certificates(command: Any, text: str, value: str) -> None:
     assert command(*words, "module:app")[1].ssl_cert_reqs == value
 
 
-# Wrong ones: one line, exit code 2.
+# Errors: one line, exit code 2.
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_something_is_missing(words: list[str], capsys: pytest.CaptureFixture[st
     refuse(capsys, *words)
 
 
-# What it tells of itself.
+# --help and --version.
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

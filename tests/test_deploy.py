@@ -1,4 +1,4 @@
-"""The files of deploy/ that are not for a proxy, as far as they can be tried without a cluster."""
+"""The files of deploy/ for systemd, logrotate, containers and Kubernetes, without a cluster."""
 
 import json
 import os
@@ -19,12 +19,12 @@ from tests.support.processes import APP, wait_until
 from tests.support.proxies import DEPLOY, shipped
 from tinyasgi.cli import main
 
-#: The start line.
+#: The startup message.
 START = re.compile(r"http://127\.0\.0\.1:(\d+)")
 
 
 def settings(capsys: Any, *words: str) -> dict[str, Any]:
-    """What a command line comes to; it is as if it were right."""
+    """Return the result of a command line as if it were valid."""
     with pytest.raises(SystemExit) as leaving:
         main([*words, "--print-config"])
     assert not leaving.value.code
@@ -61,7 +61,7 @@ def test_units(tmp_path: Path, capsys: Any) -> None:
 
 
 def test_socket_activation(tmp_path: Path) -> None:
-    """What the units do, by the program that systemd has for trying it."""
+    """systemd-socket-activate starts the server as the units do."""
     changes = {"workers = 4": "workers = 2", "shutdown-delay = 3": "shutdown-delay = 0"}
     (tmp_path / "tinyasgi.toml").write_text(shipped("tinyasgi.toml", changes))
     (tmp_path / "app.py").write_text(APP)
@@ -72,7 +72,7 @@ def test_socket_activation(tmp_path: Path) -> None:
     (tmp_path / "activate.py").write_text(f"import os\nos.execv({words[0]!r}, {words!r})\n")
     with Command(script="activate.py", cwd=tmp_path) as command:
         wait_until(lambda: os.path.exists(path))
-        with Client(path) as client:  # which starts it
+        with Client(path) as client:  # starts the server
             answer = client.response(GET)
         assert int(answer.body.split()[0]) in (0, 1)
         command.wait_for(f"on unix:{path} ")
@@ -82,7 +82,7 @@ def test_socket_activation(tmp_path: Path) -> None:
 
 
 def test_logrotate(tmp_path: Path) -> None:
-    """What was written before is in the old file, what comes later in the new one."""
+    """Earlier lines are in the old file, later ones in the new file."""
     rotate = program("logrotate")
     (tmp_path / "app.py").write_text(APP)
     files = [f"--{kind}-log-file={tmp_path / kind}.log" for kind in ("access", "error")]
@@ -117,7 +117,7 @@ def test_logrotate(tmp_path: Path) -> None:
 
 
 def test_haproxy_takes_a_backend_out_before_it_stops() -> None:
-    """By the second check that fails, which comes sooner than the first."""
+    """HAProxy removes a backend after its second failed check, within the shutdown delay."""
     text = (DEPLOY / "haproxy.cfg").read_text(encoding="utf-8")
     found = re.search(r"check inter (\d+)s fastinter (\d+)ms downinter 1s fall 2 rise 1", text)
     delay = re.search(r"--shutdown-delay (\d+)", text)
@@ -141,7 +141,7 @@ def test_containerfile(capsys: Any) -> None:
     assert ":" in found["FROM"]
     assert found["USER"].split(":")[0] not in ("0", "root")
     assert found["STOPSIGNAL"] == "SIGTERM"
-    command, *words = json.loads(found["CMD"])  # the form without a shell is JSON
+    command, *words = json.loads(found["CMD"])  # JSON is the form without a shell
     assert command == "tinyasgi"
     options = settings(capsys, *words)
     assert (options["host"], str(options["port"])) == ("0.0.0.0", found["EXPOSE"])
@@ -157,7 +157,7 @@ def test_kubernetes(capsys: Any) -> None:
     assert container["args"][0] == "tinyasgi"
     options = settings(capsys, *container["args"][1:])
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    # What must be said in two places is the same in both.
+    # Values that occur in two files are the same.
     assert ports["http"] == options["port"]
     assert options["metrics-bind"].endswith(f":{ports['metrics']}")
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
@@ -166,7 +166,7 @@ def test_kubernetes(capsys: Any) -> None:
     for kind in ("Deployment", "PodDisruptionBudget", "PodMonitor"):
         assert found[kind]["spec"]["selector"]["matchLabels"] == labels
     assert found["Service"]["spec"]["selector"] == labels
-    # A pod is known not to be ready before it stops accepting, and has the time to end.
+    # Kubernetes knows that a pod is not ready before it stops accepting. The grace period suffices.
     ready = container["readinessProbe"]
     assert options["shutdown-delay"] > ready["periodSeconds"] * ready["failureThreshold"]
     drain = options["shutdown-delay"] + 2 * options["timeout-graceful-shutdown"]

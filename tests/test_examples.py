@@ -1,4 +1,4 @@
-"""Every example, run for real: tinyasgi serves it and a client talks to it through a socket."""
+"""Every example, served by tinyasgi, with clients that use sockets."""
 
 import hashlib
 import json
@@ -28,11 +28,11 @@ from tests.support.browser import chromium
 from tinyasgi.testing import serve
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 60.0  # seconds until a test that hangs gives up; one that works never waits for it
+PATIENCE = 60.0  # seconds after which a hanging test fails
 
 
 def connect(url: str) -> closing[HTTPConnection]:
-    """Make a connection, closed at the end of the ``with`` block."""
+    """Open a connection for the duration of a ``with`` block."""
     address = urlsplit(url)
     assert address.hostname is not None
     return closing(HTTPConnection(address.hostname, address.port, timeout=PATIENCE))
@@ -40,7 +40,7 @@ def connect(url: str) -> closing[HTTPConnection]:
 
 @contextmanager
 def opened(url: str) -> Iterator[HTTPResponse]:
-    """GET a response of which only the head has been read; leaving the block hangs up."""
+    """Send a GET and read the head of the response. The end of the block disconnects."""
     with connect(url) as connection:
         connection.request("GET", urlsplit(url).path)
         with connection.getresponse() as response:
@@ -53,7 +53,7 @@ def fetch(
     body: bytes | Iterable[bytes] | None = None,
     content_type: str = "application/octet-stream",
 ) -> tuple[HTTPResponse, bytes]:
-    """Make a request on a connection of its own; return the response and its body."""
+    """Send a request on a new connection; return the response and its body."""
     headers = {} if body is None else {"content-type": content_type}
     address = urlsplit(url)
     target = address.path + (f"?{address.query}" if address.query else "")
@@ -64,12 +64,12 @@ def fetch(
 
 
 def websocket(server: Any, **options: Any) -> ClientConnection:
-    """Open a WebSocket without regard to proxies, closed at the end of a ``with`` block."""
+    """Open a WebSocket for the duration of a ``with`` block, without a proxy."""
     return connect_websocket(server.ws_url, open_timeout=PATIENCE, proxy=None, **options)
 
 
 def next_event(stream: HTTPResponse) -> dict[str, str]:
-    """Wait for the next server-sent event; an empty dict is the end of the stream."""
+    """Read the next server-sent event. Returns an empty dict at the end of the stream."""
     fields: dict[str, str] = {}
     while line := stream.readline().decode().rstrip("\n"):
         name, _, value = line.partition(": ")
@@ -78,7 +78,7 @@ def next_event(stream: HTTPResponse) -> dict[str, str]:
 
 
 class Watched:
-    """An application, and when its first HTTP request began, when it ended, and how."""
+    """Wrap an app to record the start and the end of its first HTTP request."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -202,7 +202,7 @@ def test_sse_says_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
                 event = next_event(stream)
                 assert event["event"] == "message"
                 assert re.fullmatch(r"It is \d\d:\d\d:\d\d\.", event["data"])
-        # The server has stopped by now, but its last words are still to be read.
+        # The server has stopped. Its last event has not been read yet.
         while event.get("event") == "message":
             event = next_event(stream)
         assert event == {"event": "bye", "data": "Goodbye!"}
@@ -210,7 +210,7 @@ def test_sse_says_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sse_client_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "INTERVAL", 3600.0)  # so that not the next event ends it
+    monkeypatch.setattr(sse, "INTERVAL", 3600.0)  # the disconnect, not an event, ends the stream
     app = Watched(sse.app)
     with serve(app) as server:
         with opened(f"{server.url}/events") as stream:
@@ -228,7 +228,7 @@ def test_sse_command_says_goodbye() -> None:
         process = stack.enter_context(
             subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
         )
-        stack.callback(process.kill)  # does nothing to a process that has ended
+        stack.callback(process.kill)  # no effect on an exited process
         watchdog = threading.Timer(PATIENCE, process.kill)
         stack.callback(watchdog.cancel)
         watchdog.start()
@@ -302,7 +302,7 @@ def test_chat_is_for_its_own_page() -> None:
 def test_chat_does_not_wait_for_slow_members(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat, "MAX_INBOX", 2)
     monkeypatch.setattr(chat, "MAX_LINE", 1_000_000)
-    lines = [f"{number:0100000}" for number in range(200)]  # beyond what sockets keep
+    lines = [f"{number:0100000}" for number in range(200)]  # more than the buffers of the sockets
     with serve(chat.app) as server, socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         sock.connect((server.host, server.port))
@@ -328,7 +328,7 @@ def test_chat_in_a_browser() -> None:
         room = server.enter_context(serve(chat.app))
 
         def wait_for(text: str) -> None:
-            """Until the page shows a line; the latest is the first."""
+            """Wait until the page shows a line. The latest line is the first one."""
             script = "return document.querySelector('li')?.textContent"
             deadline = time.monotonic() + PATIENCE
             while driver.execute_script(script) != text:
@@ -346,7 +346,7 @@ def test_chat_in_a_browser() -> None:
             assert client.recv(PATIENCE) == f"{own}: <b>Hello</b>"
             assert client.recv(PATIENCE) == f"{name}: Grüße"
 
-            # A page from elsewhere can't come in.
+            # A page of another origin is rejected.
             driver.switch_to.new_window("tab")
             driver.get(f"{elsewhere.url}/")
             script = "new WebSocket(arguments[0]).onclose = (event) => arguments[1](event.code)"
@@ -371,7 +371,7 @@ def test_upload(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert response.status == 200
         assert b'fetch("/upload"' in page
 
-        # Once with its length told beforehand, once in chunks, once with nothing at all.
+        # With a Content-Length, chunked, and empty.
         for method, body, content in (
             ("PUT", whole, whole),
             ("POST", iter(pieces), whole),
@@ -424,7 +424,7 @@ def test_sync_work_thread(monkeypatch: pytest.MonkeyPatch) -> None:
         try:
             connection.request("GET", "/thread")
             assert began.wait(PATIENCE)
-            # A thread is blocked now; the event loop is not.
+            # A thread is blocked, but the event loop is not.
             for number in (1, 2):
                 _, body = fetch(f"{server.url}/")
                 assert body == f"This is answer number {number}.\n".encode()

@@ -30,7 +30,7 @@ def test_names_exist_and_are_explained(name: str) -> None:
 
 
 def test_import_is_light() -> None:
-    """What serves nobody until it is used is not loaded: frameworks and loops of others."""
+    """Importing tinyasgi does not import optional packages or slow modules."""
     code = "import sys, tinyasgi; print(*sys.modules)"
     loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
     assert not {"uvloop", "httptools", "h11", "email", "http.client"} & set(loaded)

@@ -1,4 +1,4 @@
-"""Apps of the frameworks people use, over a real socket."""
+"""Apps of common frameworks, served over a socket."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ import pytest
 from tests.support.helpers import GET, PATIENCE, Client
 from tinyasgi.testing import serve
 
-# What they deprecate is no matter of ours.
+# Deprecations within the frameworks are ignored.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
@@ -121,7 +121,7 @@ def test_starlette_sees_clients_leave() -> None:
             try:
                 while not await request.is_disconnected():
                     await asyncio.sleep(0.001)
-            finally:  # Starlette looks, too, and may be the first to see it
+            finally:  # Starlette checks for a disconnect, too, and may notice it first
                 stopped.set()
 
         return StreamingResponse(ticks())
@@ -200,7 +200,7 @@ def test_fastapi() -> None:
     app = FastAPI(title="The shop")
 
     @app.post("/items")
-    def create(item: Item) -> Item:  # a plain function: it runs in a thread
+    def create(item: Item) -> Item:  # a plain function, which FastAPI runs in a thread
         return item
 
     @app.post("/upload")
@@ -360,7 +360,7 @@ def test_litestar() -> None:
         assert "/sum/{a}/{b}" in http.get("/schema/openapi.json").json()["paths"]
 
 
-# Streams that are open at the stop.
+# Streams that are open at shutdown.
 
 
 async def endless() -> AsyncIterator[str]:
@@ -413,7 +413,7 @@ def test_stream_of_django_that_ends_because_of_the_stop_is_no_failure(django_app
 
 
 def ends_with_the_server(app: Any, request: bytes = GET) -> None:
-    with serve(app) as server:  # which raises what the app raises
+    with serve(app) as server:  # raises exceptions of the app
         client = Client(server)
         client.send(request)
         assert client.head()[0] == 200

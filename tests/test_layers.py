@@ -1,4 +1,4 @@
-"""Imports go down the order of packages in docs/design.md, also lazy ones and those for types."""
+"""All imports follow the order of packages in docs/design.md, including lazy ones."""
 
 import graphlib
 import runpy
@@ -9,7 +9,7 @@ import pytest
 MAP = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "map.py"))
 FILES = MAP["files"]()
 LAYERS = {name: number for number, layer in enumerate(MAP["order"]()) for name in layer}
-#: They are above all others.
+#: Modules above all layers.
 DOORS = {"tinyasgi", "__main__"}
 
 
@@ -33,4 +33,4 @@ def test_no_circle_of_files() -> None:
 
 def test_the_map_is_current() -> None:
     text = MAP["PAGE"].read_text(encoding="utf-8")
-    assert text == MAP["render"](), "make map brings it up to date"
+    assert text == MAP["render"](), "run make map"

@@ -1,4 +1,4 @@
-"""Optional packages are imported only when they are used: without them there is a server."""
+"""Optional packages are imported only when they are used. Without them the server works."""
 
 import shutil
 import signal

@@ -1,4 +1,4 @@
-"""Real proxies before several backends, with the files of deploy/."""
+"""nginx and HAProxy in front of several backends, with the files of deploy/."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from tests.support.proxies import BACKENDS, Site
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.5 is an address there")
 
-#: The client's own address, which no backend trusts.
+#: Address of the client, which no backend trusts.
 CLIENT = "127.0.0.5"
 SPOOFED = {
     "Forwarded": "for=6.6.6.6;proto=https;host=evil",
@@ -44,13 +44,13 @@ def site(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sit
 
 
 def reach(port: int, tls: ssl.SSLContext | None = None, client: str = CLIENT) -> socket.socket:
-    """A connection from an address of ours."""
+    """Open a connection from this address."""
     sock = socket.create_connection(("127.0.0.1", port), PATIENCE, source_address=(client, 0))
     return tls.wrap_socket(sock, server_hostname="localhost") if tls else sock
 
 
 def ask(sock: socket.socket, path: str, fields: dict[str, str]) -> Any:
-    """What a backend says about a request."""
+    """Return the description of a request by its backend."""
     connection = HTTPConnection("site.example")
     connection.sock = sock
     connection.request("GET", path + "about", headers=fields)
@@ -62,7 +62,7 @@ def ask(sock: socket.socket, path: str, fields: dict[str, str]) -> Any:
 
 
 def check(about: Any, path: str, secure: bool) -> None:
-    """Each thing is as the proxy has seen it, and nothing as the client has said it."""
+    """Client, scheme and host are those that the proxy saw. Forged headers have no effect."""
     assert about["client"][0] == CLIENT
     assert about["scheme"] in (("https", "wss") if secure else ("http", "ws"))
     assert about["path"] == path + "about"
@@ -107,7 +107,7 @@ async def test_websocket(site: Site, secure: bool, path: str) -> None:
 
 @secure
 def test_directly(site: Site, secure: bool) -> None:
-    """Who goes past the proxy is believed nothing, unless it is where the proxy is."""
+    """Forwarded headers of a client that bypasses the proxy are ignored."""
     tls = site.certificates.context() if secure else None
     port = site.c if secure else site.a
     if site.kind == "nginx" or secure:
@@ -133,12 +133,12 @@ def test_certificate_of_the_client(site: Site) -> None:
 
 
 def test_nothing_fails_while_backends_start_anew(site: Site) -> None:
-    """By HUP, and by stopping one after the other; those at both paths go through it together."""
+    """Replace the backends by SIGHUP, and by a restart of one after the other."""
     with ExitStack() as stack:
         loads = [stack.enter_context(Load(site.http, 100, path)) for path in BACKENDS]
 
         def wait_for(name: str, count: int) -> None:
-            """Until so many workers of a backend have answered."""
+            """Wait until `count` workers of a backend have responded."""
             bodies = [load.answers for load in loads]
             wait_until(lambda: sum(body[0] == name for body in chain(*bodies)) == count)
 
@@ -155,7 +155,7 @@ def test_nothing_fails_while_backends_start_anew(site: Site) -> None:
             for name in names:
                 wait_for(name, 3)
     assert [load.failures for load in loads] == [[], []]
-    if site.kind == "nginx":  # it tells why it went to the other one
+    if site.kind == "nginx":  # the log has the reason for the retry
         faults = re.findall(r"\*\d+ (.*) while", site.log)
         assert faults
         assert [fault for fault in faults if not fault.startswith("connect() ")] == []

@@ -1,4 +1,4 @@
-"""The process: how it starts, what its exit code is, and what it says when it can't go on."""
+"""The process: start, exit codes and error messages."""
 
 import gc
 import logging
@@ -141,7 +141,7 @@ number = 7
 
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., Command]:
-    """Starts the command in a directory with a few modules."""
+    """Return a function that starts the command in a directory with a few modules."""
     (tmp_path / "apps.py").write_text(APPS)
     (tmp_path / "raising.py").write_text("raise ValueError('at import')\n")
     (tmp_path / "leaving.py").write_text("import sys\nsys.exit(9)\n")
@@ -157,13 +157,13 @@ def start(tmp_path: Path) -> Callable[..., Command]:
 
 
 def end(command: Command, code: int) -> str:
-    """Waits for the end; returns the log."""
+    """Wait for the exit; return the log."""
     with command:
         assert command.wait() == code, command.log
     return command.log
 
 
-# A good start and a good end.
+# Successful start and shutdown.
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
@@ -269,7 +269,7 @@ def test_signal_during_the_start(app: str, number: int, start: Any) -> None:
 
 
 def test_request_that_exits(start: Any) -> None:
-    """It does not take the process with it."""
+    """The exception does not end the process."""
     with start("apps:leaves") as command:
         with Client(command.port) as client:
             for _ in range(2):
@@ -290,7 +290,7 @@ def test_factory(factory: str, start: Any) -> None:
 
 
 def test_unix_socket(start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also after a crash."""
+    """The socket file of a killed server is replaced."""
     monkeypatch.chdir(tmp_path)
     with start("apps:hello", "--uds", "sock") as command:
         command.wait_for(r"unix:\S+/sock")
@@ -323,7 +323,7 @@ def test_directory_of_the_app(start: Any, tmp_path: Path) -> None:
         assert command.stop() == 0
 
 
-# What ends it: one line and an exit code.
+# Errors that end the process: one line and an exit code.
 
 
 def test_port_taken(start: Any) -> None:
@@ -445,7 +445,7 @@ async def app(scope, receive, send):
 
 @pytest.mark.parametrize(("line", "seen"), [("", b"10000"), ("gc.set_threshold(900)", b"900")])
 def test_garbage_collection(start: Any, tmp_path: Path, line: str, seen: bytes) -> None:
-    """It is made rarer, unless the app says how it wants it."""
+    """Garbage collection is less frequent, unless the app has set its own threshold."""
     (tmp_path / "collected.py").write_text(COLLECTED.format(line))
     command = start("collected:app")
     with Client(command.port) as client:
@@ -458,7 +458,7 @@ def test_garbage_collection(start: Any, tmp_path: Path, line: str, seen: bytes) 
 
 @pytest.fixture
 def own_logging() -> Iterator[None]:
-    """Undoes what a run sets up for its process."""
+    """Undo the process-wide settings of a run."""
     loggers = [logging.getLogger(f"tinyasgi{name}") for name in ("", ".server", ".access")]
     before = [(logger, vars(logger).copy(), logger.handlers[:]) for logger in loggers]
     threshold = gc.get_threshold()
@@ -467,7 +467,7 @@ def own_logging() -> Iterator[None]:
     for logger, attributes, handlers in before:
         vars(logger).update(attributes)
         logger.handlers[:] = handlers
-        logger.setLevel(logger.level)  # forgets what it has remembered of levels
+        logger.setLevel(logger.level)  # clears the cache of levels
     gc.unfreeze()
 
 
@@ -482,7 +482,7 @@ def test_run_returns_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("own_logging")
 def test_run_in_a_thread(tmp_path: Path) -> None:
-    """Signals are for the main thread; a limit can still end the server."""
+    """Outside the main thread, signals are not handled. --limit-max-requests ends the server."""
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     codes = []
 
@@ -503,7 +503,7 @@ def test_run_in_a_thread(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [[], ["--workers", "2"]], ids=["alone", "workers"])
 def test_closed_standard_streams(words: list[str], tmp_path: Path) -> None:
-    """Their numbers are not for sockets."""
+    """Sockets must not get the numbers of the standard streams."""
     (tmp_path / "apps.py").write_text(APPS)
     command = [sys.executable, "-m", "tinyasgi", "--uds", "socket", *words, "apps:hello"]
     script = tmp_path / "script.py"

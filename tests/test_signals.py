@@ -1,4 +1,4 @@
-"""Signals of a process: none is lost, from the first line on, and children have their own."""
+"""Signals: none is lost from the start of the process on, and child processes are not affected."""
 
 import os
 import re
@@ -108,7 +108,7 @@ def test_stop_of_a_factory_that_swallows_it(start: Start, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("stops", [1, 2])
 def test_stop_during_a_later_import(stops: int, start: Start, tmp_path: Path) -> None:
-    """The process that has preloaded the app loads it again, and that does not end."""
+    """A preloaded app is imported again, and the import hangs."""
     swallow = IMPORTING.replace('open("go", "w").close()', "pass")
     (tmp_path / "app.py").write_text((swallow if stops == 2 else IMPORTING) + APP)
     (tmp_path / "go").touch()
@@ -125,7 +125,7 @@ def test_stop_during_a_later_import(stops: int, start: Start, tmp_path: Path) ->
 
 
 def test_usr1_while_workers_start(start: Start, tmp_path: Path) -> None:
-    """They have not read yet what they are to do."""
+    """The workers have not read their specification yet."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys, time\n"
         "while '-c' in sys.orig_argv and not os.path.exists('go'):\n    time.sleep(0.01)\n"
@@ -155,7 +155,7 @@ def test_app_that_exits_in_a_later_import(start: Start, tmp_path: Path) -> None:
 
 
 def test_server_in_a_thread_of_an_app(start: Start, tmp_path: Path) -> None:
-    """Signals are for the server of the main thread."""
+    """Only the server in the main thread handles signals."""
     inner = "threading.Thread(target=tinyasgi.run, args=(app,), kwargs={'port': 0}, daemon=True)"
     app = APP.replace("        await receive()\n", "        begin()\n        await receive()\n", 1)
     (tmp_path / "app.py").write_text(
@@ -185,7 +185,7 @@ def test_hup_and_usr1_during_the_import(
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("words", OPTIONS)
 def test_child_of_a_fork(words: tuple[str, ...], loop: str, start: Start, tmp_path: Path) -> None:
-    """It has Python's own handlers, and nothing of what the server listens on."""
+    """A child process has Python's default handlers and no listening sockets."""
     pytest.importorskip(loop)
     app = APP.replace(
         '    if path == "/block":',
@@ -210,7 +210,7 @@ def test_child_of_a_fork(words: tuple[str, ...], loop: str, start: Start, tmp_pa
 
 
 def test_client_of_a_forked_child_sees_the_end(start: Start, tmp_path: Path) -> None:
-    """A connection that the server closes is not kept open by the child."""
+    """A child process does not keep connections of the server open."""
     app = APP.replace(
         '    if path == "/block":',
         '    if path == "/fork":\n        fork()\n    if path == "/block":',

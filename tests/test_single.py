@@ -1,4 +1,4 @@
-"""A process that serves alone, and what becomes of it on HUP and TTIN."""
+"""A single process, and its change to a supervisor on SIGHUP and SIGTTIN."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ def test_it_is_one_process(start: Start, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [[], ["--workers", "2"], ["--preload"]])
 def test_app_that_changes_the_directory(words: list[str], start: Start, tmp_path: Path) -> None:
-    """Paths of options are those of the start, as they are given; the app may change it at once."""
+    """Relative paths are resolved at startup, before the app changes the directory."""
     pytest.importorskip("dotenv")
     certificates = Certificates(tmp_path)
     (tmp_path / "moves.py").write_text("import os\nos.chdir('inner')\nfrom app import app\n")
@@ -56,7 +56,7 @@ def test_app_that_changes_the_directory(words: list[str], start: Start, tmp_path
 
 
 def test_hup(start: Start, tmp_path: Path) -> None:
-    """It becomes the supervisor of the worker that has its place, and has nothing of the app."""
+    """The process becomes the supervisor of a worker, and frees the memory of the app."""
     with start() as command:
         pid = command.process.pid
         who(command.port, 1)
@@ -98,7 +98,7 @@ def test_one_more_worker(start: Start, tmp_path: Path) -> None:
     with start() as command:
         who(command.port, 1)
         command.send(signal.SIGTTOU)
-        who(command.port, 1)  # signals that wait together come in the order of their numbers
+        who(command.port, 1)  # pending signals arrive in the order of their numbers
         command.send(signal.SIGTTIN)
         command.wait_for("2 workers")
         command.wait_for("^.*INFO stopped")
@@ -171,7 +171,7 @@ def test_app_without_a_name_stays(start: Start, tmp_path: Path) -> None:
 
 
 def test_script_that_names_its_app(start: Start, tmp_path: Path) -> None:
-    """Its main part does not run in the workers."""
+    """The `__main__` part of the script does not run in the workers."""
     (tmp_path / "script.py").write_text(
         "import sys, tinyasgi\nfrom app import app\nprint('module', flush=True)\n"
         "if __name__ == '__main__':\n    print('main', flush=True)\n"

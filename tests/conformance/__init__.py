@@ -1,1 +1,1 @@
-"""HTTP/1.1 as one table, run on every parser."""
+"""A table of HTTP/1.1 cases, which runs with both parsers."""

@@ -1,9 +1,9 @@
-"""HTTP/1.1 as one table: what a client sends → what the app sees → what the client gets.
+"""A table of HTTP/1.1 cases: bytes of the client → requests in the app → bytes of the server.
 
-`section` puts rows under the part of an RFC that they show. `served` and `refused` make the two
-common kinds of row: unless a row names another one, the app reads the whole body of a request and
-answers OK. Date and Server are off, so that every byte is known, but for the reason that a refusal
-gives in its body.
+`section` assigns rows to a section of an RFC. `served` and `refused` create the two common kinds of
+rows. By default, the app of a row reads the whole body of a request and responds with OK. The
+headers Date and Server are disabled, so all bytes of a response are known. Only the body of a
+refusal, which contains the reason, is not compared.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from typing import Any
 App = Callable[[Any, Any, Any], Awaitable[None]]
 Reads = bytes | tuple[bytes, ...]
 
-# What an app can do besides sending messages and raising exceptions.
+# Steps of an app besides messages and exceptions.
 READ = "reads the body of the request to its end"
 LEFT = "waits until the client has left"
 FOREVER = "waits"
 
 
 def does(*steps: Any) -> App:
-    """An app that takes these steps: it sends a dict, raises an exception, does as READ says."""
+    """Return an app with these steps: it sends a dict, raises an exception, reads at READ."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         for step in steps:
@@ -54,7 +54,7 @@ def last(body: bytes) -> dict[str, Any]:
 
 
 def says(*bodies: bytes, status: Any = 200, fields: Sequence[tuple[Any, Any]] = ()) -> App:
-    """An app that reads the request and answers with these pieces of body."""
+    """Return an app that reads the request and responds with these pieces of body."""
     *parts, end = bodies
     return does(READ, start(*fields, status=status), *map(part, parts), last(end))
 
@@ -64,16 +64,16 @@ ANSWER = says(b"ok")
 
 @dataclass
 class Seen:
-    """A request as the app sees it."""
+    """A request in the app."""
 
     method: str = "GET"
     path: str = "/"
-    raw_path: bytes = b""  # empty: the path, encoded
+    raw_path: bytes = b""  # empty: the encoded path
     query: bytes = b""
     _: KW_ONLY
     version: str = "1.1"
     headers: list[tuple[bytes, bytes]] | None = None  # None: not compared
-    body: bytes | None = b""  # None: the app did not get to its end
+    body: bytes | None = b""  # None: the app did not read to the end
 
     def __post_init__(self) -> None:
         self.raw_path = self.raw_path or self.path.encode()
@@ -83,9 +83,9 @@ class Seen:
 class Row:
     """One row.
 
-    reads: bytes that may be cut anywhere, or a tuple of what the client sends step by step, each
-    once the server has done all that it can. sends: what the server writes, in order: exact bytes,
-    or the status of a refusal, which is the last and closes the connection.
+    reads: bytes that may be cut anywhere, or a tuple of steps. The client sends a step when the
+    server is idle. sends: the responses in order, as exact bytes. The last one may be the status of
+    a refusal, after which the server closes the connection.
     """
 
     name: str
@@ -93,28 +93,28 @@ class Row:
     sees: tuple[Seen, ...] = ()
     sends: tuple[bytes | int, ...] = ()
     _: KW_ONLY
-    ends: str = "open"  # the connection: "open", "closed" or "aborted"
+    ends: str = "open"  # state of the connection at the end: "open", "closed" or "aborted"
     app: App = ANSWER
     options: Mapping[str, Any] = field(default_factory=dict)
-    eof: bool = False  # the client ends its side of the connection
-    cut: bool = True  # False: the reads are as they stand here
+    eof: bool = False  # the client half-closes the connection
+    cut: bool = True  # False: the reads are not cut
     rfc: str = ""
 
 
 def section(rfc: str, *rows: Row) -> list[Row]:
-    """Rows that show a section of an RFC, such as "9112 §2.2"."""
+    """Assign rows to a section of an RFC, such as "9112 §2.2"."""
     return [replace(row, rfc=rfc) for row in rows]
 
 
 def served(name: str, reads: Reads, *sees: Seen, **others: Any) -> Row:
-    """Requests that the app sees, each of which is answered OK."""
+    """Return a row of requests to which the app responds OK."""
     return Row(name, reads, sees, (OK,) * len(sees), **others)
 
 
 def refused(name: str, reads: Reads, status: int, *sees: Seen, **others: Any) -> Row:
-    """A request that the server answers by itself.
+    """Return a row of a request that the server refuses.
 
-    sees: the request as the app saw it if its head came in an earlier read than what is wrong.
+    sees: the request in the app, if the error is in a later read than the head.
     """
     return Row(name, reads, sees, (status,), ends="closed", **others)
 
@@ -122,24 +122,24 @@ def refused(name: str, reads: Reads, status: int, *sees: Seen, **others: Any) ->
 def refusals(
     prefix: str, status: int, make: Callable[[bytes], bytes], cases: dict[str, bytes], *sees: Seen
 ) -> list[Row]:
-    """Rows that differ in one place."""
+    """Return rows that differ in one place."""
     return [refused(f"{prefix}-{case}", make(it), status, *sees) for case, it in cases.items()]
 
 
 def closing(name: str, reads: Reads, *sees: Seen, **others: Any) -> Row:
-    """Requests of which the last is answered with `connection: close`."""
+    """Return a row of requests. The last response has `connection: close`."""
     return Row(name, reads, sees, (*[OK] * (len(sees) - 1), OK_CLOSE), ends="closed", **others)
 
 
 def responds(name: str, app: App, *sends: bytes, reads: Reads = b"", **others: Any) -> Row:
-    """What an app does on a request, and what of it the client gets."""
+    """Return a row for the response of an app."""
     words = (reads or GET).split() if isinstance(reads, bytes) else reads[0].split()
     seen = Seen(words[0].decode(), version=words[2][-3:].decode())
     return Row(name, reads or GET, (seen,), sends, app=app, **others)
 
 
 def fails(name: str, *fields: tuple[Any, Any]) -> Row:
-    """Headers that can't be sent: the app gets the error, the client a 500."""
+    """Return a row for invalid response headers. The app gets an exception, the client a 500."""
     return responds(name, says(b"ok", fields=fields), ERROR)
 
 
@@ -147,7 +147,7 @@ def fails(name: str, *fields: tuple[Any, Any]) -> Row:
 
 
 def head(line: bytes, *fields: bytes) -> bytes:
-    """A start line and its fields."""
+    """Return a request head."""
     return b"\r\n".join([line, *fields, b"", b""])
 
 
@@ -184,7 +184,7 @@ def old(*fields: bytes) -> bytes:
 
 
 def in_two(message: bytes) -> tuple[bytes, bytes]:
-    """A head, and what follows it in a read of its own."""
+    """Return two reads: a head and a body."""
     end = message.index(b"\r\n\r\n") + 4
     return message[:end], message[end:]
 
@@ -660,7 +660,7 @@ FIELDS = [
     ),
 ]
 
-# How a request's body is framed.
+# Framing of request bodies.
 
 CODINGS = {
     "mixed-case": b"Transfer-Encoding: cHuNkEd",
@@ -979,7 +979,7 @@ EXPECT = section(
 KEEP_ALIVE = old(b"Connection: keep-alive")
 POST_1_0 = head(b"POST / HTTP/1.0", b"Content-Length: 5") + b"hello"
 UNTIL_LEFT = does(READ, LEFT, start(), last(b"ok"))
-DEAF = does(start(), last(b"ok"))  # reads nothing of the request
+DEAF = does(start(), last(b"ok"))  # does not read the request
 UNREAD = Seen("POST", body=None)
 NOT_ASKED = Seen(body=None)
 KIB_64 = b"a" * 65536
@@ -1102,7 +1102,7 @@ CONNECTION = [
     ),
 ]
 
-# Upgrades that are not taken: the request is served as it stands.
+# Ignored upgrades: the request is served as HTTP/1.1.
 
 H2C = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABk")
 WEBSOCKET = (

@@ -1,4 +1,4 @@
-"""Each row of the table: whole, byte by byte and cut at random, on every parser."""
+"""Each row of the table, with both parsers: in one read, byte by byte, and cut at random."""
 
 import asyncio
 import random
@@ -22,7 +22,7 @@ from .table import ANSWER, CONTINUE, ROWS, App, Row, Seen
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "http.md"
 
 PARSERS = ("h11", "httptools")
-# How the bytes of a row are cut into reads; a name with a digit is a seed.
+# Ways to cut the bytes of a row into reads. A digit in the name is the seed.
 CUTS = WHOLE, BYTES, *_ = "whole", "bytes", "random 1", "random 2"
 
 HEAD = re.compile(rb"(HTTP/1\.1 \d{3} [^\r\n]*\r\n)((?:[^\r\n]+\r\n)*)\r\n")
@@ -38,7 +38,7 @@ REFUSAL = re.compile(
 
 
 def in_order(responses: bytes) -> bytes:
-    """The same with the fields of each head by name, for their order means nothing."""
+    """Sort the headers of each head by name, because their order has no meaning."""
 
     def sort(head: re.Match[bytes]) -> bytes:
         lines = head[2].splitlines(keepends=True)
@@ -49,7 +49,7 @@ def in_order(responses: bytes) -> bytes:
 
 @dataclass
 class Outcome:
-    """What came of some reads."""
+    """The result of a series of reads."""
 
     seen: list[Seen]
     sent: bytes
@@ -57,7 +57,7 @@ class Outcome:
 
 
 def recorded(app: App, seen: list[Seen]) -> App:
-    """The app, with what it sees noted."""
+    """Wrap the app to record the requests that it sees."""
 
     async def recorder(scope: Any, receive: Any, send: Any) -> None:
         request = Seen(
@@ -87,7 +87,7 @@ def recorded(app: App, seen: list[Seen]) -> App:
 
 
 async def play(row: Row, http: str, reads: Iterable[bytes]) -> Outcome:
-    """What comes of a row with these reads."""
+    """Run a row with these reads."""
     seen: list[Seen] = []
     options = {"date_header": False, "server_header": False, **row.options}
 
@@ -107,7 +107,7 @@ async def play(row: Row, http: str, reads: Iterable[bytes]) -> Outcome:
 
 
 def cut(row: Row, how: str) -> list[bytes]:
-    """The steps of a row as reads; a long one is cut into a thousand instead of into bytes."""
+    """Return the reads of a row. A long step is cut into a thousand pieces instead of bytes."""
     chance = random.Random(row.name + how)
     steps = [row.reads] if isinstance(row.reads, bytes) else row.reads
     stride = 1 + sum(map(len, steps)) // 1000
@@ -126,12 +126,12 @@ def cut(row: Row, how: str) -> list[bytes]:
 
 
 def without_refused(seen: Sequence[Seen]) -> list[Seen]:
-    """But for a request whose body was refused: the app sees that one only if it came earlier."""
+    """Remove a request whose body was refused. Whether the app sees it depends on the cuts."""
     return list(seen[:-1] if seen and seen[-1].body is None else seen)
 
 
 def check(row: Row, outcome: Outcome, how: str) -> None:
-    """That a row came out as the table says."""
+    """Check the result of a row."""
     *_, answer = (b"", *row.sends)
     for actual, expected in zip(outcome.seen, row.sees, strict=False):
         if expected.headers is None:
@@ -156,7 +156,7 @@ def check(row: Row, outcome: Outcome, how: str) -> None:
 
 
 async def play_all(row: Row, cuts: Iterable[str]) -> list[Outcome]:
-    """What comes of a row with each way to cut it, the same on both parsers."""
+    """Run a row with each way to cut it. Both parsers must have the same result."""
     outcomes = []
     for how in cuts:
         reads = cut(row, how)
@@ -174,7 +174,7 @@ def test_row(row: Row) -> None:
 
 
 def test_rows_share_a_parser(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the connections of a loop do: nothing of one request is left for the next."""
+    """The connections of a loop share a parser. No state of a request is left for the next."""
     monkeypatch.setattr(parsers, "create_parser", cache(parsers.create_parser))
 
     async def play_rows() -> None:
@@ -195,7 +195,7 @@ def test_sections_are_known() -> None:
 
 
 def test_documentation_cites_rows() -> None:
-    """Each point in docs/http.md ends with the names of the rows that show it."""
+    """Each point of docs/http.md ends with the names of its rows."""
     names = {row.name for row in ROWS}
     points = re.findall(r"^- (.+?)(?=\n\n|\n- |\n#|\Z)", DOCS.read_text(), re.DOTALL | re.MULTILINE)
     assert points
@@ -205,7 +205,7 @@ def test_documentation_cites_rows() -> None:
         assert cited <= names, point
 
 
-# Fuzzing: what both parsers make of anything, however it is cut.
+# Fuzzing: both parsers have the same result for any bytes, cut in any way.
 
 SEEDS = [
     row.reads
@@ -227,7 +227,7 @@ ANSWERS = re.compile(
 
 @st.composite
 def requests(draw: Any) -> bytes:
-    """Requests of the table, one or more, with some bytes put in, replaced or left out."""
+    """Generate one or more requests of the table, with bytes inserted, replaced or removed."""
     data = b"".join(draw(st.lists(st.sampled_from(SEEDS), min_size=1, max_size=2)))
     for _ in range(draw(st.integers(0, 3))):
         begin = draw(st.integers(0, len(data)))
@@ -241,8 +241,8 @@ def requests(draw: Any) -> bytes:
 def test_any_bytes(data: bytes) -> None:
     results = []
     for outcome in asyncio.run(play_all(Row("any", data), CUTS)):
-        # However it is cut, the same requests get the same answers. A refusal tells the first
-        # fault that it finds, which can depend on what has been read.
+        # The requests get the same responses, whatever the cuts. A refusal gives the first error
+        # that it finds, which can depend on the cuts.
         sent = in_order(outcome.sent)
         answers = ANSWERS.match(sent)
         assert answers

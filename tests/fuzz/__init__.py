@@ -1,1 +1,1 @@
-"""Checks for a fuzzer, and what it starts from."""
+"""Checks for a fuzzer, and its corpus."""

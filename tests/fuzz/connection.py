@@ -1,8 +1,8 @@
-"""What must hold whatever a client sends.
+"""Properties of a connection for any bytes of a client.
 
-An input's first byte chooses how the app answers, how the connection ends and whether reads are
-short. The rest is what the client sends; a byte 0xFF in it ends a read. Both parsers must come to
-the same result, and the app must see the same requests when everything arrives in one read.
+The first byte of an input selects the response of the app, the end of the connection and the size
+of the reads. The client sends the other bytes; 0xFF ends a read. Both parsers must have the same
+result. The app must see the same requests if all bytes arrive in one read.
 """
 
 import logging
@@ -15,16 +15,16 @@ from tinyasgi.testing import MemoryConnection, connect
 
 __all__ = ["check"]
 
-#: Small, so that short inputs reach them.
+#: Small limits, which short inputs can exceed.
 LIMITS = {"limit_head_size": 400, "limit_head_fields": 8, "limit_body_size": 100}
-#: Most reads when they are short.
+#: Maximum number of short reads.
 READS = 40
-#: More seconds than any deadline has.
+#: Seconds; more than any timeout.
 LONG = 1000
 
-#: What another client sends next; all connections share a parser.
+#: The next request of another client. All connections share a parser.
 PLAIN = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
-#: What a server may send to anybody: whole heads, and bodies that hold nothing of a client's.
+#: Valid responses: complete heads, and bodies without bytes of a client.
 RESPONSES = re.compile(
     rb"(?:HTTP/1\.1 100 Continue\r\n\r\n"
     rb"|HTTP/1\.1 [2-5][0-9]{2} [A-Za-z -]+\r\n(?:[a-z-]+: [ -~]*\r\n)+\r\n"
@@ -33,7 +33,7 @@ RESPONSES = re.compile(
 
 
 class App:
-    """Answers in one of four ways and keeps what it is told."""
+    """App that responds in one of four ways and records scopes and messages."""
 
     def __init__(self, choice: int) -> None:
         self._reads_first = bool(choice & 1)
@@ -62,7 +62,7 @@ class App:
 
 
 async def check(data: bytes) -> None:
-    """Raises AssertionError, or what went wrong, for an input that shows a fault."""
+    """Check an input. Raises AssertionError, or the exception of the server."""
     options, sent = data[0] if data else 0, data[1:]
     reads = list(cut(sent, READS if options & 16 else 1))
     whole = sent.replace(b"\xff", b"")
@@ -71,15 +71,15 @@ async def check(data: bytes) -> None:
         h11 = await outcome(options, reads, "h11")
         _, scopes, _ = await outcome(options, [whole], "httptools")
     assert httptools == h11, f"httptools: {httptools}\nh11: {h11}"
-    # The last one is refused before the app sees it when a fault in its body is seen first.
+    # If the last request has an error in its body, it may be refused before the app sees it.
     pieces = httptools[1]
-    # Who waits for 100 (Continue) and gets its answer first has the connection closed.
+    # If a client that waits for 100 (Continue) gets a response instead, the server closes.
     waits = b"expect" in whole.lower()
     assert waits or scopes in (pieces, pieces[:-1]), f"in pieces: {pieces}\nin one: {scopes}"
 
 
 def cut(data: bytes, count: int) -> Iterator[bytes]:
-    """Data in about `count` pieces, and cut where it has a byte 0xFF."""
+    """Cut data into about `count` pieces, and at each byte 0xFF."""
     size = len(data) // count + 1
     for piece in data.split(b"\xff"):
         for position in range(0, len(piece), size):
@@ -89,7 +89,7 @@ def cut(data: bytes, count: int) -> Iterator[bytes]:
 async def outcome(
     options: int, reads: list[bytes], http: str
 ) -> tuple[bytes, list[Any], list[Any]]:
-    """What the server sends, and the scopes and messages that the app gets."""
+    """Return the bytes of the server, and the scopes and messages of the app."""
     app = App(options)
     async with connect(app, http=http, date_header=False, **LIMITS) as connection:
         await connection.feed(*filter(None, reads))
@@ -105,7 +105,7 @@ async def outcome(
 
 
 async def end(connection: MemoryConnection, choice: int) -> None:
-    """The client sends no more, breaks off or does nothing; or the server stops."""
+    """End the connection: half-close, reset or idle client, or shutdown of the server."""
     context = connection.context
     if choice == 1:
         await connection.eof()
@@ -116,7 +116,7 @@ async def end(connection: MemoryConnection, choice: int) -> None:
         for known in list(context.connections):
             known.stop()
         await connection.settle()
-    # A deadline, the sweep that sees what the peer has read, and the deadline for it to leave.
+    # A timeout, the sweep that notices what the peer has read, and the timeout for its close.
     for _ in range(3):
         context.ticks += LONG
         for known in list(context.connections):
@@ -126,7 +126,7 @@ async def end(connection: MemoryConnection, choice: int) -> None:
 
 @contextmanager
 def quiet_logs() -> Iterator[None]:
-    """Nothing worse than a warning is logged, and nothing that a terminal would act on."""
+    """Check that the log has no errors, and no control characters for a terminal."""
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = records.append  # type: ignore[assignment]

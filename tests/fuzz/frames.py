@@ -1,7 +1,7 @@
-"""What must hold whatever frames a client sends.
+"""Properties of WebSocket frames for any bytes of a client.
 
-Of an input's first byte the lowest bit says whether compression was agreed on, the others choose
-where reads are cut. The rest are the frames. The `websockets` library must read the same in them.
+The lowest bit of the first byte of an input selects compression. The other bits select the cuts.
+The other bytes are the frames. The `websockets` library must read the same messages.
 """
 
 from tests.protocols.websocket import oracle
@@ -10,6 +10,6 @@ __all__ = ["check"]
 
 
 async def check(data: bytes) -> None:
-    """Fails for an input that breaks a rule."""
+    """Check an input."""
     choice, stream = data[:1] or b"\0", data[1:]
     oracle.check(stream, compressed=bool(choice[0] & 1), seed=choice[0] >> 1)

@@ -1,10 +1,10 @@
-"""Random bytes, led by coverage, through a check.
+"""Coverage-guided fuzzing with libFuzzer (atheris).
 
     python tests/fuzz/fuzz.py connection -max_total_time=60
 
-The first argument is one of CHECKS, the others are libFuzzer's. What it finds goes to a new
-temporary directory, the corpus stays as it is. An input that fails is written there too; pass its
-path to run it again.
+The first argument is one of CHECKS. The others are arguments of libFuzzer. New inputs and failing
+inputs are written to a temporary directory; the corpus is not changed. Pass the path of a failing
+input to run it again.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ def main() -> None:
     findings = tempfile.mkdtemp(prefix="tinyasgi-fuzz-")
     options = [f"-artifact_prefix={findings}{os.sep}", "-timeout=10", "-max_len=1000"]
     if not any(os.path.isfile(argument) for argument in given):
-        given += [findings, str(FUZZ / "corpus" / name)]  # the first takes new inputs
+        given += [findings, str(FUZZ / "corpus" / name)]  # new inputs are written to the first one
     with asyncio.Runner() as runner:
         atheris.Setup([script, *options, *given], lambda data: runner.run(CHECKS[name](data)))
         atheris.Fuzz()

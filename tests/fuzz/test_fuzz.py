@@ -1,4 +1,4 @@
-"""The inputs that the fuzzer starts from, without the fuzzer."""
+"""The corpus of the fuzzer, without the fuzzer."""
 
 import asyncio
 from pathlib import Path
