@@ -190,6 +190,38 @@ def wsgi() -> str:
     return picture.render()
 
 
+def request() -> str:
+    """Draw the life of a request between client, connection, exchange and app."""
+    picture = Picture("The life of a request", 720, 600)
+    client, connection, exchange, app = 75, 275, 475, 650
+    picture.box(20, 16, 110, 40, "box", "Client")
+    picture.box(210, 16, 130, 40, "data", "Connection")
+    picture.box(415, 16, 120, 40, "data", "Exchange")
+    picture.box(600, 16, 100, 40, "good", "App")
+    for x in (client, connection, exchange, app):
+        picture.arrow((x, 56), (x, 584), kind="line")
+    picture.message(96, client, connection, "bytes of the head")
+    picture.text(connection + 10, 121, "waits for the end", "small")
+    picture.text(connection + 10, 140, "of the head, parses it,", "small")
+    picture.text(connection + 10, 159, "chooses the framing", "small")
+    picture.message(196, connection, exchange, "create, with scope")
+    picture.message(230, exchange, app, "start a task")
+    picture.message(264, client, connection, "bytes of the body")
+    picture.message(290, connection, exchange, "feed")
+    picture.message(324, app, exchange, "receive()")
+    picture.message(350, exchange, app, "http.request")
+    picture.message(394, app, exchange, "response.start")
+    picture.text(exchange + 10, 414, "stored", "small")
+    picture.message(444, app, exchange, "response.body")
+    picture.message(470, exchange, connection, "write_head")
+    picture.message(496, connection, client, "head and body")
+    picture.text(client + 10, 516, "in one write", "small")
+    picture.message(526, exchange, connection, "complete")
+    picture.text(connection + 10, 546, "next request", "small")
+    picture.message(566, app, exchange, "returns")
+    return picture.render()
+
+
 def logs() -> str:
     """Draw where log lines go by default."""
     picture = Picture("Where log lines go", 700, 250)
@@ -228,6 +260,7 @@ PICTURES: dict[str, Callable[[], str]] = {
     "shutdown": shutdown,
     "replacement": replacement,
     "wsgi": wsgi,
+    "request": request,
     "logs": logs,
     "metrics": metrics,
 }
