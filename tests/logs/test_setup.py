@@ -663,3 +663,14 @@ class Mute(Exception):
 def test_json_of_values_that_can_not_be_shown(values: Any, key: str, shown: str) -> None:
     record = logging.makeLogRecord({"msg": "text", **values})
     assert json.loads(JSONFormatter().format(record))[key] == shown
+
+
+def test_json_of_a_forked_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A formatter that was created before the fork shows the slot and the process id."""
+    monkeypatch.delenv("TINYASGI_WORKER", raising=False)
+    formatter = JSONFormatter()
+    assert "worker" not in json.loads(formatter.format(record("before")))
+    monkeypatch.setenv("TINYASGI_WORKER", "3")
+    monkeypatch.setattr(os, "getpid", lambda: 4711)
+    line = json.loads(formatter.format(record("after")))
+    assert (line["worker"], line["pid"]) == (3, 4711)

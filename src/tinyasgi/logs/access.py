@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from ..config.config import Config
 from ..protocols.exchange import COMPLETE, LOST, REFUSED, Exchange
-from .formatters import iso_time
+from .formatters import iso_time, process_keys
 
 logger = logging.getLogger("tinyasgi.access")
 _package_logger = logging.getLogger("tinyasgi")
@@ -234,23 +234,17 @@ def _escape(match: re.Match[str]) -> str:
 
 def _json_formatter() -> LineFormatter:
     """Return a function that formats lines with the keys of `JSONFormatter`, followed by KEYS."""
-    from json.encoder import encode_basestring_ascii as encode  # lazy: rarely used
+    import json  # lazy: needed only for JSON
 
-    worker = os.environ.get("TINYASGI_WORKER")
-    process = f'"pid":{os.getpid()}' + (f',"worker":{int(worker)}' if worker is not None else "")
-    begin = '{"time":%s,"level":"info","logger":"tinyasgi.access","message":%s,' + process
-    keys = "".join([f',"{key}":%s' for key in KEYS])
-    getters = [lambda _: iso_time(time.time()), FIELDS["r"], *KEYS.values()]
+    encode = json.JSONEncoder(separators=(",", ":")).encode
+    start = {"level": "info", "logger": logger.name}
+    process = process_keys()
 
-    def show(value: Any) -> str:
-        kind = type(value)
-        if kind is str:
-            return encode(value)
-        if kind is int or kind is float:
-            return str(value)
-        return "null" if value is None else str(value).lower()
+    def format_line(exchange: Exchange) -> str:
+        line = {"time": iso_time(time.time()), **start, "message": exchange.line.text}
+        return encode(line | process | _values(exchange))
 
-    return _filled(begin + keys + "}", getters, show)
+    return format_line
 
 
 # Log records.

@@ -55,7 +55,6 @@ class JSONFormatter(logging.Formatter):
 
         super().__init__()
         self._dumps = functools.partial(json.dumps, allow_nan=False, separators=(",", ":"))
-        self._worker = os.environ.get("TINYASGI_WORKER")
 
     def format(self, record: logging.LogRecord) -> str:
         values: dict[str, Any] = {
@@ -63,10 +62,8 @@ class JSONFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": _message(record),
-            "pid": record.process,
+            **process_keys(),  # not cached: a worker may inherit the formatter by a fork
         }
-        if self._worker is not None:
-            values["worker"] = int(self._worker)
         if record.exc_info and record.exc_info[0] is not None:
             values["exception"] = exception_text(record.exc_info[1])
             values["traceback"] = self.formatException(record.exc_info)
@@ -96,6 +93,12 @@ def _message(record: logging.LogRecord) -> str:
         return record.getMessage()
     except Exception:  # the arguments do not match the message
         return f"{safely(str, record.msg)} {safely(repr, record.args)}"
+
+
+def process_keys() -> dict[str, int]:
+    """Return the process id and, in a worker, its slot."""
+    worker = os.environ.get("TINYASGI_WORKER")
+    return {"pid": os.getpid()} | ({"worker": int(worker)} if worker is not None else {})
 
 
 def iso_time(seconds: float) -> str:
