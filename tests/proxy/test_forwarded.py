@@ -1,4 +1,4 @@
-"""Headers of proxies: who is believed, what is read, and what an app sees of it."""
+"""Forwarded headers: trusted peers, parsing, and the resulting scope."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ SERVER = ("127.0.0.1", 8000)
 def client_info(
     *fields: tuple[str, str], notes: list[str] | None = None, **options: Any
 ) -> ClientInfo:
-    """What comes of fields that a trusted peer has sent."""
+    """Return the client for headers of a trusted peer."""
     config = Config(**options)
     peer = ClientInfo({"client": PEER, "server": SERVER, "scheme": "http"}, "127.0.0.1:50000")
     noted: list[str] = [] if notes is None else notes
@@ -40,7 +40,7 @@ def client_info(
 
 
 def see(*fields: tuple[str, str], path: str = "/", **options: Any) -> Any:
-    """The scope of a request with these fields."""
+    """Return the scope of a request with these headers."""
     seen: list[Any] = []
 
     @in_loop
@@ -102,7 +102,7 @@ def test_an_unknown_peer_is_never_trusted(allowed: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("value", ["10.0.0.1/8", "localhost", "10.0.0", "", "10.0.0.0/33", "**"])
-def test_what_is_no_peer(value: str) -> None:
+def test_invalid_peer(value: str) -> None:
     with pytest.raises(OptionError, match="expected an IP address, a network such as"):
         Config(forwarded_allow_ips=(value,))
 
@@ -119,7 +119,7 @@ def test_what_is_no_peer(value: str) -> None:
         (["2001:DB8::0:1"], ("2001:db8::1", 0), "2001:db8::1"),
         (["[2001:db8::1]"], ("2001:db8::1", 0), "2001:db8::1"),
         (["[2001:db8::1]:4711"], ("2001:db8::1", 4711), "[2001:db8::1]:4711"),
-        # The right-most that is not trusted wins: what stands before it may be made up.
+        # The last address that is not trusted; the addresses before it may be forged.
         (["127.0.0.1, 203.0.113.9"], ("203.0.113.9", 0), "203.0.113.9"),
         (["198.51.100.1, 203.0.113.9, 127.0.0.1"], ("203.0.113.9", 0), "203.0.113.9"),
         (["198.51.100.1", "203.0.113.9", "::1"], ("203.0.113.9", 0), "203.0.113.9"),
@@ -159,17 +159,17 @@ def test_x_forwarded_for(values: list[str], client: Any, name: str) -> None:
         "a\x85b",
     ],
 )
-def test_addresses_that_are_malformed(value: str) -> None:
-    """The client is whom the transport names, and the log says why."""
+def test_malformed_addresses(value: str) -> None:
+    """The client is the peer of the connection, and the error is logged."""
     notes: list[str] = []
     found = client_info(("X-Forwarded-For", value), ("X-Forwarded-Proto", "https"), notes=notes)
     assert found.scope == {"client": PEER, "server": SERVER, "scheme": "https"}
     assert found.name == "127.0.0.1:50000"
     last = value.rpartition(",")[2].strip()
-    assert notes == [f"a malformed X-Forwarded-For is ignored: {last!r}"]
+    assert notes == [f"ignoring malformed X-Forwarded-For: {last!r}"]
 
 
-def test_left_most_when_all_are_trusted() -> None:
+def test_first_address_if_all_are_trusted() -> None:
     found = client_info(
         ("X-Forwarded-For", "203.0.113.9, 198.51.100.1"),
         ("X-Forwarded-Proto", "https, http"),
@@ -200,8 +200,8 @@ def test_x_forwarded_proto(value: str, scheme: str) -> None:
     ("proto", "scheme"),
     [("https, http", "http"), ("https, http, http", "http"), ("http, http, https", "https")],
 )
-def test_items_stand_where_the_client_stands(proto: str, scheme: str) -> None:
-    """When there are as many; else the last counts, which the nearest proxy has added."""
+def test_item_at_the_position_of_the_client(proto: str, scheme: str) -> None:
+    """If the lists have the same length; otherwise the last item, from the nearest proxy."""
     hops = ("X-Forwarded-For", "198.51.100.1, 203.0.113.9")
     assert client_info(hops, ("X-Forwarded-Proto", proto)).scope["scheme"] == scheme
     behind = ("X-Forwarded-For", "203.0.113.9, 127.0.0.1")
@@ -222,7 +222,7 @@ def test_items_stand_where_the_client_stands(proto: str, scheme: str) -> None:
         ({"port": "443"}, b"here:443", ("127.0.0.1", 443)),
         ({"port": "443", "proto": "https"}, b"here", ("127.0.0.1", 443)),
         ({"host": "a.example, b.example"}, b"b.example", SERVER),
-        # Never an invalid one.
+        # An invalid port is ignored.
         ({"host": "a b"}, None, SERVER),
         ({"host": "a/b"}, None, SERVER),
         ({"host": "\xe4.example"}, None, SERVER),
@@ -241,21 +241,21 @@ def test_host_and_port(fields: dict[str, str], host: bytes | None, server: Any) 
     assert bool(notes) is (host is None)
 
 
-def test_what_an_app_sees_of_host() -> None:
+def test_host_header_in_the_scope() -> None:
     scope = see(("X-Forwarded-Host", "shop.example"), ("A", "b"))
     assert [value for name, value in scope["headers"] if name == b"host"] == [b"shop.example"]
-    # An authority in the target is what the proxy has asked for, not its client.
+    # The authority of the target comes from the proxy, not from the client.
     scope = see(("X-Forwarded-Host", "shop.example"), path="http://backend/x")
     assert [value for name, value in scope["headers"] if name == b"host"] == [b"shop.example"]
     assert scope["path"] == "/x"
 
 
-def test_names_with_underscores_are_others() -> None:
+def test_names_with_underscores_are_different_headers() -> None:
     scope = see(("X_Forwarded_For", "203.0.113.9"), ("X_Forwarded_Proto", "https"))
     assert (scope["client"], scope["scheme"]) == (PEER, "http")
 
 
-def test_other_peers_are_not_believed() -> None:
+def test_headers_of_untrusted_peers_are_ignored() -> None:
     fields = [
         ("X-Forwarded-For", "127.0.0.1"),
         ("X-Forwarded-Proto", "https"),
@@ -279,7 +279,7 @@ def test_other_peers_are_not_believed() -> None:
         assert (b"x-forwarded-for", b"127.0.0.1") in scope["headers"]
 
 
-def test_families_are_not_mixed() -> None:
+def test_only_one_set_of_headers_is_read() -> None:
     x, rfc = ("X-Forwarded-For", "203.0.113.1"), ("Forwarded", "for=203.0.113.2;proto=https")
     assert client_info(x, rfc).scope["client"] == ("203.0.113.1", 0)
     assert client_info(x, rfc).scope["scheme"] == "http"
@@ -306,7 +306,7 @@ def test_families_are_not_mixed() -> None:
             "https",
             b"a.example:8443",
         ),
-        # What belongs to another hop does not count.
+        # Parameters of another element are ignored.
         (["for=192.0.2.43, for=127.0.0.1;proto=https;host=x"], ("192.0.2.43", 0), "http", None),
         (["for=127.0.0.1;proto=https, for=192.0.2.43"], ("192.0.2.43", 0), "http", None),
         (["proto=https"], PEER, "https", None),
@@ -320,7 +320,7 @@ def test_families_are_not_mixed() -> None:
         (['for=192.0.2.43;ext="a,b;c=\\"d\\""'], ("192.0.2.43", 0), "http", None),
         ([""], PEER, "http", None),
         ([" , "], PEER, "http", None),
-        # A client can't hide behind something malformed: what follows is the proxy's.
+        # A malformed element from a client does not affect the element of the proxy.
         (['for="'.ljust(9), "for=203.0.113.9"], ("203.0.113.9", 0), "http", None),
         (['"', 'for=203.0.113.9;host="a"'], ("203.0.113.9", 0), "http", b"a"),
         (
@@ -330,7 +330,7 @@ def test_families_are_not_mixed() -> None:
             None,
         ),
         (['for="1.1.1.1, for=203.0.113.9'], ("203.0.113.9", 0), "http", None),
-        # Nor by what the proxy puts into quotes.
+        # Nor does text of the client that the proxy has quoted.
         (['for=203.0.113.9;x="a,for=1.1.1.1"'], ("203.0.113.9", 0), "http", None),
         (['for=203.0.113.9;x="a,for=1.1.1.1;x=";y="b"'], ("203.0.113.9", 0), "http", None),
         (['for=203.0.113.9;x="\\",for=1.1.1.1;x=\\""'], ("203.0.113.9", 0), "http", None),
@@ -366,14 +366,14 @@ def test_forwarded(values: list[str], client: Any, scheme: str, host: bytes | No
         'for="' + ",for=127.0.0.1" * 5_000,
     ],
 )
-def test_forwarded_that_is_malformed(value: str) -> None:
+def test_malformed_forwarded(value: str) -> None:
     notes: list[str] = []
     found = client_info(("Forwarded", value), notes=notes, forwarded_fields="forwarded")
     assert found.scope == {"client": PEER, "server": SERVER, "scheme": "http"}
-    assert notes == [f"a malformed Forwarded is ignored: {value[:80]!r}"]
+    assert notes == [f"ignoring malformed Forwarded: {value[:80]!r}"]
 
 
-# Whatever comes.
+# Arbitrary input.
 
 FIELD = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"))
 NAMES = st.sampled_from(
@@ -389,8 +389,8 @@ PIECES = st.lists(st.sampled_from([*WORDS.split(), " ", "\xe4"])).map("".join)
     st.sampled_from(["x-forwarded", "forwarded"]),
     st.sampled_from([("127.0.0.1",), ("*",), ("unix", "1.2.3.0/24")]),
 )
-def test_anything_is_read(fields: Any, family: str, allowed: tuple[str, ...]) -> None:
-    """Nothing that is sent raises, and what comes of it is what a scope may have."""
+def test_any_forwarded_headers(fields: Any, family: str, allowed: tuple[str, ...]) -> None:
+    """No header raises an exception, and the scope has valid values."""
     found = client_info(*fields, forwarded_fields=family, forwarded_allow_ips=allowed)
     client, (host, port) = found.scope["client"], found.scope["server"]
     assert client is None or (client[0] and 0 <= client[1] < 1 << 16)
@@ -409,7 +409,7 @@ ELEMENT = st.dictionaries(
 
 @given(st.lists(ELEMENT, max_size=4), st.text(st.sampled_from('for=";, \\1'), max_size=12))
 @settings(deadline=None)
-def test_what_proxies_say_is_read_whatever_stands_before(
+def test_elements_of_proxies_are_read_after_any_text(
     elements: list[dict[str, str]], start: str
 ) -> None:
     def quoted(text: str) -> str:
@@ -440,10 +440,10 @@ def test_what_proxies_say_is_read_whatever_stands_before(
         ({}, "/p, /q", "/x", ("/q/x", "/q")),
         ({"root_path": "/p/"}, "", "/x", ("/p/x", "/p")),
         ({"root_path": "p"}, "", "/p/x", ("/p/x", "/p")),
-        # It takes the place of the option.
+        # The header replaces the option.
         ({"root_path": "/p"}, "/q", "/x", ("/q/x", "/q")),
         ({"root_path": "/p"}, "/", "/x", ("/x", "")),
-        # What is no path is ignored.
+        # An invalid path is ignored.
         ({"root_path": "/p"}, "q", "/x", ("/p/x", "/p")),
         ({}, "/q?", "/x", ("/x", "")),
         ({}, "http://a/", "/x", ("/x", "")),
@@ -484,7 +484,7 @@ def test_frameworks_agree_on_the_prefix(path: str, django_settings: Any) -> None
 @pytest.mark.parametrize("root_path", ["", "/r"])
 @pytest.mark.parametrize("prefix", ["", "/p"])
 @in_loop
-async def test_the_health_path_is_found(root_path: str, prefix: str) -> None:
+async def test_health_path_below_a_prefix(root_path: str, prefix: str) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         assert scope["type"] == "http"
         await reply(send, b"app")
@@ -503,7 +503,7 @@ async def test_the_health_path_is_found(root_path: str, prefix: str) -> None:
 
 @in_loop
 async def test_each_request_has_its_own_client() -> None:
-    """Heads that are known, that differ, and that are too long to be known."""
+    """With repeated heads, different heads, and heads that are too long to be remembered."""
     seen = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -527,7 +527,7 @@ async def test_each_request_has_its_own_client() -> None:
 
 @in_loop
 async def test_the_host_of_an_absolute_target() -> None:
-    """It replaces Host before what proxies say is added, also if the rest of the head is known."""
+    """It replaces Host before forwarded headers do, even if the rest of the head is remembered."""
     seen = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -562,7 +562,7 @@ async def test_prefixes_change_on_a_connection() -> None:
 
 
 @in_loop
-async def test_a_websocket_has_all_the_same() -> None:
+async def test_websocket() -> None:
     seen = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -605,7 +605,7 @@ def test_a_unix_socket_is_trusted(tmp_path: Any) -> None:
 )
 @in_loop
 async def test_a_reset_does_not_make_a_client_trusted(loop: Any, options: Any) -> None:
-    """A TCP connection has no peer address any more once the peer has reset it."""
+    """After a reset, a TCP connection has no peer address."""
     seen = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -618,7 +618,7 @@ async def test_a_reset_does_not_make_a_client_trusted(loop: Any, options: Any) -
     options = options | {"forwarded_allow_ips": ("unix",)}
     async with Server(app, port=0, **options) as server:
         for _ in range(5):
-            client = Client(server)  # the loop has no turn until the reset
+            client = Client(server)  # the event loop does not run before the reset
             client.send(forged)
             client.reset()
         with Client(server) as last:
@@ -628,8 +628,8 @@ async def test_a_reset_does_not_make_a_client_trusted(loop: Any, options: Any) -
     assert {path for path, _, _ in seen} <= {"/", "/last"}
 
 
-def test_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """The access line names the client; faults name the peer, each once."""
+def test_log_lines(caplog: pytest.LogCaptureFixture) -> None:
+    """Access lines name the client; errors name the peer, once for each header."""
     caplog.set_level(logging.INFO, "tinyasgi")
     with serve(hello) as server, Client(server) as client:
         for _ in range(3):
@@ -639,18 +639,18 @@ def test_the_log(caplog: pytest.LogCaptureFixture) -> None:
         peer = "{}:{}".format(*client.sock.getsockname())
     lines = [record.getMessage() for record in caplog.records]
     assert sum(line.startswith('203.0.113.9 "GET / HTTP/1.1" 200') for line in lines) == 3
-    ignored = f"{peer}: a malformed X-Forwarded-Proto is ignored: 'gopher'"
+    ignored = f"{peer}: ignoring malformed X-Forwarded-Proto: 'gopher'"
     assert [line for line in lines if line.startswith(peer)][:1] == [ignored]
     assert len([line for line in lines if line.startswith(f"{peer}:")]) == 2
-    assert lines[-1] == f'{peer} "rubbish" 400 54 B 0.0 ms'
+    assert lines[-1] == f'{peer} "rubbish" 400 50 B 0.0 ms'
 
 
-def test_reported_faults_are_forgotten() -> None:
-    """Each peer's first fault is logged, and the set of those peers is bounded."""
+def test_logged_errors_are_bounded() -> None:
+    """The first error of each peer is logged, and the set of logged errors is bounded."""
     told: list[str] = []
     forwarded = Forwarded(Trust(Config()), lambda name, fault: told.append(name))
     for number in range(10_000):
         peer = ClientInfo({"client": (f"10.0.{number >> 8}.{number & 255}", 1)}, f"peer {number}")
         forwarded(peer, [(b"x-forwarded-proto", b"gopher")])
     assert len(told) == 10_000
-    assert len(forwarded._noted) <= 256
+    assert len(forwarded._logged) <= 256

@@ -1,1 +1,1 @@
-"""The client behind a trusted proxy."""
+"""Client information from trusted proxies."""

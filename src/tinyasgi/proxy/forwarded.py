@@ -1,7 +1,7 @@
-"""What trusted peers say of their clients in the headers of a request.
+"""Client information in the headers of trusted proxies.
 
-There are two families of such headers: `X-Forwarded-*`, as most proxies send them, and `Forwarded`
-(RFC 7239). One of them is read, never both.
+There are two sets of headers: `X-Forwarded-*`, which most proxies send, and `Forwarded` (RFC 7239).
+Only one set is read, because a proxy that writes one of them may forward the other from clients.
 """
 
 import re
@@ -15,36 +15,36 @@ from ..http.memo import Memo
 from ..typing import Address, Headers
 from .trust import Trust
 
-__all__ = ["Forwarded"]
-
-#: Names that hide an address (RFC 7239 §6.2 and §6.3), and what a port may look like (§6).
+#: Values that hide an address (RFC 7239 §6.2 and §6.3), and the syntax of a port (§6).
 _HIDDEN = re.compile(r"unknown|_[-._0-9A-Za-z]+")
 _NODE_PORT = re.compile(r"[0-9]{1,5}|_[-._0-9A-Za-z]+")
-#: A parameter of `Forwarded`, and what ends it (RFC 7239 §4). Unquoted colons and brackets are
-#: taken, too: not all proxies quote. `++` and `*+` look once at what they have taken.
+#: A parameter of `Forwarded` and the semicolon or end after it (RFC 7239 §4). Unquoted colons and
+#: brackets are accepted, because some proxies do not quote. The possessive `++` and `*+` prevent
+#: backtracking.
 _PARAMETER = re.compile(
     r"[ \t]*+(?:([-!#$%&'*+.^_`|~0-9A-Za-z]++)=(?:\"((?:[^\"\\]|\\.)*+)\"|([^\s\",;\\]++)))?"
     r"[ \t]*+(?:;|\Z)"
 )
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
-#: Most bytes of a prefix.
+#: Maximum length of X-Forwarded-Prefix in bytes.
 MAX_PREFIX = 256
-#: Most faults that are remembered not to be told again.
-_FAULTS = 256
-#: Most commas within an element of `Forwarded`.
-_COMMAS = 20
+#: Maximum number of errors that are remembered, so that each is logged once.
+_MAX_LOGGED = 256
+#: Maximum number of commas in quotes within an element of `Forwarded`.
+_MAX_QUOTED_COMMAS = 20
 
 
 class _Node(NamedTuple):
-    """One end of a hop (RFC 7239 §6)."""
+    """A node of the proxy chain (RFC 7239 §6)."""
 
     client: Address | None
-    """None when a proxy hides it; the port is 0 when it does not say one."""
+    """Address and port. None if a proxy hides the address; the port is 0 if it is unknown."""
     name: str
+    """Name for log lines."""
 
 
-def _read_node(text: str) -> _Node:
-    """Reads an address, in brackets or not, with a port or not; raises ValueError."""
+def _parse_node(text: str) -> _Node:
+    """Parse an address with optional brackets and port. Raise ValueError."""
     host, port = text, ""
     if text.startswith("["):
         host, bracket, port = text[1:].partition("]")
@@ -58,7 +58,7 @@ def _read_node(text: str) -> _Node:
     if _HIDDEN.fullmatch(host):
         return _Node(None, host)
     if "%" in host:
-        raise ValueError  # an interface of another machine
+        raise ValueError  # a zone is valid only on the machine of the proxy
     import ipaddress
 
     six = ":" in host or text.startswith("[")
@@ -70,123 +70,125 @@ def _read_node(text: str) -> _Node:
     return _Node(client, peer_name(client))
 
 
-def _read_port(text: str) -> int:
+def _parse_port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 1 << 16):
         raise ValueError
     return int(text)
 
 
-def _read_scheme(text: str) -> str:
+def _parse_scheme(text: str) -> str:
     scheme = _SCHEMES.get(text.lower())
     if scheme is None:
         raise ValueError
     return scheme
 
 
-def _read_host(text: str) -> bytes:
+def _parse_host(text: str) -> bytes:
     host = text.encode("latin-1")
     if not request.valid_authorities[host]:
         raise ValueError
     return host
 
 
-def _read_prefix(text: str) -> str:
+def _parse_prefix(text: str) -> str:
     if (
         len(text) > MAX_PREFIX
         or text[:1] != "/"
         or not request.is_valid_path(text.encode("latin-1"))
     ):
         raise ValueError
-    from urllib.parse import unquote  # not before it is needed: 7 ms at start
+    from urllib.parse import unquote  # lazy: the import takes 7 ms
 
     return as_root(unquote(text))
 
 
 class Forwarded:
-    """Reads the headers of one family: `forwarded(peer, headers)`.
+    """Reads one set of headers: `forwarded(peer, headers)`.
 
-    note: called with a peer's name and what is wrong with a field, once for each host and field.
+    log_error: called with the name of a peer and a message, once for each peer and header.
     """
 
-    def __init__(self, trust: Trust, note: Callable[[str, str], None]) -> None:
+    def __init__(self, trust: Trust, log_error: Callable[[str, str], None]) -> None:
         self._trust = trust
-        self._note = note
-        self._noted: set[tuple[str, str]] = set()
-        self._nodes = Memo(_read_node, 1024, longest=64)
-        #: How a value is read; a ValueError says that it is malformed.
-        self._readers: dict[str, Callable[[str], Any]] = {
+        self._log_error = log_error
+        #: Peers and headers whose errors were logged.
+        self._logged: set[tuple[str, str]] = set()
+        self._nodes = Memo(_parse_node, 1024, longest=64)
+        #: Functions that parse the values; they raise ValueError.
+        self._parsers: dict[str, Callable[[str], Any]] = {
             "for": self._nodes.__getitem__,
-            "proto": _read_scheme,
-            "host": _read_host,
+            "proto": _parse_scheme,
+            "host": _parse_host,
         }
         self._is_standard = "forwarded" in trust.headers.values()
         if not self._is_standard:
-            self._readers |= {"port": _read_port, "prefix": _read_prefix}
+            self._parsers |= {"port": _parse_port, "prefix": _parse_prefix}
 
     def __call__(self, peer: ClientInfo, headers: Headers) -> ClientInfo:
-        """Where a request comes from, by its headers. Values that are malformed are ignored."""
-        values: dict[str, str] = {}
+        """Return the client of a request. Malformed values are ignored and logged."""
+        texts: dict[str, str] = {}
         for name, value in headers:
-            if what := self._trust.headers.get(name):  # repeated ones combine (RFC 9110 §5.3)
+            if key := self._trust.headers.get(name):  # repeated ones are combined (RFC 9110 §5.3)
                 text = value.decode("latin-1")
-                values[what] = f"{values[what]},{text}" if what in values else text
-        said: dict[str, Any] = {}
+                texts[key] = f"{texts[key]},{text}" if key in texts else text
+        values: dict[str, Any] = {}
         choose = self._choose_element if self._is_standard else self._choose_items
-        for what, text in choose(peer, values).items():
-            if what in self._readers:
+        for key, text in choose(peer, texts).items():
+            if key in self._parsers:
                 try:
-                    said[what] = self._readers[what](text)
+                    values[key] = self._parsers[key](text)
                 except ValueError:
-                    self._tell(peer, what, text)
-        return _replace(peer, said, headers)
+                    self._log_malformed(peer, key, text)
+        return _replace(peer, values, headers)
 
-    # Which of the hops counts.
+    # Choice of the client among the nodes.
 
-    def _choose_items(self, peer: ClientInfo, values: dict[str, str]) -> dict[str, str]:
-        """Of each list of `X-Forwarded-*` the item that counts.
+    def _choose_items(self, peer: ClientInfo, texts: dict[str, str]) -> dict[str, str]:
+        """Return the item of each `X-Forwarded-*` list that belongs to the client.
 
-        It stands where the client stands in the list of clients, if there are as many. Else it is
-        the last, which the nearest proxy has added.
+        If a list is as long as X-Forwarded-For, this is the item at the position of the client.
+        Otherwise it is the last item, which the nearest proxy has added.
         """
         lists = {
             name: [item for part in text.split(",") if (item := part.strip())]
-            for name, text in values.items()
+            for name, text in texts.items()
         }
         hops = lists.get("for", [])
-        place = self._place(hops)
+        index = self._client_index(hops)
         return {
-            name: items[place] if len(items) == len(hops) else items[-1]
+            name: items[index] if len(items) == len(hops) else items[-1]
             for name, items in lists.items()
             if items
         }
 
-    def _choose_element(self, peer: ClientInfo, values: dict[str, str]) -> dict[str, str]:
-        """The parameters of the element of `Forwarded` that counts."""
-        text = values.get("forwarded", "")
+    def _choose_element(self, peer: ClientInfo, texts: dict[str, str]) -> dict[str, str]:
+        """Return the parameters of the element of `Forwarded` that belongs to the client."""
+        text = texts.get("forwarded", "")
         element: dict[str, str] = {}
         try:
             for element in _elements(text):
                 if not self._is_proxy(element.get("for", "unknown")):
                     break
         except ValueError:
-            self._tell(peer, "", text)
+            self._log_malformed(peer, "", text)
             return {}
         return element
 
-    def _place(self, hops: list[str]) -> int:
-        """Where the client stands among the hops.
+    def _client_index(self, hops: list[str]) -> int:
+        """Return the index of the client in X-Forwarded-For.
 
-        Each proxy has added whom it was asked by. So the last that is not trusted is the client,
-        and what stands before it is hearsay; the first, when all are trusted.
+        Each proxy has appended the address of its own client. So the client is the last address
+        that is not trusted. The addresses before it may be forged. If all addresses are trusted,
+        the client is the first one.
         """
-        for place in range(len(hops) - 1, 0, -1):
-            if not self._is_proxy(hops[place]):
-                return place
+        for index in range(len(hops) - 1, 0, -1):
+            if not self._is_proxy(hops[index]):
+                return index
         return 0
 
     def _is_proxy(self, hop: str) -> bool:
-        """Whether this is a proxy, too, whose own word counts."""
-        if self._trust.everyone:
+        """Return whether an address belongs to a trusted proxy."""
+        if self._trust.trusts_all:
             return True
         try:
             client = self._nodes[hop].client
@@ -194,32 +196,32 @@ class Forwarded:
             return False
         return client is not None and self._trust[client[0]]
 
-    def _tell(self, peer: ClientInfo, what: str, text: str) -> None:
-        name = "Forwarded" if self._is_standard else f"X-Forwarded-{what.title()}"
-        client = peer.scope["client"]
-        key = client[0] if client else "", name
-        if key not in self._noted:
-            if len(self._noted) >= _FAULTS:
-                self._noted.clear()
-            self._noted.add(key)
-            self._note(peer.name, f"a malformed {name} is ignored: {text[:80]!r}")
+    def _log_malformed(self, peer: ClientInfo, key: str, text: str) -> None:
+        name = "Forwarded" if self._is_standard else f"X-Forwarded-{key.title()}"
+        address = peer.scope["client"]
+        error = address[0] if address else "", name
+        if error not in self._logged:
+            if len(self._logged) >= _MAX_LOGGED:
+                self._logged.clear()
+            self._logged.add(error)
+            self._log_error(peer.name, f"ignoring malformed {name}: {text[:80]!r}")
 
 
 def _elements(text: str) -> Iterator[dict[str, str]]:
-    """The elements of `Forwarded`, the last one first, each with its parameters (RFC 7239 §4).
+    """Yield the parameters of each element of `Forwarded`, the last one first (RFC 7239 §4).
 
-    What a client has sent stands at the beginning, and can't disturb the elements of proxies
-    behind it. Raises ValueError where there is no element.
+    Proxies append their elements. So malformed elements from a client do not affect those of
+    proxies. Raise ValueError for a malformed element.
     """
     end = len(text)
     while end >= 0:
         start = end
-        for _ in range(_COMMAS):
+        for _ in range(_MAX_QUOTED_COMMAS):
             start = text.rfind(",", 0, start)
-            element = _read_element(text[start + 1 : end])
+            element = _parse_element(text[start + 1 : end])
             if element is not None:
                 break
-            if start < 0:  # else the comma may be one within quotes
+            if start < 0:  # otherwise the comma may be in quotes
                 raise ValueError
         else:
             raise ValueError
@@ -228,7 +230,8 @@ def _elements(text: str) -> Iterator[dict[str, str]]:
         end = start
 
 
-def _read_element(text: str) -> dict[str, str] | None:
+def _parse_element(text: str) -> dict[str, str] | None:
+    """Return the parameters of an element, or None if it is malformed."""
     parameters: dict[str, str] = {}
     position = 0
     while position < len(text):
@@ -245,20 +248,20 @@ def _read_element(text: str) -> dict[str, str] | None:
     return parameters
 
 
-def _replace(peer: ClientInfo, said: dict[str, Any], headers: Headers) -> ClientInfo:
-    """What a transport knows, with what was said put in its place."""
-    scope, name, host = peer.scope.copy(), peer.name, said.get("host")
-    if "for" in said:
-        scope["client"], name = said["for"]
-    if "proto" in said:
-        scope["scheme"] = said["proto"]
-    port = said.get("port")
+def _replace(peer: ClientInfo, values: dict[str, Any], headers: Headers) -> ClientInfo:
+    """Return the client: the peer with the values of its headers."""
+    scope, name, host = peer.scope.copy(), peer.name, values.get("host")
+    if "for" in values:
+        scope["client"], name = values["for"]
+    if "proto" in values:
+        scope["scheme"] = values["proto"]
+    port = values.get("port")
     if port is not None:
-        if scope["server"][1] is not None:  # a unix socket stays one
+        if scope["server"][1] is not None:  # a unix socket has no port
             scope["server"] = (scope["server"][0], port)
         if host is None:
             host = next((value for name, value in headers if name == b"host"), None)
         default = 443 if scope["scheme"] == "https" else 80
         if host and port != default and b":" not in host.rpartition(b"]")[2]:
             host = b"%b:%d" % (host, port)
-    return ClientInfo(scope, name, None, host, said.get("prefix"))
+    return ClientInfo(scope, name, None, host, values.get("prefix"))

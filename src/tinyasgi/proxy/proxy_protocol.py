@@ -1,6 +1,6 @@
-"""The PROXY protocol, versions 1 and 2: a header before all else, by which a proxy names a client.
+"""The PROXY protocol, versions 1 and 2: a header at the start of a connection names the client.
 
-The specification: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
+Specification: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
 """
 
 import asyncio
@@ -18,11 +18,10 @@ from ..tls import certificate
 from ..tls.extension import TLSExtension, cipher_suite, version
 from ..typing import Address
 
-__all__ = ["Header", "HeaderError", "find_end", "parse", "read", "refuse"]
-
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-#: Bytes of a header of version 1, and of one of version 2 that a proxy would send.
+#: Maximum size of a header of version 1, in bytes (§2.1).
 MAX_LINE = 107
+#: Maximum size of a header of version 2, in bytes. The format allows 64 KiB; proxies send less.
 MAX_SIZE = 8192
 
 _PORT = rb"(0|[1-9][0-9]{0,4})"
@@ -31,7 +30,7 @@ _LINE = re.compile(
     % (_PORT, _PORT)
 )
 
-# Of version 2: versions with commands, families, types of values.
+# Version 2: version with command, address families, layouts of the addresses, types of TLVs.
 LOCAL, PROXY = 0x20, 0x21
 INET, INET6, UNIX = 1, 2, 3
 FAMILIES = {INET: socket.AF_INET, INET6: socket.AF_INET6}
@@ -41,81 +40,80 @@ LAYOUTS = {
 }
 STREAM = 1
 CRC32C, SSL, SSL_VERSION, SSL_CN, SSL_CIPHER = 0x03, 0x20, 0x21, 0x22, 0x23
-#: What the client has of TLS.
+#: Bits of the client field of the SSL TLV: the client uses TLS; it has sent a certificate.
 CLIENT_SSL, CLIENT_CERT = 0x01, 0x06
 
 
 class HeaderError(Exception):
-    """There is no header, or a malformed one; the text says which, in printable characters."""
+    """A missing or malformed header. The message contains only printable characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a proxy says of a connection; without a server it speaks for itself, as to check on us.
-
-    client: None on a unix socket. tls: what is known of the client's TLS, by the names of ASGI's
-    extension; None if it has none.
-    """
+    """A parsed header. It has no server if the proxy connects for itself, as for a health check."""
 
     client: Address | None = None
+    """Address of the client; None on a unix socket."""
     server: tuple[str, int | None] | None = None
     tls: dict[str, Any] | None = None
+    """TLS of the client, with the keys of the ASGI extension `tls`; None without TLS."""
 
     def replace(self, peer: ClientInfo) -> ClientInfo:
-        """What a transport knows, with what is said here put in its place."""
-        if self.server is None:  # a proxy that speaks for itself may pass on what others have sent
+        """Return the peer of the connection: `peer` with the addresses of this header."""
+        if self.server is None:  # untrusted: the proxy may forward headers from others
             return replace(peer, address=None)
         scope = peer.scope | {"client": self.client, "server": self.server}
         if self.tls is not None:
             scope["scheme"] = "https"
             scope["extensions"] = {"tls": TLSExtension(**self.tls)}
-        address = peer_address(self.client, unix=False)  # a unix socket of the proxy is not ours
+        address = peer_address(self.client, unix=False)  # a unix socket of the proxy is not trusted
         return ClientInfo(scope, peer_name(self.client, unix=self.client is None), address)
 
 
 async def read(sock: socket.socket) -> Header | None:
-    """Reads a header, and not a byte more; None when the peer leaves without a word.
+    """Read a header and leave the bytes after it in the socket.
 
-    Raises HeaderError and OSError.
+    Return None if the peer closes the connection without sending anything. Raise HeaderError and
+    OSError.
     """
     data = bytearray()
     while True:
         peeked = await peek(sock, MAX_SIZE - len(data))
         if not peeked:
             if data:
-                raise HeaderError("the PROXY header is cut off")
+                raise HeaderError("connection closed within the PROXY header")
             return None
-        taken = len(data)
+        previous = len(data)
         data += peeked
         end = find_end(data)
-        sock.recv(len(peeked) if end is None else end - taken)
+        sock.recv(len(peeked) if end is None else end - previous)
         if end is not None:
             return parse(bytes(data[:end]))
 
 
-async def refuse(sock: socket.socket, answer: bytes) -> None:
-    """Sends an answer to whoever is not let in, and waits until it can have been read."""
+async def refuse(sock: socket.socket, response: bytes) -> None:
+    """Send an error response and wait until the peer closes the connection. Raise OSError."""
     loop = asyncio.get_running_loop()
-    await loop.sock_sendall(sock, answer)
+    await loop.sock_sendall(sock, response)
     sock.shutdown(socket.SHUT_WR)
     while await loop.sock_recv(sock, 65536):
         pass
 
 
 def find_end(data: bytes | bytearray) -> int | None:
-    """How long the header is that these bytes begin with; None while that is open.
+    """Return the length of the header at the start of the data; None if it is incomplete.
 
-    Raises HeaderError when they are no beginning of one.
+    Raise HeaderError if the data does not begin with a header.
     """
     if data.startswith(SIGNATURE[: len(data)]):
         if len(data) < 16:
             return None
         end = 16 + int.from_bytes(data[14:16])
         if end > MAX_SIZE:
-            raise HeaderError(f"a PROXY header of over {MAX_SIZE} bytes")
+            raise HeaderError(f"PROXY header longer than {MAX_SIZE} bytes")
         return end if end <= len(data) else None
     if not data.startswith(b"PROXY "[: len(data)]):
-        raise HeaderError(f"no PROXY header: {bytes(data[:40])!r}")
+        raise HeaderError(f"missing PROXY header: {bytes(data[:40])!r}")
     end = data.find(b"\r\n", 0, MAX_LINE) + 2
     if end < 2 and len(data) >= MAX_LINE:
         raise _malformed(data)
@@ -123,7 +121,7 @@ def find_end(data: bytes | bytearray) -> int | None:
 
 
 def parse(data: bytes) -> Header:
-    """Reads a whole header. Raises HeaderError."""
+    """Parse a complete header. Raise HeaderError."""
     try:
         return _parse_2(data) if data.startswith(SIGNATURE) else _parse_1(data)
     except (ValueError, OSError, struct.error):
@@ -131,7 +129,7 @@ def parse(data: bytes) -> Header:
 
 
 def _malformed(data: bytes | bytearray) -> HeaderError:
-    return HeaderError(f"a malformed PROXY header: {bytes(data[:MAX_LINE])!r}")
+    return HeaderError(f"malformed PROXY header: {bytes(data[:MAX_LINE])!r}")
 
 
 def _parse_1(data: bytes) -> Header:
@@ -142,13 +140,13 @@ def _parse_1(data: bytes) -> Header:
         return Header()
     family = socket.AF_INET if match[1] == b"4" else socket.AF_INET6
     hosts = [socket.inet_pton(family, match[group].decode()) for group in (2, 3)]
-    return _over_ip(family, hosts, [int(match[4]), int(match[5])])
+    return _ip_header(family, hosts, [int(match[4]), int(match[5])])
 
 
-def _over_ip(
+def _ip_header(
     family: int, hosts: Sequence[bytes], ports: Sequence[int], tls: dict[str, Any] | None = None
 ) -> Header:
-    """Of hosts and ports the client's come first, as in a header."""
+    """Return a header for the hosts and ports of client and server, in this order."""
     if max(ports) > 65535:
         raise ValueError
     client, server = zip([socket.inet_ntop(family, host) for host in hosts], ports, strict=True)
@@ -165,20 +163,20 @@ def _parse_2(data: bytes) -> Header:
         return Header()
     addresses = LAYOUTS[family].unpack_from(data, 16)
     tls = None
-    for position, kind, value in _values(data, 16 + LAYOUTS[family].size):
+    for position, kind, value in _parse_tlvs(data, 16 + LAYOUTS[family].size):
         if kind == CRC32C:
             blank = data[:position] + bytes(4) + data[position + 4 :]
             if value != _crc32c(blank).to_bytes(4):
                 raise ValueError
         elif kind == SSL:
-            tls = _read_tls(value)
+            tls = _parse_tls(value)
     if family == UNIX:
         return Header(None, (os.fsdecode(addresses[1].partition(b"\0")[0]), None), tls)
-    return _over_ip(FAMILIES[family], addresses[:2], addresses[2:], tls)
+    return _ip_header(FAMILIES[family], addresses[:2], addresses[2:], tls)
 
 
-def _values(data: bytes, position: int) -> Iterator[tuple[int, int, bytes]]:
-    """Vectors of type, length and value: the place of each value, its type, and itself."""
+def _parse_tlvs(data: bytes, position: int) -> Iterator[tuple[int, int, bytes]]:
+    """Yield offset, type and value of each type-length-value vector. Raise ValueError."""
     while position < len(data):
         kind, length = struct.unpack_from("!BH", data, position)
         position += 3
@@ -188,11 +186,12 @@ def _values(data: bytes, position: int) -> Iterator[tuple[int, int, bytes]]:
         position += length
 
 
-def _read_tls(data: bytes) -> dict[str, Any] | None:
+def _parse_tls(data: bytes) -> dict[str, Any] | None:
+    """Parse the SSL TLV; return None if the client does not use TLS."""
     client, verified = struct.unpack_from("!BL", data)
     if not client & CLIENT_SSL:
         return None
-    texts = {kind: value.decode(errors="replace") for _, kind, value in _values(data, 5)}
+    texts = {kind: value.decode(errors="replace") for _, kind, value in _parse_tlvs(data, 5)}
     facts: dict[str, Any] = {
         "tls_version": version(texts.get(SSL_VERSION, "")),
         "cipher_suite": cipher_suite(texts.get(SSL_CIPHER, "")),
@@ -201,12 +200,12 @@ def _read_tls(data: bytes) -> dict[str, Any] | None:
         if SSL_CN in texts:
             facts["client_cert_name"] = "CN=" + certificate.escape(texts[SSL_CN])
         if verified != 0:
-            facts["client_cert_error"] = f"OpenSSL's error {verified}"
+            facts["client_cert_error"] = f"OpenSSL verification error {verified}"
     return facts
 
 
 def _crc32c(data: bytes) -> int:
-    """The checksum of RFC 4960, appendix B."""
+    """Return the checksum of RFC 4960, appendix B."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
