@@ -61,7 +61,11 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(BAD_OPTION)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        known, unknown = self.parse_known_args(args, namespace)
+        try:
+            known, unknown = self.parse_known_args(args, namespace)
+        except argparse.ArgumentError as error:
+            verb = "takes no" if "explicit" in error.message else "needs a"
+            self.error(f"{error.argument_name} {verb} value")
         for word in unknown:
             if not word.startswith("-"):
                 self.error(f"unexpected argument {word!r}: the app is {known.app!r} already")
@@ -77,6 +81,7 @@ def _parser() -> _Parser:
         description="Serve an ASGI or WSGI app. Each option can also be set by the environment"
         " variable TINYASGI_NAME, or in tinyasgi.toml.",
         allow_abbrev=False,
+        exit_on_error=False,
     )
     parser.add_argument("app", nargs="?", help="the app, as module:attribute")
     version = f"tinyasgi {__version__}, {platform.python_implementation()} "

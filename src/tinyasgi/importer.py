@@ -35,8 +35,8 @@ def load(target: str, app_dir: str) -> Any:
     for name in (path or "app").split("."):
         if not hasattr(found, name):
             hint = did_you_mean(name, [known for known in dir(found) if known[0] != "_"])
-            raise LoadError(f"{module_name!r} has no attribute {name!r}{hint}")
+            raise LoadError(f"module {module_name!r} has no attribute {name!r}{hint}")
         found = getattr(found, name)
     if not callable(found):
-        raise LoadError(f"{target!r} is of type {type(found).__name__}, not an app")
+        raise LoadError(f"{target!r} is of type {type(found).__name__}, which is not callable")
     return found

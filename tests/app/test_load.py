@@ -66,7 +66,7 @@ def test_found(folder: str, target: str, name: str) -> None:
         ("plain_module:ap", ["plain_module", "'ap'", "app"]),
         ("plain_module:aplication", ["plain_module", "'aplication'", "application"]),
         ("plain_module:Holder.outer", ["'outer'"]),
-        ("plain_module:number", ["plain_module:number", "int", "not an app"]),
+        ("plain_module:number", ["plain_module:number", "int", "not callable"]),
         ("plain_module.py:app", ["plain_module.py", "write plain_module:app"]),
         ("plain-module:app", ["plain-module", "module:attribute"]),
         (":app", ["module:attribute"]),

@@ -196,7 +196,7 @@ def test_value_in_a_file(text: str, name: str, value: Any, command: Any) -> None
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("port = true", "port = True in tinyasgi.toml: expected a whole number from 0 to 65535"),
+        ("port = true", "port = true in tinyasgi.toml: expected a whole number from 0 to 65535"),
         ("port = 8000.0", "port = 8000.0 in tinyasgi.toml: expected a whole number"),
         ("port = 'http'", "port = 'http' in tinyasgi.toml: expected a whole number"),
         ("port = 65536", "port = 65536 in tinyasgi.toml: expected a whole number"),

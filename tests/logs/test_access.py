@@ -320,7 +320,7 @@ def test_format(text: str, expected: str, lines: Any, monkeypatch: pytest.Monkey
         ("%h", "invalid field: '%h'"),
         ("%(h)", "invalid field: '%(h)'"),
         ("%(h)s 100%", "invalid field: '%'"),
-        ("comon", "must be default, json, common, combined, or a format with fields such as %(h)s"),
+        ("comon", "expected default, json, common, combined, or fields such as %(h)s"),
     ],
 )
 def test_wrong_format(text: str, cause: str) -> None:

@@ -238,7 +238,7 @@ def test_port_in_use(workers: str, start: Any) -> None:
     [
         (["--timeout-head", "long"], {}, "--timeout-head long: expected a number"),
         (["--nonsense"], {}, "unknown option --nonsense"),
-        (["--use-colors=3"], {}, "argument --use-colors/--no-use-colors: ignored explicit"),
+        (["--use-colors=3"], {}, "--use-colors/--no-use-colors takes no value"),
         ([], {"TINYASGI_BACKLOG": "many"}, "TINYASGI_BACKLOG=many: expected a whole number"),
     ],
 )

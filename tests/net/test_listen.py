@@ -507,7 +507,7 @@ def test_unix_socket_with_a_long_path(tmp_path: Path, monkeypatch: pytest.Monkey
         assert server.url == f"unix:{folder}/sock"
         with Client("sock") as client:
             assert client.response(GET).status == 200
-        with pytest.raises(ListenError, match="a server listens there already"):
+        with pytest.raises(ListenError, match="another server is listening there"):
             bind(Config(uds=f"{folder}/sock"))
     assert not (folder / "sock").exists()
     monkeypatch.chdir(tmp_path.root)

@@ -105,7 +105,7 @@ def test_asgi_server_by_marker(pytester: pytest.Pytester) -> None:
     """
     result = run(pytester, tests)
     result.assert_outcomes(passed=3, errors=1)
-    result.stdout.fnmatch_lines(["*LoadError: 'pkg.app' has no attribute 'nothing'*"])
+    result.stdout.fnmatch_lines(["*LoadError: module 'pkg.app' has no attribute 'nothing'*"])
 
 
 def test_asgi_server_by_ini(pytester: pytest.Pytester) -> None:

@@ -20,7 +20,6 @@ ContextFactory: TypeAlias = Callable[["Config", Callable[[], "SSLContext"]], "SS
 
 _AT_LEAST_ONE = number(1, example=4)
 _BYTES = number(unit="bytes", example=1048576)
-_RATE = number(unit="bytes", example=1000)
 _LEVELS = {"10": "debug", "20": "info", "30": "warning", "40": "error", "50": "critical"}
 _CERT_REQS = ("none", "optional", "required")  # numbered as in the module ssl
 
@@ -54,8 +53,7 @@ class Config:
     )
     wsgi_spool_size: int = option(
         1024 * 1024 * 1024,
-        "maximum size of the temporary files for WSGI request bodies, per worker, in bytes; 0:"
-        " unlimited",
+        "maximum disk space for WSGI request bodies of a worker, in bytes; 0: unlimited",
         _BYTES,
     )
     lifespan: str = option(
@@ -89,9 +87,7 @@ class Config:
     uds_mode: int = option(0o666, "permissions of the unix socket, as an octal number", kinds.MODE)
     uds_group: str | None = option(None, "group of the unix socket, by name or number", kinds.NAME)
     fd: int | None = option(
-        None,
-        "file descriptor of a bound socket to listen on, instead of --host and --port",
-        number(example=3),
+        None, "descriptor of a bound socket to listen on, instead of --host and --port", kinds.COUNT
     )
     bind: Repeated[str] = option(
         (),
@@ -100,9 +96,7 @@ class Config:
         kinds.ADDRESSES,
     )
     backlog: int = option(
-        2048,
-        "maximum number of connections that wait to be accepted",
-        number(1, 65535, example=2048),
+        2048, "maximum number of connections waiting to be accepted", number(1, 65535, example=2048)
     )
 
     metrics_bind: str | None = option(
@@ -124,9 +118,7 @@ class Config:
     )
     worker_lifetime: float = option(0.0, "replace each worker after this many seconds; 0: never")
     worker_max_rss: int = option(
-        0,
-        "replace a worker that uses this many MiB of memory; 0: never; Linux only",
-        number(unit="MiB", example=500),
+        0, "replace a worker that uses this many MiB of memory; 0: never; Linux only"
     )
     worker_timeout: float = option(
         0.0, "kill a worker whose event loop is blocked for this many seconds; 0: never"
@@ -150,14 +142,12 @@ class Config:
 
     loop: str = option(
         "auto",
-        "event loop; auto: uvloop if it is installed",
+        "event loop; auto: uvloop if installed",
         choice("auto", "asyncio", "uvloop"),
         heading="Implementation",
     )
     http: str = option(
-        "auto",
-        "HTTP parser; auto: httptools if it is installed",
-        choice("auto", "httptools", "h11"),
+        "auto", "HTTP parser; auto: httptools if installed", choice("auto", "httptools", "h11")
     )
 
     ws: str = option(
@@ -214,10 +204,7 @@ class Config:
         60.0, "seconds to wait for the next bytes of a request body; else 408; 0: no timeout"
     )
     min_rate_body: int = option(
-        240,
-        "minimum bytes per second of a request body, averaged over --timeout-body; else 408; 0:"
-        " no minimum",
-        _RATE,
+        240, "minimum bytes per second of a body over --timeout-body; else 408; 0: no minimum"
     )
     timeout_keep_alive: float = option(
         75.0, "seconds a connection may be idle between requests; 0: close after each response"
@@ -226,10 +213,7 @@ class Config:
         60.0, "close if the client reads nothing for this many seconds; 0: no timeout"
     )
     min_rate_write: int = option(
-        240,
-        "minimum bytes per second that a client reads, averaged over --timeout-write; 0: no"
-        " minimum",
-        _RATE,
+        240, "minimum bytes per second a client reads over --timeout-write; 0: no minimum"
     )
     shutdown_delay: float = option(0.0, "seconds to keep accepting connections after a stop signal")
     timeout_graceful_shutdown: float = option(
@@ -308,9 +292,7 @@ class Config:
         heading="TLS",
     )
     ssl_keyfile: Repeated[str] = option(
-        (),
-        "private key (PEM), if not in --ssl-certfile; repeatable, in the same order",
-        kinds.PATHS,
+        (), "private key (PEM), if not in --ssl-certfile; repeatable, in that order", kinds.PATHS
     )
     ssl_keyfile_password: str | None = option(
         None, "password of encrypted private keys", kinds.SECRET

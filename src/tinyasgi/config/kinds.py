@@ -52,6 +52,8 @@ class Spelling(NamedTuple):
             return self.name
         plain = isinstance(value, str) and not self.quoted and _PLAIN.fullmatch(value)
         text = str(value) if plain else repr(value)
+        if isinstance(value, bool) and self.sign == " = ":  # TOML
+            text = text.lower()
         if len(text) > MAX_SHOWN:
             text = text[:MAX_SHOWN] + "…"
         return f"{self.name}{self.sign}{text}{self.place}"
@@ -99,13 +101,9 @@ class Kind:
         elif not isinstance(value, list | tuple):
             raise self._error(spelling, value)
         elif text:
-            value = [part for item in value for part in self._split_one(spelling, item)]
+            parts = [self.split(item) if isinstance(item, str) else [item] for item in value]
+            value = [part for each in parts for part in each]
         return tuple(self._read_one(spelling, item, text) for item in value)
-
-    def _split_one(self, spelling: Spelling, item: Any) -> Sequence[str]:
-        if self.split is None or not isinstance(item, str):
-            raise self._error(spelling, item)
-        return self.split(item)
 
     def _read_one(self, spelling: Spelling, value: Any, text: bool) -> Any:
         try:
@@ -153,21 +151,16 @@ def choice(*words: str, aliases: dict[str, str] | None = None) -> Kind:
     return Kind(expected, metavar, words.__contains__, parse=convert, convert=convert)
 
 
-def number(
-    low: int = 0,
-    high: int | None = None,
-    *,
-    example: int,
-    unit: str = "",
-) -> Kind:
+def number(low: int = 0, high: int | None = None, *, example: int, unit: str = "") -> Kind:
     """Return the kind of whole numbers from `low` to `high`, or without a maximum."""
 
     def accepts(value: Any) -> bool:
         return type(value) is int and low <= value <= (high or value)
 
-    span = f"of at least {low}" if high is None else f"from {low} to {high}"
-    noun = f"whole number of {unit}" if unit else "whole number"
-    return Kind(f"a {noun} {span}, such as {example}", (unit or "N").upper(), accepts, parse=int)
+    noun = f"{unit}, " if unit else ""
+    span = f"of {noun}at least {low}" if high is None else f"from {low} to {high}"
+    expected = f"a whole number {span}, such as {example}"
+    return Kind(expected, (unit or "N").upper(), accepts, parse=int)
 
 
 def repeatable(kind: Kind, split: Callable[[str], Sequence[str]] | None = None) -> Kind:
@@ -195,13 +188,6 @@ def as_root(path: str) -> str:
     return ("/" + path.strip("/")).rstrip("/")
 
 
-def _mode(text: str) -> int:
-    mode = int(text, 8)
-    if not 0 <= mode <= 0o777:
-        raise ValueError
-    return mode
-
-
 _FLAGS = dict.fromkeys(("1", "true", "yes", "on"), True)
 _FLAGS |= dict.fromkeys(("0", "false", "no", "off"), False)
 
@@ -225,10 +211,10 @@ SECONDS = Kind(
     show="{:g}".format,
 )
 MODE = Kind(
-    'an octal number from 0 to 777, such as 660 (as a string in a file: "660")',
+    'an octal number from 0 to 777, such as 660; in a file, a string: "660"',
     "OCTAL",
     lambda value: type(value) is int and 0 <= value <= 0o777,
-    parse=_mode,
+    parse=lambda text: int(text, 8),
     show="{:o}".format,
 )
 
@@ -291,11 +277,11 @@ def _is_header_name(value: str) -> bool:
     return token is not None and value.lower() not in _FRAMING
 
 
-HEADER_NAME = Kind(f"a header name such as X-Request-ID, {_NOT_FRAMING}", "NAME", _is_header_name)
+HEADER_NAME = Kind(f"a header name such as X-Request-ID; {_NOT_FRAMING}", "NAME", _is_header_name)
 #: Headers: `Name: value` in text, pairs of str in Python.
 HEADERS = repeatable(
     Kind(
-        f"a header as NAME:VALUE, such as X-Frame-Options:DENY, {_NOT_FRAMING}",
+        f"a header as NAME:VALUE, such as X-Frame-Options:DENY; {_NOT_FRAMING}",
         "NAME:VALUE",
         _is_header,
         parse=_header,

@@ -187,7 +187,7 @@ def _compile(text: str) -> LineFormatter:
     template = re.sub(r"%(?:%|\((?P<field>[^()]*)\)[sd]|)", replace, text)
     if not getters:
         names = ", ".join(["default", "json", *PRESETS])
-        raise ValueError(f"must be {names}, or a format with fields such as %(h)s")
+        raise ValueError(f"has no fields; expected {names}, or fields such as %(h)s")
     if text.startswith("{"):
         from json.encoder import encode_basestring_ascii as encode  # lazy: rarely used
 

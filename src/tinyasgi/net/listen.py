@@ -193,9 +193,11 @@ def _bind_unix(path: str, config: Config) -> socket.socket:
         with _folder_locked(path):
             if os.path.lexists(path):
                 if not stat.S_ISSOCK(os.lstat(path).st_mode):
-                    raise ListenError(f"can't listen on {path}: it exists and is no socket")
+                    raise ListenError(
+                        f"can't listen on {path}: the file exists and is not a socket"
+                    )
                 if not _is_stale(path):
-                    raise ListenError(f"can't listen on {path}: a server listens there already")
+                    raise ListenError(f"can't listen on {path}: another server is listening there")
                 os.unlink(path)
             sock.bind(_name(path))
             try:
