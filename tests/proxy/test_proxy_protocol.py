@@ -1,4 +1,4 @@
-"""The PROXY protocol: what headers mean, and what comes of a connection that has one, or none."""
+"""The PROXY protocol: parsing, and connections with and without a header."""
 
 import asyncio
 import fcntl
@@ -40,7 +40,7 @@ def tlv(kind: int, value: bytes) -> bytes:
 
 
 def header(command: int = 0x21, family: int = 0x11, content: bytes = FOUR) -> bytes:
-    """A header of version 2."""
+    """Return a header of version 2."""
     return SIGNATURE + struct.pack("!BBH", command, family, len(content)) + content
 
 
@@ -150,7 +150,7 @@ def test_header(data: bytes, expected: Header) -> None:
         with_checksum(FOUR + TLS, error=1),
     ],
 )
-def test_header_that_is_malformed(data: bytes) -> None:
+def test_malformed_header(data: bytes) -> None:
     with pytest.raises(HeaderError, match="malformed PROXY header: b'"):
         find_end(data)
         parse(data)
@@ -169,18 +169,18 @@ def test_header_that_is_malformed(data: bytes) -> None:
         (header(content=bytes(MAX_SIZE)), "PROXY header longer than 8192 bytes"),
     ],
 )
-def test_what_is_no_header(data: bytes, reason: str) -> None:
+def test_missing_header(data: bytes, reason: str) -> None:
     with pytest.raises(HeaderError, match=reason):
         find_end(data)
 
 
 def test_checksum() -> None:
-    assert _crc32c(b"123456789") == 0xE3069283  # as the catalogues of checksums have it
+    assert _crc32c(b"123456789") == 0xE3069283  # the check value of CRC-32C
 
 
 @settings(deadline=None)
 @given(st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", SIGNATURE, header()[:16]]), st.binary())
-def test_any_forwarded_headers(start: bytes, rest: bytes) -> None:
+def test_any_bytes(start: bytes, rest: bytes) -> None:
     try:
         end = find_end(start + rest)
         if end is not None:
@@ -192,7 +192,7 @@ def test_any_forwarded_headers(start: bytes, rest: bytes) -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=300))
-def test_any_values_are_read(values: bytes) -> None:
+def test_any_tlvs(values: bytes) -> None:
     try:
         parse(header(content=FOUR + values))
     except HeaderError as error:
@@ -203,7 +203,7 @@ def test_any_values_are_read(values: bytes) -> None:
 
 
 async def tell(scope: Any, receive: Any, send: Any) -> None:
-    """Tells what it sees."""
+    """Respond with the scope."""
     assert scope["type"] == "http"
     seen = {name: scope[name] for name in ("client", "server", "scheme", "path")}
     seen["tls"] = scope.get("extensions", {}).get("tls")
@@ -220,14 +220,14 @@ def test_version_1() -> None:
         seen = told(client, LINE + GET)
         assert (seen["client"], seen["server"]) == ([*CLIENT], [*SERVER])
         assert (seen["scheme"], seen["tls"]) == ("http", None)
-        assert told(client, GET) == seen  # as long as the connection lasts
+        assert told(client, GET) == seen  # also for further requests on the connection
 
 
 @pytest.mark.parametrize("data", [LINE, header(content=FOUR + TLS)], ids=["1", "2"])
 @pytest.mark.parametrize("loop", LOOPS)
 @in_loop
 async def test_byte_by_byte(loop: Any, data: bytes) -> None:
-    """Each arrives alone: the next is sent when the server has taken the last."""
+    """Each byte arrives alone: the next is sent when the server has read the previous one."""
     async with Server(tell, port=0, proxy_protocol=True, timeout_head=0) as server:
         sock = socket.create_connection(("127.0.0.1", server.port))
         with sock:
@@ -242,7 +242,7 @@ async def test_byte_by_byte(loop: Any, data: bytes) -> None:
 
 
 def unacknowledged(sock: socket.socket) -> int:
-    """Bytes that the other end has not got; it takes them in its own turn."""
+    """Return the number of bytes that the other end has not read."""
     return struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]
 
 
@@ -255,7 +255,7 @@ def test_tls_of_the_client() -> None:
 
 
 def test_the_header_comes_before_tls(tmp_path: Path) -> None:
-    """And the TLS of the connection is that of the client, then."""
+    """The TLS of the connection is then the client's."""
     certificates = Certificates(tmp_path)
     options = {"ssl_certfile": certificates.certfile, "proxy_protocol": True}
     with serve(tell, **options) as server:
@@ -274,8 +274,8 @@ def test_the_header_comes_before_tls(tmp_path: Path) -> None:
             assert seen["tls"]["tls_version"] == 0x0304
 
 
-def test_a_proxy_that_speaks_for_itself() -> None:
-    """Its address stays, and fields are not believed: it may have passed them on."""
+def test_a_connection_of_the_proxy_itself() -> None:
+    """The peer is the proxy; forwarded headers are ignored, because they may be from others."""
     field = b"\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n"
     with serve(tell, proxy_protocol=True) as server:
         for data in (b"PROXY UNKNOWN\r\n", header(0x20, 0, b""), header(0x21, 0, b"")):
@@ -284,8 +284,8 @@ def test_a_proxy_that_speaks_for_itself() -> None:
                 assert seen["client"] == [*client.sock.getsockname()]
 
 
-def test_fields_are_believed_of_whom_the_header_names() -> None:
-    """A proxy that hands on bytes does not strip what clients send."""
+def test_headers_are_trusted_by_the_address_in_the_proxy_header() -> None:
+    """A TCP proxy does not remove headers that clients send."""
     request = GET.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n")
     with serve(tell, proxy_protocol=True) as server, Client(server) as client:
         assert told(client, LINE + request)["client"] == [*CLIENT]
@@ -317,7 +317,7 @@ def test_unix_sockets(tmp_path: Path) -> None:
         (GET, {"forwarded_allow_ips": ()}, "PROXY headers are not taken from"),
     ],
 )
-def test_who_is_not_let_in(
+def test_refused_connection(
     data: bytes, options: Any, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with (
@@ -333,7 +333,7 @@ def test_who_is_not_let_in(
     assert line.removeprefix(f"{peer}: ") in answer.body.decode()
 
 
-def test_who_is_not_let_in_with_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_refused_connection_with_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     certificates = Certificates(tmp_path)
     options = {"ssl_certfile": certificates.certfile, "proxy_protocol": True}
     refused = pytest.raises((ssl.SSLError, ConnectionError))
@@ -342,10 +342,10 @@ def test_who_is_not_let_in_with_tls(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert [": missing PROXY header: b" in line for line in caplog.messages] == [True]
 
 
-def test_headers_that_end_too_soon(caplog: pytest.LogCaptureFixture) -> None:
+def test_incomplete_header(caplog: pytest.LogCaptureFixture) -> None:
     with serve(hello, lifespan="off", proxy_protocol=True) as server:
         with Client(server):
-            pass  # who looks whether the port is open
+            pass  # a port scan
         with Client(server) as client:
             client.send(LINE[:20])
             client.half_close()
@@ -357,7 +357,7 @@ def test_headers_that_end_too_soon(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
-def test_headers_have_a_time_limit(caplog: pytest.LogCaptureFixture) -> None:
+def test_header_timeout(caplog: pytest.LogCaptureFixture) -> None:
     with (
         serve(hello, lifespan="off", proxy_protocol=True, timeout_head=0.05) as server,
         Client(server) as client,
