@@ -145,20 +145,21 @@ class Site:
 
     def stop_and_start(self, *names: str) -> None:
         """Stop backends and start them again. HAProxy notices both before this returns."""
-        seen = {name: self._changes(name) for name in names}
+        seen = {name: len(self._changes(name)) for name in names}
         for name in names:
             self.backends[name].send(signal.SIGTERM)
         for name in names:
             assert self.backends[name].wait() == 0
             if self.kind == "haproxy":
-                wait_until(
-                    lambda name=name: self._changes(name)[len(seen[name]) :][-1:] == ["DOWN"]
-                )
+                self._wait_for_change(name, seen[name], "DOWN")
             self.start(name)
         for name in names:
             self.backends[name].wait_for("Ctrl-C stops it")
             if self.kind == "haproxy":
-                wait_until(lambda name=name: self._changes(name)[-1] == "UP")
+                self._wait_for_change(name, seen[name], "UP")
+
+    def _wait_for_change(self, name: str, seen: int, state: str) -> None:
+        wait_until(lambda: self._changes(name)[seen:][-1:] == [state])
 
     def _changes(self, name: str) -> list[str]:
         """Return the states UP and DOWN of a backend in the log of HAProxy."""

@@ -30,7 +30,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if "hypothesis" in sys.modules:
         from hypothesis import core
 
-        core.global_force_seed = chance.randrange(2**32)  # as its option --hypothesis-seed does
+        # As the option --hypothesis-seed does.
+        core.global_force_seed = chance.randrange(2**32)  # type: ignore[assignment]
 
 
 def pytest_terminal_summary(
