@@ -96,7 +96,7 @@ def _value(headers: Any, wanted: bytes) -> str | None:
 
 _authorization = _request_header("authorization")
 
-#: The fields of a format: those of gunicorn, and `id` and, as in Apache, `X`.
+#: Fields of a format: those of gunicorn, the request id, and `X`, the connection status of Apache.
 FIELDS: dict[str, Getter] = {
     "h": _client,
     "l": lambda _: None,
@@ -157,7 +157,10 @@ def line_formatter(config: Config) -> LineFormatter:
 
 
 def default_line(exchange: Exchange) -> str:
-    """Client, request line, status, bytes of the body, milliseconds, and an optional `aborted`."""
+    """Format the default line: client, request line, status, bytes of the body, milliseconds.
+
+    `aborted` at the end marks an incomplete response.
+    """
     duration = (perf_counter() - exchange.started) * 1000
     client, text, mark = exchange.client.name, exchange.line.text, ""
     if exchange.phase == LOST:
@@ -171,7 +174,7 @@ def default_line(exchange: Exchange) -> str:
 def _compile(text: str) -> LineFormatter:
     """Compile a format with gunicorn's fields. If it begins with `{`, escape values as in JSON.
 
-    Raises ValueError; its text follows the format in a message.
+    Raises ValueError; its text continues a message that begins with the format.
     """
     getters: list[Getter] = []
 

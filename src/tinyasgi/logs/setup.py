@@ -1,7 +1,7 @@
 """Set-up of the loggers, handlers and log files of a process.
 
 `tinyasgi.server` logs server messages. `tinyasgi.access` logs a line for each finished response
-(`access`). The root logger is never changed.
+(see `access`). The root logger is never changed.
 """
 
 import errno
@@ -49,13 +49,13 @@ def set_up_process(config: Config) -> None:
     global _applied_config
     if config.log_config is not None and config.log_config != _applied_config:
         _apply_config(config, config.log_config)
-        _applied_config = config.log_config  # not again in a forked worker: the app may change it
+        _applied_config = config.log_config  # a forked worker keeps it, with the changes of the app
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _log_unraisable
     if config.log_format == "json":
         _log_output_of_python()
     with log_path(config, "access_log_file") as path:
-        # Check it now; each worker opens it later. Not a FIFO: closing it would end its reader.
+        # Fail now: workers open it later. Not for a FIFO, whose reader would see its end.
         if path is not None and not stat.S_ISFIFO(_mode(path)):
             open(path, "ab").close()
     set_up_loggers(config)

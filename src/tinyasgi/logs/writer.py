@@ -20,7 +20,7 @@ from .setup import log_path, opener
 
 #: Seconds for which lines are collected before they are written.
 FLUSH_INTERVAL = 0.1
-#: Maximum number of bytes that a pipe takes as a whole, even if other processes write to it.
+#: Maximum size of an atomic write to a pipe, in bytes (POSIX).
 PIPE_BUF: int = getattr(select, "PIPE_BUF", 4096)
 #: Bytes of lines that wait for a slow reader. Further lines are dropped.
 MAX_PENDING = 8 << 20
@@ -86,7 +86,7 @@ class AccessLog:
         self._wait_for_reader(bool(self._pending))
 
     def _wait_for_reader(self, wait: bool) -> None:
-        """Start or stop to call `_write` when the reader has made room."""
+        """Call `_write` when the reader has made room, or stop doing so."""
         if wait == self._is_waiting:
             return
         self._is_waiting = wait

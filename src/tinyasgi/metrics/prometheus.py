@@ -159,7 +159,7 @@ class Metrics:
             self._update_gauges()
             body = "".join(self._text()).encode()
             headers = [CONTENT_TYPE]
-        # Any process may answer the next scrape. An idle connection would keep a timer running.
+        # Another process may answer the next scrape. An idle connection would keep a timer running.
         headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -173,7 +173,7 @@ class Metrics:
             "python": platform.python_version(),
         }
         yield "# HELP tinyasgi_build_info Versions of the server; the value is always 1.\n"
-        yield f"# TYPE tinyasgi_build_info gauge\ntinyasgi_build_info{_braces(build)} 1.0\n"
+        yield f"# TYPE tinyasgi_build_info gauge\ntinyasgi_build_info{_label_text(build)} 1.0\n"
         totals = self._store.totals()
         for family in store.FAMILIES:
             yield f"# HELP {family.name} {family.help}\n# TYPE {family.name} {family.kind}\n"
@@ -181,8 +181,8 @@ class Metrics:
             yield from _histogram(family, values) if family.bounds else _samples(family, values)
 
 
-def _braces(labels: Mapping[str, object]) -> str:
-    """Return labels as they follow the name of a metric; nothing without labels."""
+def _label_text(labels: Mapping[str, object]) -> str:
+    """Format the labels of a sample. Returns an empty text without labels."""
     text = ",".join([f'{name}="{value}"' for name, value in labels.items()])
     return f"{{{text}}}" if text else ""
 
@@ -190,8 +190,8 @@ def _braces(labels: Mapping[str, object]) -> str:
 def _samples(family: Family, values: Sequence[float]) -> Iterator[str]:
     for labels, value in zip(product(*family.labels.values()), values, strict=True):
         if value or "status" not in family.labels:  # most statuses never occur
-            labels_text = _braces(dict(zip(family.labels, labels, strict=True)))
-            yield f"{family.name}{labels_text} {value}\n"
+            text = _label_text(dict(zip(family.labels, labels, strict=True)))
+            yield f"{family.name}{text} {value}\n"
 
 
 def _histogram(family: Family, values: Sequence[float]) -> Iterator[str]:

@@ -148,8 +148,8 @@ class MetricsStore:
     def create(cls, config: Config, shard: int) -> "MetricsStore":
         """Listen on `metrics_bind` and create the memory. Raises ListenError.
 
-        Call it before the app's addresses are bound. Only a listening socket, not a bound one,
-        keeps another socket from its address.
+        Call it before the app's addresses are bound. Two sockets can be bound to the same address
+        until one of them listens.
         """
         listeners = listen.bind(page_config(config))
         for sock in listeners:

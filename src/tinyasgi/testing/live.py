@@ -61,7 +61,7 @@ class LiveServer:
         self.exceptions: list[BaseException] = []
         """Exceptions of the app outside `expect` blocks."""
         self.records: list[logging.LogRecord] = []
-        """Log records of this server, as far as the levels of the loggers let them through."""
+        """Log records of this server, at the levels that `logging` is set to."""
         self.ca_certs = ca_certs
         """With `tls=True`: path of the CA certificate (PEM) that a client must trust."""
         self._app = app
@@ -85,7 +85,7 @@ class LiveServer:
     def start(self, timeout: float) -> None:
         """Start the server and wait until it is ready.
 
-        timeout: seconds. Raises TimeoutError after that time, or the error of the start.
+        timeout: seconds. Raises TimeoutError, or the error that prevented the start.
         """
         self._thread.start()
         try:

@@ -43,7 +43,7 @@ class MemoryConnection(asyncio.Transport):
         return bytes(self.sent)
 
     async def settle(self) -> None:
-        """Wait until all apps are blocked on something other than the event loop."""
+        """Run the event loop until neither the apps nor the connection make progress."""
         quiet, before = 0, None
         while quiet < 10:
             while self._waiting and self._reading and not self._lost:
@@ -80,7 +80,7 @@ class MemoryConnection(asyncio.Transport):
     # Methods of the transport, for the protocol.
 
     def write(self, data: Any) -> None:
-        if self._half_closed:  # both event loops raise it, too
+        if self._half_closed:  # as the transports of both event loops
             raise RuntimeError("Cannot call write() after write_eof()")
         if not self.closed:
             self.sent += data
