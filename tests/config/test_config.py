@@ -77,7 +77,7 @@ def test_is_a_value() -> None:
         ({"header": (("Upgrade", "h2c"),)}, "not Connection"),
         ({"request_id_header": "Content-Length"}, "not Connection"),
         ({"log_level": "loud"}, "info"),
-        ({"host": 7}, "text"),
+        ({"host": 7}, "string"),
         ({"ssl_min_version": "1.0"}, "1.2"),
         ({"ssl_keyfile": "key.pem"}, "needs ssl_certfile"),
         ({"ssl_certfile": ("",)}, "path"),
@@ -110,7 +110,7 @@ def test_several_values() -> None:
 def test_secret() -> None:
     """No message and no representation shows it: both may be logged."""
     assert "sesame" not in repr(Config(ssl_keyfile_password="sesame"))
-    with pytest.raises(OptionError, match=r"^ssl_keyfile_password='\*\*\*': expected a text$"):
+    with pytest.raises(OptionError, match=r"^ssl_keyfile_password='\*\*\*': expected a string$"):
         Config(ssl_keyfile_password=b"sesame")  # type: ignore[arg-type]
 
 

@@ -200,20 +200,20 @@ def test_value_in_a_file(text: str, name: str, value: Any, command: Any) -> None
         ("port = 8000.0", "port = 8000.0 in tinyasgi.toml: expected a whole number"),
         ("port = 'http'", "port = 'http' in tinyasgi.toml: expected a whole number"),
         ("port = 65536", "port = 65536 in tinyasgi.toml: expected a whole number"),
-        ("host = 7", "host = 7 in tinyasgi.toml: expected a text"),
+        ("host = 7", "host = 7 in tinyasgi.toml: expected a string"),
         ("access-log = 1", "access-log = 1 in tinyasgi.toml: expected true or false"),
         ("access-log = 'maybe'", "access-log = 'maybe' in tinyasgi.toml: expected true or false"),
         ("timeout-head = inf", "timeout-head = inf in tinyasgi.toml: expected a number of seconds"),
         ("timeout-head = nan", "timeout-head = nan in tinyasgi.toml: expected"),
         ("timeout-head = 2026-01-01", "expected a number of seconds"),
-        ("host = ['a']", "host = ['a'] in tinyasgi.toml: expected a text"),
+        ("host = ['a']", "host = ['a'] in tinyasgi.toml: expected a string"),
         ("bind = [80]", "bind = 80 in tinyasgi.toml: expected an address"),
         ("bind = [':80', 'x']", "bind = 'x' in tinyasgi.toml: expected an address"),
         ("header = {A = '1'}", "header = {'A': '1'} in tinyasgi.toml: expected a header"),
         ("uds-mode = 640", "uds-mode = 640 in tinyasgi.toml: expected an octal number"),
         ("uds-mode = 0o640", "uds-mode = 416 in tinyasgi.toml: expected an octal number"),
         ("http = 'fast'", "http = 'fast' in tinyasgi.toml: expected auto, httptools or h11"),
-        ("app = 1", "app = 1 in tinyasgi.toml: expected a text"),
+        ("app = 1", "app = 1 in tinyasgi.toml: expected a string"),
         ("ssl-keyfile-password = 1234", "ssl-keyfile-password = '***' in tinyasgi.toml: expected"),
         (
             "ssl-keyfile-password = '1234'\nssl_keyfile_password = '1234'",
@@ -395,7 +395,7 @@ def test_env_file_from_a_pipe(capsys: Any) -> None:
     """The app would get nothing of it."""
     with pipe("A=1") as path:
         line = refuse(capsys, "m:a", f"--env-file={path}")
-    assert f"--env-file {path} is a pipe; use a regular file" in line
+    assert f"--env-file {path} can't be read: a pipe can be read only once" in line
 
 
 def test_env_file_that_is_not_there(capsys: Any) -> None:

@@ -39,7 +39,7 @@ class Config:
 
     factory: bool = option(
         False,
-        "call the named object to get the app: a function, possibly async, or a context manager",
+        "call the named object to create the app: a function, async function or context manager",
         heading="Application",
     )
     app_dir: str = option(".", "directory to import the app from", kinds.DIRECTORY)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 
 from .config import Config
 
@@ -30,6 +31,8 @@ def read(path: str) -> dict[str, str]:
     except ImportError:
         raise ValueError("needs python-dotenv: pip install 'tinyasgi[standard]'") from None
     try:
+        if stat.S_ISFIFO(os.stat(path).st_mode):
+            raise ValueError("a pipe can be read only once, but each worker reads the file")
         with open(path, encoding="utf-8-sig") as file:
             text = file.read()
     except (OSError, ValueError) as error:

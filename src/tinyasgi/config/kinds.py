@@ -11,18 +11,18 @@ from ..http.parsers import TOKEN
 
 T = TypeVar("T")
 
-#: Maximum number of seconds: 31 years. The timers of some systems overflow soon after.
+#: Maximum of times, in seconds (31 years). Larger values overflow the timers of some systems.
 MAX_SECONDS = 10**9
 #: Shown in place of a secret.
 MASK = "***"
 #: Maximum length of a value in a message, in characters.
 MAX_SHOWN = 200
-#: Texts that the shell and messages need not quote.
+#: Values that messages show without quotes.
 _PLAIN = re.compile(r"[\w./:@%+,=*-]+")
 
 
 class Repeated(Protocol[T]):
-    """Type of a repeatable option: reads as a tuple; a list or a str may be passed, too."""
+    """Type of a repeatable option. The value is a tuple; `Config` also takes a list or a str."""
 
     def __get__(self, instance: object, owner: type) -> tuple[T, ...]: ...
     def __set__(self, instance: object, value: str | list[T] | tuple[T, ...]) -> None: ...
@@ -87,10 +87,10 @@ class Kind:
     """Whether messages must not show values."""
 
     def read(self, spelling: Spelling, value: Any, *, text: bool = False) -> Any:
-        """Convert and check what a user gave for an option. Raises OptionError.
+        """Convert and check the value of an option. Raises OptionError.
 
-        text: parse strings, as on the command line. Otherwise a string is a value already, but a
-        single string for a repeatable kind is always parsed.
+        text: whether strings are parsed, as on the command line. A string in place of a list is
+        always parsed.
         """
         if self.split is None:
             return self._read_one(spelling, value, text)
@@ -132,15 +132,15 @@ class Kind:
         return tuple(map(self.resolve, value))
 
 
-# Combinators.
+# Functions that make kinds.
 
 
 def choice(*words: str, aliases: dict[str, str] | None = None) -> Kind:
-    """Return the kind of one word out of a few, in upper or lower case.
+    """Return a kind for one word out of a few, in upper or lower case.
 
-    aliases: other texts for some of the words. A number stands for its text.
+    aliases: other words with the same meaning. A number stands for its digits.
     """
-    known = dict(zip(words, words, strict=True)) | (aliases or {})
+    known = {word: word for word in words} | (aliases or {})
 
     def convert(value: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
@@ -152,7 +152,7 @@ def choice(*words: str, aliases: dict[str, str] | None = None) -> Kind:
 
 
 def number(low: int = 0, high: int | None = None, *, example: int, unit: str = "") -> Kind:
-    """Return the kind of whole numbers from `low` to `high`, or without a maximum."""
+    """Return a kind for whole numbers from `low` to `high`; None: no maximum."""
 
     def accepts(value: Any) -> bool:
         return type(value) is int and low <= value <= (high or value)
@@ -164,7 +164,7 @@ def number(low: int = 0, high: int | None = None, *, example: int, unit: str = "
 
 
 def repeatable(kind: Kind, split: Callable[[str], Sequence[str]] | None = None) -> Kind:
-    """Return the kind of tuples of such values; by default, a text has one value per line."""
+    """Return a kind for tuples of such values. By default, a text has one value per line."""
     return dataclasses.replace(kind, split=split or _lines)
 
 
@@ -188,19 +188,17 @@ def as_root(path: str) -> str:
     return ("/" + path.strip("/")).rstrip("/")
 
 
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 _FLAGS = dict.fromkeys(("1", "true", "yes", "on"), True)
 _FLAGS |= dict.fromkeys(("0", "false", "no", "off"), False)
 
-FLAG = Kind(
-    "true or false",
-    "",
-    lambda value: isinstance(value, bool),
-    parse=lambda text: _FLAGS.get(text.lower()),
-)
-TEXT = Kind("a text", "TEXT", _is_text)
-SECRET = Kind("a text", "TEXT", _is_text, secret=True)
-#: A text that is not empty.
-NAME = Kind("a text that is not empty", "TEXT", _is_name)
+FLAG = Kind("true or false", "", _is_flag, parse=lambda text: _FLAGS.get(text.lower()))
+TEXT = Kind("a string", "TEXT", _is_text)
+SECRET = Kind("a string", "TEXT", _is_text, secret=True)
+NAME = Kind("a non-empty string", "TEXT", _is_name)
 NAMES = repeatable(NAME)
 COUNT = number(example=100)
 SECONDS = Kind(
@@ -230,7 +228,7 @@ def _path(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-PATH = Kind("a path", "PATH", _is_path, convert=_path, resolve=os.path.abspath)
+PATH = Kind("a non-empty path", "PATH", _is_path, convert=_path, resolve=os.path.abspath)
 PATHS = repeatable(PATH)
 #: A path; an empty one is the current directory.
 DIRECTORY = dataclasses.replace(PATH, accepts=lambda value: value == "" or _is_path(value))
@@ -240,7 +238,7 @@ STREAM = dataclasses.replace(
     expected="a path, or - for the standard stream",
     resolve=lambda path: path if path == "-" else os.path.abspath(path),
 )
-#: A function; a text names it, and so does a pickled `Config`.
+#: A function, or its name. A text and a pickled `Config` have the name.
 FUNCTION = Kind(
     "a function, or MODULE:ATTRIBUTE such as site.tls:make_context",
     "MODULE:ATTRIBUTE",
@@ -349,12 +347,7 @@ ADDRESSES = repeatable(
 )
 #: Peers that may be trusted, in one text or several.
 PEERS = repeatable(
-    Kind(
-        "an IP address, a network such as 10.0.0.0/8, unix or *",
-        "PEERS",
-        _is_peer,
-    ),
-    split=_peers,
+    Kind("an IP address, a network such as 10.0.0.0/8, unix or *", "PEERS", _is_peer), _peers
 )
 
 

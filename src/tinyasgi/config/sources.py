@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import re
-import stat
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -61,22 +60,13 @@ def collect(
     arguments: options of the command line by field; None is "not given"; `config` names a settings
     file. warn: called with each warning.
     """
+    _warn_of_misspellings(environment, "", warn)
     above = _from_environment(environment) | _from_arguments(arguments)
-    warnings = _misspelled(environment)
     file = _from_file(above.pop("config", None))
     found = file | above
     if "env_file" in found:
-        path = _read("env_file", found["env_file"]).value
-        lines = _read_env_file(found["env_file"].spelling, path)
-        place = f" in {path}"
-        inner = _from_environment(lines, place)
-        warnings += _misspelled(lines, place)
-        for name in ("config", "env_file"):
-            if name in inner:
-                raise OptionError(f"{inner[name].spelling} can't be set in an env file")
+        inner = _from_env_file(found["env_file"], warn)
         found = file | inner | above if "env_file" in above else inner | file | above
-    for text in warnings:
-        warn(text)
     return {name: _read(name, setting) for name, setting in found.items()}
 
 
@@ -119,40 +109,45 @@ def _from_environment(environment: Mapping[str, str], place: str = "") -> dict[s
     }
 
 
-def _misspelled(environment: Mapping[str, str], place: str = "") -> list[str]:
-    """Return warnings about variables whose names are nearly those of options.
+def _warn_of_misspellings(
+    environment: Mapping[str, str], place: str, warn: Callable[[str], object]
+) -> None:
+    """Warn of variables whose names are nearly those of options.
 
     Other unknown variables, such as TINYASGI_VERSION, belong to other programs.
     """
     known = [name for name in _VARIABLES if name.startswith(_PREFIX)]
-    found = []
     for variable, value in environment.items():
-        ours = variable in _VARIABLES or variable == "TINYASGI_WORKER"
-        if variable.startswith(_PREFIX) and not ours and not value.startswith(_SERVICE):
+        if variable.startswith(_PREFIX) and not value.startswith(_SERVICE):
             hint = did_you_mean(variable, known, _PREFIX, 0.7)
-            found += [f"unknown option {variable}{place}{hint}"] if hint else []
-    return found
+            if hint and variable not in (*known, "TINYASGI_WORKER"):
+                warn(f"unknown option {variable}{place}{hint}")
 
 
-def _read_env_file(spelling: Spelling, path: str) -> dict[str, str]:
-    if os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode):
-        text = "is a pipe; use a regular file, because each worker reads it"
-        raise OptionError(f"{spelling.given(path)} {text}")
+def _from_env_file(setting: Setting, warn: Callable[[str], object]) -> dict[str, Setting]:
+    """Return the settings of the variables in an env file. Raises OptionError."""
+    spelling, path = _read("env_file", setting)
     try:
-        return env_file.read(path)
+        lines = env_file.read(path)
     except ValueError as error:
         raise OptionError(f"{spelling.given(path)} {error}") from None
+    place = f" in {path}"
+    _warn_of_misspellings(lines, place, warn)
+    found = _from_environment(lines, place)
+    for name in found.keys() & {"config", "env_file"}:
+        raise OptionError(f"{found[name].spelling} can't be set in an env file")
+    return found
 
 
 def _from_file(named: Setting | None) -> dict[str, Setting]:
     """Return the settings of the file that the user named, else of the first in FILES with any."""
-    table: dict[str, Any] | None = {}
-    path = ""
+    table: dict[str, Any] | None = None
     if named is not None:
         path = named.value
-        table = _table(path, named.spelling.given(path))
+        shown = named.spelling.given(path)
+        table = _table(path, shown)
         if table is None:
-            raise OptionError(f"{named.spelling.given(path)} has no table [tool.tinyasgi]")
+            raise OptionError(f"{shown} has no table [tool.tinyasgi]")
     else:
         for path in filter(os.path.exists, FILES):
             table = _table(path, path)
