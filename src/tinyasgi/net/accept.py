@@ -47,7 +47,8 @@ class Acceptor:
         self._sockets: list[socket.socket] = []
         #: Listening sockets, and whether connections are accepted from them at the moment.
         self._readers: dict[socket.socket, bool] = {}
-        self._failing = False  # in this second a connection could not be accepted
+        #: Set while a connection could not be accepted in the last second.
+        self._retrial: asyncio.TimerHandle | None = None
         self._spare = math.inf  # the first descriptor that connections are not to take
         self._scarce = False  # the last connection has a spare descriptor
         self.handshakes: set[asyncio.Task[None]] = set()
@@ -86,10 +87,9 @@ class Acceptor:
             return True
         except OSError as error:  # out of file descriptors, for one
             self._pause(sock)
-            if not self._failing:
-                self._failing = True
+            if self._retrial is None:
                 logger.error("can't accept connections, they have to wait: %s", error)
-                loop.call_later(1.0, self._retry)
+                self._retrial = loop.call_later(1.0, self._retry)
             return False
         self._scarce = accepted.fileno() >= self._spare
         accepted.setblocking(False)
@@ -123,7 +123,7 @@ class Acceptor:
         self._context.on_gone()
 
     def _retry(self) -> None:
-        self._failing = False
+        self._retrial = None
         self.resume()
 
     def resume(self) -> None:
@@ -217,6 +217,8 @@ class Acceptor:
             self._pause(sock)
             sock.close()
         self._readers.clear()
+        if self._retrial is not None:
+            self._retrial.cancel()
 
 
 def _first_spare() -> float:

@@ -297,15 +297,26 @@ class Context:
         late = self.loop.time() - self._timer.when()
         self.ticks += 1
         self._timer = None
-        if self._notes > NOTES:
-            logger.warning("%d more faults of peers in the last second", self._notes - NOTES)
-        self._notes = 0
+        self._count_notes()
         if self.connections:
             self.defaults = self._make_defaults()
             self._timer = self.loop.call_later(1.0, self._tick)
             # Twice around the loop: what peers have sent by now is read before they are judged.
             self.loop.call_soon(self.loop.call_soon, self._sweep, list(self.connections))
         self.observe(self.on_tick, late)
+
+    def close(self) -> None:
+        """Cancel the timer. Call this when no connection is left."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._count_notes()
+
+    def _count_notes(self) -> None:
+        """Log how many faults of peers were not logged."""
+        if self._notes > NOTES:
+            logger.warning("%d more faults of peers in the last second", self._notes - NOTES)
+        self._notes = 0
 
     def _sweep(self, waiting: list[Swept]) -> None:
         """Lets connections judge themselves, a few in a turn: ten thousand would hold others up."""

@@ -393,6 +393,7 @@ class Server:
 
     def _close(self) -> None:
         self._acceptor.stop()
+        self._context.close()
         for sock in self._sockets:
             sock.close()
         self._sockets.clear()
