@@ -1,6 +1,6 @@
 # make serve, make test, make flaky, make check, make bench, make hotpath, make figures, make docs,
-# make map, make site, make links, make fuzz, make autobahn, make browser, make clients,
-# make promtool, make proxies, make trials, make package,
+# make map, make site, make links, make fuzz, make property, make autobahn, make browser,
+# make clients, make promtool, make proxies, make trials, make package,
 # make soak
 #
 # VENV=.venv-3.13 PYTHON=python3.13 makes another environment beside the first.
@@ -8,13 +8,14 @@
 VENV ?= .venv
 SECONDS ?= 600
 TIMES ?= 50
+EXAMPLES ?= 2000
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && exit; done; echo python3)
 
 bin := $(VENV)/bin
 
-.PHONY: serve test flaky check bench hotpath figures docs map site links fuzz autobahn browser clients promtool proxies trials package soak
+.PHONY: serve test flaky check bench hotpath figures docs map site links fuzz property autobahn browser clients promtool proxies trials package soak
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/standard.stamp
@@ -72,6 +73,11 @@ links: $(VENV)/docs.stamp
 fuzz: $(VENV)/test.stamp
 	$(bin)/python tests/fuzz/fuzz.py connection -max_total_time=$$(( $(SECONDS) / 2 ))
 	$(bin)/python tests/fuzz/fuzz.py frames -max_total_time=$$(( $(SECONDS) / 2 ))
+
+# State machines in virtual time, with other examples in each run.
+property: $(VENV)/test.stamp
+	PROPERTY_EXAMPLES=$(EXAMPLES) $(bin)/python -m pytest tests/protocols/test_machine_http1.py \
+		tests/protocols/websocket/test_machine.py
 
 autobahn: $(VENV)/test.stamp
 	$(bin)/python tests/autobahn.py $(CASES)

@@ -1,6 +1,7 @@
 """`Server` and `serve`: a guest in somebody else's loop, and how a server stops."""
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -17,6 +18,7 @@ import pytest
 import tinyasgi
 from tests.protocols.websocket.helpers import HANDSHAKE
 from tests.support.helpers import GET, LOOPS, PATIENCE, Client, hello, in_loop, reply, until, upload
+from tests.support.simulation import simulated
 from tinyasgi import Config, Server
 from tinyasgi.app.lifespan import LifespanFailed
 from tinyasgi.config.kinds import OptionError
@@ -635,3 +637,14 @@ async def test_nobody_comes_while_the_last_requests_end(limit: int, loop: Any) -
     assert b"finished" in await reader.read()
     writer.close()
     await ending
+
+
+@pytest.mark.parametrize("kind", ["idle", "refused"])
+def test_no_timer_outlives_a_server(kind: str) -> None:
+    with simulated(hello) as simulation:
+        if kind == "refused":
+            simulation.listener.faults["accept"] = [errno.EMFILE]
+        simulation.connect()
+        assert simulation.loop.timers
+        simulation.stop()
+        assert not simulation.loop.timers
