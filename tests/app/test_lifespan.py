@@ -1,4 +1,4 @@
-"""Startup and shutdown of an app, and what the server makes of apps that do them badly."""
+"""Lifespan: startup, shutdown, and errors of the app in both."""
 
 import asyncio
 import contextvars
@@ -18,7 +18,7 @@ STOPPED = {"type": "lifespan.shutdown.complete"}
 
 
 def lifespan_app(lifespan: Callable[..., Any]) -> Any:
-    """An app that answers requests and does `lifespan(scope, receive, send)`."""
+    """Return an app that serves requests and calls `lifespan` for the lifespan scope."""
 
     async def app(scope, receive, send):
         if scope["type"] == "lifespan":
@@ -109,20 +109,20 @@ def test_auto_serves_an_app_that_asserts_http(caplog: pytest.LogCaptureFixture) 
 
 
 @pytest.mark.parametrize("lifespan", [refuses, returns_at_once])
-def test_on_insists(lifespan: Any) -> None:
+def test_on_requires_lifespan(lifespan: Any) -> None:
     with pytest.raises(LifespanFailed), serve(lifespan_app(lifespan), lifespan="on"):
         pytest.fail("the app is served")
 
 
-def test_off_does_not_ask() -> None:
+def test_off_sends_no_event() -> None:
     async def lifespan(scope, receive, send):
-        pytest.fail("the app is asked")
+        pytest.fail("the app gets a lifespan scope")
 
     with serve(lifespan_app(lifespan), lifespan="off") as server:
         assert served(server)
 
 
-# Failures of startup.
+# Errors in startup.
 
 
 @pytest.mark.parametrize("mode", ["auto", "on"])
@@ -186,7 +186,7 @@ def test_startup_failed(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_startup_failed_and_raised(caplog: pytest.LogCaptureFixture) -> None:
-    """As frameworks do: the message holds the traceback, and the error follows."""
+    """Frameworks put the traceback into the message, and then raise the exception."""
 
     async def lifespan(scope, receive, send):
         await receive()
@@ -198,7 +198,7 @@ def test_startup_failed_and_raised(caplog: pytest.LogCaptureFixture) -> None:
     assert "Traceback" not in caplog.text
 
 
-def test_return_from_startup_without_a_word() -> None:
+def test_return_without_a_message() -> None:
     async def lifespan(scope, receive, send):
         await receive()
 
@@ -286,7 +286,7 @@ def test_wrong_message(message: Any) -> None:
         assert served(server)
 
 
-# What startup leaves for requests.
+# State and context variables.
 
 
 def test_state_and_context_reach_requests() -> None:
@@ -461,7 +461,7 @@ async def test_shutdown_runs_when_nothing_else_is_waited_for() -> None:
 @pytest.mark.parametrize("loop", LOOPS)
 @in_loop
 async def test_second_stop_during_shutdown(loop: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """What the app does then is no fault of its own."""
+    """A second stop cancels the shutdown. Exceptions that follow are not errors of the app."""
     answered = []
 
     async def lifespan(scope, receive, send):
@@ -482,8 +482,8 @@ async def test_second_stop_during_shutdown(loop: Any, caplog: pytest.LogCaptureF
 
 
 @in_loop
-async def test_error_of_a_startup_that_a_stop_cuts_short(caplog: pytest.LogCaptureFixture) -> None:
-    """It is no second failure: with several workers, another one has reported it."""
+async def test_error_after_a_cancelled_startup(caplog: pytest.LogCaptureFixture) -> None:
+    """The exception is only a warning: with several workers, another one has failed first."""
 
     async def lifespan(scope, receive, send):
         await receive()

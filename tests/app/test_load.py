@@ -1,4 +1,4 @@
-"""From `"module:attribute"`, a factory or an object to an app that can be served."""
+"""Loading an app by its name, app factories, and the interfaces of apps."""
 
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -25,7 +25,7 @@ number = 7
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[str]:
-    """A directory with a few modules; what is imported from it is forgotten."""
+    """Create a directory with a few modules; remove them from `sys.modules` at the end."""
     (tmp_path / "plain_module.py").write_text(MODULE)
     (tmp_path / "raising_module.py").write_text("raise ValueError('at import')")
     (tmp_path / "wanting_module.py").write_text("import nonexistent_dependency")
@@ -59,7 +59,7 @@ def test_found(folder: str, target: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "words"),
     [
         ("no_such_module:app", ["no_such_module"]),
         ("package_of_apps.nowhere:app", ["package_of_apps.nowhere"]),
@@ -75,13 +75,13 @@ def test_found(folder: str, target: str, name: str) -> None:
         ("..relative:app", ["module:attribute"]),
     ],
 )
-def test_not_found(folder: str, target: str, said: list[str]) -> None:
+def test_not_found(folder: str, target: str, words: list[str]) -> None:
     with pytest.raises(LoadError) as raised:
         load(target, folder)
     message = str(raised.value)
     assert "\n" not in message
     assert raised.value.__cause__ is None
-    for word in said:
+    for word in words:
         assert word in message
 
 
@@ -93,7 +93,7 @@ def test_not_found(folder: str, target: str, said: list[str]) -> None:
         ("wrong_module:app", SyntaxError),
     ],
 )
-def test_errors_of_the_module_itself_are_the_cause(
+def test_exception_of_the_module_is_the_cause(
     folder: str, target: str, error: type[Exception]
 ) -> None:
     with pytest.raises(LoadError) as raised:
@@ -151,7 +151,7 @@ async def test_app_that_is_a_context_manager_is_still_an_app() -> None:
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
 
         async def __aenter__(self) -> None:
-            pytest.fail("it is the app's own affair")
+            pytest.fail("the server must not enter the app")
 
         async def __aexit__(self, *_: object) -> None: ...
 
@@ -174,7 +174,7 @@ async def test_error_in_a_factory() -> None:
 
 
 class Asgi2:
-    """As ASGI 2 has it: called with the scope, then with receive and send."""
+    """An ASGI 2 app: called with the scope, then with `receive` and `send`."""
 
     def __init__(self, scope: Any) -> None:
         self.scope = scope
@@ -228,7 +228,7 @@ def many(a: Any, b: Any, c: Any, d: Any) -> None: ...
 
 
 @pytest.mark.parametrize(
-    ("app", "said"),
+    ("app", "message"),
     [
         (two, "ASGI 3"),
         (factory, "--factory"),
@@ -239,6 +239,6 @@ def many(a: Any, b: Any, c: Any, d: Any) -> None: ...
         ("module:app", "str"),
     ],
 )
-def test_no_app(app: Any, said: str) -> None:
-    with pytest.raises(LoadError, match=said):
+def test_unknown_kind_of_app(app: Any, message: str) -> None:
+    with pytest.raises(LoadError, match=message):
         as_asgi3(app, Config())

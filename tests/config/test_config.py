@@ -1,4 +1,4 @@
-"""`Config`: values, and errors for wrong ones. Each option as text: tests/test_cli.py."""
+"""`Config`: values and errors. tests/test_cli.py has each option as text."""
 
 import dataclasses
 import pickle
@@ -30,7 +30,7 @@ def test_defaults() -> None:
     assert config.ssl_min_version == "1.2"
 
 
-def test_is_a_value() -> None:
+def test_equality_and_pickle() -> None:
     config = Config(port=80, header=(("a", "b"),))
     assert config == Config(port=80, header=(("a", "b"),))
     assert config != Config()
@@ -108,14 +108,14 @@ def test_several_values() -> None:
 
 
 def test_secret() -> None:
-    """No message and no representation shows it: both may be logged."""
+    """A message or a `repr` may be logged, so neither shows the password."""
     assert "sesame" not in repr(Config(ssl_keyfile_password="sesame"))
     with pytest.raises(OptionError, match=r"^ssl_keyfile_password='\*\*\*': expected a string$"):
         Config(ssl_keyfile_password=b"sesame")  # type: ignore[arg-type]
 
 
 def test_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each path becomes absolute, and nothing else changes."""
+    """Paths become absolute. Other options do not change."""
     monkeypatch.chdir(tmp_path)
     paths, values = ("PATH", "ADDRESS"), {"PATH": "a/b", "ADDRESS": "unix:a/b"}
     given, resolved = {"port": 1, "root_path": "/a"}, {"port": 1, "root_path": "/a"}

@@ -1,4 +1,4 @@
-"""docs/options.md and the README say what `Config` does."""
+"""docs/options.md and README.md agree with `Config`."""
 
 import dataclasses
 import re

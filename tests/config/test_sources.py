@@ -1,4 +1,4 @@
-"""Where options come from: which source is heard, and what is said of wrong ones."""
+"""Sources of options: precedence, values, errors and `--print-config`."""
 
 import json
 import os
@@ -31,7 +31,7 @@ tinyasgi = "tinyasgi"
 """
 
 
-#: Exits with 1 when settings have been parsed.
+#: Exits with code 1 if a settings file has been parsed.
 SHOW = """
 import sys
 from tinyasgi import cli
@@ -41,15 +41,15 @@ cli.main(["m:a"])
 
 
 def write(**files: str) -> None:
-    """Writes files into the current directory; `__` stands for a dot."""
+    """Write files into the current directory. In a name, `__` stands for a dot."""
     for name, text in files.items():
         Path(name.replace("__", ".")).write_text(text, encoding="utf-8")
 
 
-# What is heard.
+# Precedence.
 
 
-def test_every_source_by_itself(command: Any) -> None:
+def test_single_source(command: Any) -> None:
     assert command("m:a", "--port", "1")[1].port == 1
     assert command("m:a", TINYASGI_PORT="2")[1].port == 2
 
@@ -100,21 +100,21 @@ def test_app_in_each_source(command: Any) -> None:
     assert command("--env-file", "vars", TINYASGI_APP="m:environment")[0] == "m:environment"
 
 
-def test_other_name_in_the_environment(command: Any) -> None:
+def test_other_variable_of_an_option(command: Any) -> None:
     write(tinyasgi__toml="workers = 2", vars="WEB_CONCURRENCY=3")
     assert command("m:a", "--env-file=vars")[1].workers == 3
     assert command("m:a", WEB_CONCURRENCY="4")[1].workers == 4
 
 
 def test_env_file_named_in_a_file(command: Any) -> None:
-    """Its lines come after the file that names it, which is what --print-config relies on."""
+    """A settings file has priority over the env file that it names. `--print-config` needs this."""
     pytest.importorskip("dotenv")
     write(tinyasgi__toml="env-file = 'vars'\nport = 1", vars="TINYASGI_PORT=2\nTINYASGI_HOST=a")
     config = command("m:a")[1]
     assert (config.port, config.host, config.env_file) == (1, "a", "vars")
 
 
-def test_named_file_instead_of_those_that_are_there(command: Any) -> None:
+def test_named_file_replaces_the_default_files(command: Any) -> None:
     write(tinyasgi__toml="port = 1", production__toml="host = 'a'")
     config = command("m:a", "--config", "production.toml")[1]
     assert (config.port, config.host) == (8000, "a")
@@ -194,7 +194,7 @@ def test_value_in_a_file(text: str, name: str, value: Any, command: Any) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("port = true", "port = true in tinyasgi.toml: expected a whole number from 0 to 65535"),
         ("port = 8000.0", "port = 8000.0 in tinyasgi.toml: expected a whole number"),
@@ -233,15 +233,15 @@ def test_value_in_a_file(text: str, name: str, value: Any, command: Any) -> None
     ],
 )
 @pytest.mark.parametrize("show", [[], ["--print-config"]])
-def test_wrong_file(show: list[str], text: str, said: str, capsys: Any) -> None:
+def test_wrong_file(show: list[str], text: str, message: str, capsys: Any) -> None:
     write(tinyasgi__toml=text)
     line = refuse(capsys, *show)
-    assert said in line
+    assert message in line
     assert "1234" not in line
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[tool.tinyasgi]\nprot = 1", "unknown option prot in pyproject.toml; did you mean port?"),
         ("[tool.tinyasgi]\nport = 'a'", "port = 'a' in pyproject.toml: expected"),
@@ -253,9 +253,9 @@ def test_wrong_file(show: list[str], text: str, said: str, capsys: Any) -> None:
         ("[tool.tinyasgi]\nport", "error: pyproject.toml can't be read: "),
     ],
 )
-def test_wrong_pyproject(text: str, said: str, capsys: Any) -> None:
+def test_wrong_pyproject(text: str, message: str, capsys: Any) -> None:
     write(pyproject__toml=text)
-    assert said in refuse(capsys, "m:a")
+    assert message in refuse(capsys, "m:a")
 
 
 def test_wrong_bytes_in_a_file(capsys: Any) -> None:
@@ -273,14 +273,14 @@ def test_named_file_that_is_not_there(capsys: Any, monkeypatch: pytest.MonkeyPat
     assert "TINYASGI_CONFIG=none.toml can't be read" in refuse(capsys, "m:a")
 
 
-def test_what_is_overridden_is_not_judged(command: Any) -> None:
+def test_overridden_value_is_not_checked(command: Any) -> None:
     write(tinyasgi__toml="port = 'a'")
     assert command("m:a", "--port", "1", TINYASGI_PORT="b")[1].port == 1
 
 
 @contextmanager
 def pipe(text: str) -> Iterator[str]:
-    """The name of a pipe that holds a text, as a shell makes it for <(command)."""
+    """Yield the path of a pipe that holds a text, as of `<(command)` in a shell."""
     reader, writer = os.pipe()
     with open(reader):
         with open(writer, "w") as file:
@@ -289,16 +289,16 @@ def pipe(text: str) -> Iterator[str]:
 
 
 def test_config_from_a_pipe(command: Any) -> None:
-    """It is read once."""
+    """A pipe can be read only once."""
     with pipe("port = 1") as path:
         assert command("m:a", "--config", path)[1].port == 1
 
 
 @pytest.mark.parametrize("source", ["command", "environment", "env_file", "file"])
-def test_names_of_options_that_do_not_go_together(
+def test_spelling_in_cross_checks(
     source: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are those of their sources; an option that is not given is named as for --help."""
+    """An option is spelled as in its source. One that is not given is spelled as in `--help`."""
     words = ["m:a"]
     if source == "command":
         words.append("--ssl-cert-reqs=required")
@@ -334,7 +334,7 @@ def test_names_of_options_that_do_not_go_together(
         ("workers", "2", "Python"),  # with an object as an app
     ],
 )
-def test_names_in_errors_of_the_start(
+def test_spelling_in_startup_errors(
     option: str, value: str, source: str, tmp_path: Path, capsys: Any
 ) -> None:
     write(app__py="async def app(scope, receive, send): ...")
@@ -366,11 +366,11 @@ sys.exit(tinyasgi.run(app.app, {option}=int(value) if value.isdecimal() else val
     assert last.startswith(f"tinyasgi: error: {start} "), command.log
 
 
-# The environment, and lines for it.
+# Environment and env files.
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("TINYASGI_PORT=a", "TINYASGI_PORT=a in vars: expected a whole number"),
         ("TINYASGI_CONFIG=a", "TINYASGI_CONFIG in vars can't be set in an env file"),
@@ -380,19 +380,19 @@ sys.exit(tinyasgi.run(app.app, {option}=int(value) if value.isdecimal() else val
         ("'A=b'=c", "--env-file vars can't be used: 'A=b' has"),
     ],
 )
-def test_wrong_line_of_an_env_file(text: str, said: str, capsys: Any) -> None:
+def test_wrong_line_of_an_env_file(text: str, message: str, capsys: Any) -> None:
     write(vars=text)
-    assert said in refuse(capsys, "m:a", "--env-file=vars")
+    assert message in refuse(capsys, "m:a", "--env-file=vars")
 
 
-def test_env_file_as_windows_writes_it(command: Any) -> None:
+def test_env_file_with_bom_and_crlf(command: Any) -> None:
     Path("vars").write_bytes(b"\xef\xbb\xbfTINYASGI_PORT=1\r\nTINYASGI_HOST=a\r\n")
     config = command("m:a", "--env-file=vars")[1]
     assert (config.port, config.host) == (1, "a")
 
 
 def test_env_file_from_a_pipe(capsys: Any) -> None:
-    """The app would get nothing of it."""
+    """Each worker reads the file again, but a pipe can be read only once."""
     with pipe("A=1") as path:
         line = refuse(capsys, "m:a", f"--env-file={path}")
     assert f"--env-file {path} can't be read: a pipe can be read only once" in line
@@ -403,7 +403,7 @@ def test_env_file_that_is_not_there(capsys: Any) -> None:
     assert "--env-file none can't be read: No such file or directory" in line
 
 
-#: What other readers of such files differ in.
+#: Lines that readers of such files treat differently.
 DOTENV = r"""
 export A=1
 B = spaced  # a comment
@@ -448,7 +448,7 @@ def test_env_file_without_python_dotenv(capsys: Any, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("name", ["PROT", "PORTS", "TIMEOUT_KEEPALIVE", "ACCES_LOG", "SSL_CERT"])
 @pytest.mark.parametrize("where", ["environment", "env_file"])
 def test_misspelling_in_the_environment(where: str, name: str, command: Any, capsys: Any) -> None:
-    """It may be a variable of somebody else, so it is a warning."""
+    """The variable may belong to another program, so the message is a warning."""
     if where == "environment":
         _, config = command("m:a", **{f"TINYASGI_{name}": "1"})
         place = ""
@@ -470,7 +470,7 @@ def test_misspelling_in_json(command: Any, capsys: Any) -> None:
 
 
 def test_variables_for_others(command: Any) -> None:
-    """A version for a Dockerfile, a worker's own index, and what Kubernetes says of Services."""
+    """Variables of a Dockerfile, of a worker, and of Kubernetes for Services."""
     config = command(
         "m:a",
         TINYASGI_VERSION="0.1.0",
@@ -491,14 +491,14 @@ def test_variables_for_others(command: Any) -> None:
 
 @pytest.mark.parametrize("service", ["DB", "WS", "PROXY", "WORKERS", "HEALTH", "LOGS"])
 def test_services_whose_names_begin_alike(service: str, command: Any) -> None:
-    """What Kubernetes says of `tinyasgi-db` is no slip."""
+    """Variables of Kubernetes for the Service `tinyasgi-db` give no warning."""
     port = f"TINYASGI_{service}_PORT"
     names = {f"TINYASGI_{service}_SERVICE_HOST": "10.0.0.1", f"{port}_80_TCP_ADDR": "10.0.0.1"}
     for protocol in ("tcp", "udp", "sctp"):
         assert command("m:a", **names, **{port: f"{protocol}://10.0.0.1:80"})[1] == Config()
 
 
-# What is printed.
+# --print-config.
 
 
 def show(capsys: Any, *words: str) -> str:
@@ -530,7 +530,9 @@ def test_print(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=[row[0] for row in OPTIONS])
-def test_what_is_printed_says_the_same_in_a_file(option: Any, command: Any, capsys: Any) -> None:
+def test_output_is_a_settings_file_with_the_same_meaning(
+    option: Any, command: Any, capsys: Any
+) -> None:
     name, text, value = option
     words = [dashed(name) if value else dashed(f"no_{name}")] if text is None else []
     words += [f"{dashed(name)}={text}"] if text is not None else []
@@ -543,8 +545,8 @@ def test_what_is_printed_says_the_same_in_a_file(option: Any, command: Any, caps
 
 
 @pytest.mark.parametrize("words", [[], ["--port=1"], ["--log-level=debug"]])
-def test_what_is_printed_with_an_env_file(words: list[str], command: Any, capsys: Any) -> None:
-    """As a file it says the same, also of what an option has overridden."""
+def test_output_with_an_env_file(words: list[str], command: Any, capsys: Any) -> None:
+    """As a settings file, the output has the same meaning, overridden options included."""
     pytest.importorskip("dotenv")
     write(vars="TINYASGI_PORT=2\nTINYASGI_HOST=::1\nTINYASGI_LOG_LEVEL=error")
     words += ["--env-file=vars"]
@@ -565,8 +567,8 @@ def test_path_that_is_not_utf8() -> None:
     assert r'"\\udcff"' in render(None, Config(app_dir="\udcff"), found)
 
 
-def test_print_to_what_is_ascii(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is printed has the encoding of TOML, and names of files can have none."""
+def test_output_on_an_ascii_terminal(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The output is UTF-8, as TOML requires, even for a path that is not valid UTF-8."""
     write(**{"\udcff__toml": "root-path = '/é'"})
     words = ["m:a", "--config", "\udcff.toml"]
     with (

@@ -1,6 +1,6 @@
-"""Every option with None, 0, nothing and what uvicorn has as its default.
+"""Every option with None, 0, an empty text and the default of uvicorn.
 
-Each either means what a user expects, or is refused with a reason.
+Each value either has its usual meaning or is an error.
 """
 
 import dataclasses
@@ -17,20 +17,20 @@ from tinyasgi.config.kinds import FLAG, OptionError
 
 __all__ = ["alone", "command"]  # fixtures
 
-#: An outcome: the value is refused.
+#: Outcome: the value is an error.
 X = object()
-#: uvicorn has no such option, or not with this name.
+#: uvicorn has no option of this name.
 NONE = object()
 DEFAULT_PEERS = ("127.0.0.1", "::1", "unix")
 
-#: What each value comes to: None, 0, "", uvicorn's default, and nothing on the command line, as in
-#: `--host ""`. None is "not given"; where uvicorn has it for what this server can't do, it is
-#: refused. 0 is no limit, but of uvicorn's two limits that 0 makes absolute it is one, too: no
-#: keep-alive, and no time for a graceful shutdown.
+#: The outcome of five values: None, 0, "", the default of uvicorn, and an empty text on the command
+#: line, as in `--host ""`. None means "not given". It is an error if it has another meaning in
+#: uvicorn that this server does not support. 0 means "no limit", with two exceptions as in uvicorn:
+#: no keep-alive, and no time for a graceful shutdown.
 OUTCOMES: dict[str, tuple[Any, Any, Any, Any, Any]] = {
-    # option: None, 0, "", uvicorn's, nothing on the command line
+    # option: None, 0, "", default of uvicorn, "" on the command line
     "factory": (X, X, X, False, NONE),
-    "app_dir": (X, X, "", NONE, ""),  # the current directory; uvicorn's is an argument of `run`
+    "app_dir": (X, X, "", NONE, ""),  # the current directory; in uvicorn an argument of `run`
     "interface": (X, X, X, "auto", X),
     "wsgi_threads": (X, X, X, NONE, X),
     "wsgi_spool_size": (X, 0, X, NONE, X),
@@ -80,10 +80,10 @@ OUTCOMES: dict[str, tuple[Any, Any, Any, Any, Any]] = {
     "timeout_write": (X, 0, X, NONE, X),
     "min_rate_write": (X, 0, X, NONE, X),
     "shutdown_delay": (X, 0, X, NONE, X),
-    "timeout_graceful_shutdown": (X, 0, X, X, X),  # uvicorn: None, which is without end
+    "timeout_graceful_shutdown": (X, 0, X, X, X),  # uvicorn: None, no timeout
     "proxy_headers": (X, X, X, True, NONE),
     "forwarded_fields": (X, X, X, NONE, X),
-    "forwarded_allow_ips": (DEFAULT_PEERS, X, (), DEFAULT_PEERS, ()),  # "": nobody
+    "forwarded_allow_ips": (DEFAULT_PEERS, X, (), DEFAULT_PEERS, ()),  # "": no proxy is trusted
     "proxy_protocol": (X, X, X, NONE, NONE),
     "request_id_header": (None, X, X, NONE, X),
     "header": ((), X, X, NONE, X),
@@ -140,7 +140,7 @@ def test_zero(name: str) -> None:
 
 
 @each
-def test_nothing(name: str) -> None:
+def test_empty_text(name: str) -> None:
     check(name, "", OUTCOMES[name][2])
 
 
@@ -151,7 +151,7 @@ def test_wrong_type(name: str, value: Any) -> None:
 
 
 @each
-def test_flags_are_no_numbers(name: str) -> None:
+def test_flags_are_not_numbers(name: str) -> None:
     is_flag = FIELDS[name].metadata["kind"] is FLAG
     check(name, True, True if is_flag else X)
     if is_flag:
@@ -169,7 +169,7 @@ def test_default_of_uvicorn(name: str) -> None:
 
 
 @each
-def test_nothing_on_the_command_line(name: str, command: Any, capsys: Any) -> None:
+def test_empty_text_on_the_command_line(name: str, command: Any, capsys: Any) -> None:
     outcome = OUTCOMES[name][4]
     words = [dashed(name), "", *needed(name), "m:a"]
     if FIELDS[name].metadata["kind"] is FLAG:
@@ -181,12 +181,12 @@ def test_nothing_on_the_command_line(name: str, command: Any, capsys: Any) -> No
 
 
 @each
-def test_nothing_in_the_environment(name: str, command: Any) -> None:
-    """It is not given."""
+def test_empty_variable(name: str, command: Any) -> None:
+    """An empty variable counts as not set."""
     assert command("m:a", **{f"TINYASGI_{name.upper()}": ""})[1] == Config()
 
 
-# Values of Python that stand for others.
+# Python objects of other types.
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_nothing_in_the_environment(name: str, command: Any) -> None:
         ("reload_dir", [], ()),
     ],
 )
-def test_meaning(name: str, value: Any, meaning: Any) -> None:
+def test_conversion(name: str, value: Any, meaning: Any) -> None:
     needs = {"ssl_certfile": "a", "ssl_ca_certs": "a"} if name == "ssl_cert_reqs" else {}
     config = Config(**needs, **{name: value})
     assert getattr(config, name) == meaning
@@ -231,5 +231,5 @@ def test_meaning(name: str, value: Any, meaning: Any) -> None:
         ("log_config", {"key": "value" * 1000}),
     ],
 )
-def test_refused(name: str, value: Any) -> None:
+def test_error(name: str, value: Any) -> None:
     check(name, value, X)

@@ -1,4 +1,4 @@
-"""WSGI apps over a real socket: by PEP 3333, by its validator, by Flask and by Django."""
+"""WSGI apps over a real socket: PEP 3333, its validator, Flask and Django."""
 
 import contextvars
 import errno
@@ -29,7 +29,7 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 @pytest.fixture(params=LOOPS)
 def serve(request: pytest.FixtureRequest) -> Any:
-    """`tinyasgi.testing.serve` on each event loop; no thread of the app is left at the end."""
+    """Provide `tinyasgi.testing.serve` on each event loop; check that all threads end."""
 
     @contextmanager
     def serve(app: Any, **options: Any) -> Iterator[LiveServer]:
@@ -56,7 +56,7 @@ def hello(environ: Any, start_response: Any) -> list[bytes]:
 
 
 class Pieces:
-    """An iterable of pieces that says when it was closed."""
+    """An iterable of pieces of body with an event for `close()`."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
@@ -173,11 +173,11 @@ def test_the_app_may_change_the_environ(serve: Any) -> None:
         assert pieces.closed.wait(PATIENCE)
 
 
-# PEP 3333, by its validator.
+# The validator of wsgiref.
 
 
 def validated(app: Any) -> Any:
-    """The app under the validator, which wants a content type and takes any arguments."""
+    """Wrap an app in the validator, which needs a content type and takes any arguments."""
 
     def typed(environ: Any, start_response: Any) -> Any:
         def start(status: str, fields: list[Any], *exc_info: Any) -> Any:
@@ -493,7 +493,7 @@ def test_a_body_is_closed_after_the_request(serve: Any) -> None:
         assert streams[0].closed
 
 
-# Clients that leave.
+# Disconnects.
 
 
 def test_close_is_called_when_the_client_leaves(serve: Any) -> None:
@@ -603,11 +603,11 @@ def test_a_client_that_leaves_while_it_waits_for_a_thread(serve: Any) -> None:
     assert paths == ["/", "/last"]
 
 
-# Faults of the app.
+# Errors of the app.
 
 
 def start(*fields: tuple[Any, Any], status: Any = "200 OK") -> Callable[..., Any]:
-    """An app that begins a response with these fields, and sends five bytes."""
+    """Return an app that responds with these headers and five bytes."""
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
         start_response(status, list(fields))
@@ -907,7 +907,7 @@ def test_a_write_that_is_cancelled(serve: Any, monkeypatch: pytest.MonkeyPatch) 
     assert failures == [ClientDisconnected]
 
 
-# The stop.
+# Shutdown.
 
 
 def test_a_running_request_ends_before_the_stop(serve: Any) -> None:

@@ -31,7 +31,7 @@ def pool() -> Iterator[Callable[[int], ThreadPool]]:
 
 
 class Task:
-    """A job that says which thread has begun with it, and ends when it is told to."""
+    """A job that reports its thread, and ends when `end` is set."""
 
     def __init__(self) -> None:
         self.began: SimpleQueue[threading.Thread] = SimpleQueue()
@@ -50,7 +50,7 @@ def refuse_to_start(thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-def test_the_last_to_rest_works_first(pool: Callable[[int], ThreadPool]) -> None:
+def test_most_recently_used_thread_is_woken_first(pool: Callable[[int], ThreadPool]) -> None:
     threads = pool(3)
     first, second, third = Task(), Task(), Task()
     assert threads.submit(first)
@@ -79,7 +79,7 @@ def test_jobs_wait_in_order(pool: Callable[[int], ThreadPool]) -> None:
         task.end.set()
 
 
-def test_what_waits_is_done_before_the_end(pool: Callable[[int], ThreadPool]) -> None:
+def test_waiting_jobs_run_before_the_end(pool: Callable[[int], ThreadPool]) -> None:
     threads = pool(1)
     first, second = Task(), Task()
     threads.submit(first)
@@ -92,7 +92,7 @@ def test_what_waits_is_done_before_the_end(pool: Callable[[int], ThreadPool]) ->
     assert not thread.is_alive()
 
 
-def test_no_thread_to_be_had(
+def test_no_thread_can_be_started(
     pool: Callable[[int], ThreadPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = pool(1)
@@ -105,7 +105,7 @@ def test_no_thread_to_be_had(
     task.end.set()
 
 
-def test_a_thread_that_blocks_has_a_successor(pool: Callable[[int], ThreadPool]) -> None:
+def test_another_thread_continues_when_one_blocks(pool: Callable[[int], ThreadPool]) -> None:
     threads = pool(3)
     tasks = [Task() for _ in range(4)]
     assert [threads.submit(task) for task in tasks] == [True, True, True, False]
@@ -115,7 +115,7 @@ def test_a_thread_that_blocks_has_a_successor(pool: Callable[[int], ThreadPool])
         task.end.set()
 
 
-def test_no_further_thread_to_be_had(
+def test_no_second_thread_can_be_started(
     pool: Callable[[int], ThreadPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = pool(2)
@@ -132,7 +132,7 @@ def test_no_further_thread_to_be_had(
     second.end.set()
 
 
-def test_jobs_have_the_threads_that_there_are(
+def test_running_threads_take_all_jobs(
     pool: Callable[[int], ThreadPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = pool(2)
@@ -157,14 +157,14 @@ async def test_many_calls_need_one_wake_up() -> None:
 
     thread = threading.Thread(target=call)
     thread.start()
-    thread.join(PATIENCE)  # within one turn of the loop
+    thread.join(PATIENCE)  # within one iteration of the event loop
     assert called == []
     assert len(waker.loop._ready) == 1
     await done.wait()
     assert called == list(range(100))
 
 
-def test_a_loop_that_is_closed() -> None:
+def test_closed_event_loop() -> None:
     loop = asyncio.new_event_loop()
     loop.close()
     waker = LoopWaker(loop)
