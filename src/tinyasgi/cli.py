@@ -1,4 +1,4 @@
-"""The command `tinyasgi`: parses its arguments and calls `run`."""
+"""The command `tinyasgi`: parse its arguments, and call `run`."""
 
 import argparse
 import dataclasses

@@ -101,7 +101,7 @@ class WSGI:
             await call.forward(send)
         except asyncio.CancelledError:
             call.cancel()
-            if not self._threads.cancel(job):
+            if not self._threads.cancel(job):  # the app is running: wait for its end
                 with suppress(ClientDisconnected):
                     await call.forward(send)
             raise
