@@ -4,6 +4,7 @@ import re
 import runpy
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.browser import chromium
+from tests.support.helpers import PATIENCE
 from tests.support.pages import DOCS
 
 #: Pages that must exist, and a heading of each.
@@ -152,3 +154,12 @@ def test_contrast(site: Path, browser: Any, scheme: str) -> None:
     for name in ("quickstart", "operations", "deployment/nginx", "frameworks/django", "api"):
         show(browser, site / f"{name}.html", 1280, scheme)
         assert browser.execute_script(CONTRAST) == {}, name
+
+
+def test_search_needs_no_network(site: Path, browser: Any) -> None:
+    show(browser, site / "search.html", 1280)
+    browser.get(f"{(site / 'search.html').as_uri()}?q=shutdown")
+    found = "return [...document.querySelectorAll('#search-results li a')].map((a) => a.innerText)"
+    deadline = time.monotonic() + PATIENCE
+    while "Operations" not in (results := browser.execute_script(found)):
+        assert time.monotonic() < deadline, results
