@@ -2,6 +2,8 @@
 
 import os
 import signal
+from collections import defaultdict
+from itertools import chain
 from typing import Any
 
 import hypothesis
@@ -28,8 +30,19 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """Run the tests first that start no process: they are quick."""
-    items.sort(key=lambda item: hasattr(item.module, "Command") or hasattr(item.module, "start"))
+    """Run the tests first that start no process. Of the others, the variants between are slow."""
+    variants: defaultdict[Any, list[Any]] = defaultdict(list)
+    for item in items:
+        if _starts_processes(item):
+            variants[item.path, item.originalname].append(item)
+    for item in chain.from_iterable(group[1:-1] for group in variants.values()):
+        item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: (_starts_processes(item), not item.get_closest_marker("proxies")))
+
+
+def _starts_processes(item: Any) -> bool:
+    names = {*item.fixturenames, *item.function.__code__.co_names}
+    return names >= {"start", "tmp_path"} or bool(names & {"Command", "Reader", "pytester", "site"})
 
 
 @pytest.fixture(scope="session")

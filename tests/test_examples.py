@@ -320,6 +320,7 @@ def test_chat_does_not_wait_for_slow_members(monkeypatch: pytest.MonkeyPatch) ->
             assert len(heard) < len(lines)
 
 
+@pytest.mark.browser
 def test_chat_in_a_browser() -> None:
     with ExitStack() as stack:
         driver = stack.enter_context(chromium())

@@ -20,7 +20,11 @@ from tests.support.load import Load
 from tests.support.processes import wait_until
 from tests.support.proxies import BACKENDS, Site
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.5 is an address there")
+pytestmark = [
+    pytest.mark.proxies,
+    pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.5 is an address there"),
+    pytest.mark.xdist_group("proxies"),  # they share their proxies
+]
 
 #: Address of the client, which no backend trusts.
 CLIENT = "127.0.0.5"

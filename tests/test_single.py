@@ -118,6 +118,7 @@ def test_stop_while_a_worker_takes_over(number: int, start: Start) -> None:
     assert "Traceback" not in command.log
 
 
+@pytest.mark.slow
 def test_nothing_fails_when_it_is_replaced(start: Start) -> None:
     with start() as command, Load(command.port) as load:
         for count in (1, 2):

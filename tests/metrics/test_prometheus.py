@@ -495,6 +495,7 @@ def test_unix_socket(
 
 
 @linux
+@pytest.mark.slow
 @pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["spawned", "forked"])
 def test_counts_stay_whatever_becomes_of_workers(preload: tuple[str, ...], start: Start) -> None:
     with start("--workers", "2", "--metrics-bind", "127.0.0.1:0", *preload) as command:
@@ -537,6 +538,7 @@ def test_counts_stay_whatever_becomes_of_workers(preload: tuple[str, ...], start
 
 
 @linux
+@pytest.mark.slow
 def test_counts_stay_when_a_lone_process_becomes_a_supervisor(start: Start, tmp_path: Path) -> None:
     with start("--metrics-bind", "127.0.0.1:0") as command:
         began = scrape(command)["process_start_time_seconds",]

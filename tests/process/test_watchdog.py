@@ -155,6 +155,7 @@ def test_worker_that_holds_the_gil_is_replaced(start: Start, tmp_path: Any) -> N
 
 
 @linux
+@pytest.mark.slow
 def test_busy_workers_live(start: Start, tmp_path: Any) -> None:
     """Without --worker-timeout, silence is no reason."""
     (tmp_path / "holds.py").write_text(HOLD.replace("LENGTH", "25"))

@@ -213,6 +213,7 @@ def test_wrong_scope(pytester: pytest.Pytester) -> None:
     result.stderr.fnmatch_lines(["ERROR: tinyasgi_scope must be function or session, not 'planet'"])
 
 
+@pytest.mark.slow
 def test_xdist(pytester: pytest.Pytester) -> None:
     tests = """
     @pytest.mark.parametrize("number", range(8))
@@ -225,6 +226,7 @@ def test_xdist(pytester: pytest.Pytester) -> None:
     run(pytester, tests, *ini, options=("-pxdist", "-n2")).assert_outcomes(passed=8)
 
 
+@pytest.mark.slow
 def test_async_tests(pytester: pytest.Pytester) -> None:
     """The server does not use the event loops of pytest-asyncio and anyio."""
     tests = """

@@ -16,12 +16,14 @@ def test_all_blocks_are_recipes() -> None:
     assert PAGE.read_text().count("```python\n") == len(RECIPES)
 
 
+@pytest.mark.slow
 def test_recipes(pytester: pytest.Pytester) -> None:
     names = RECIPES.keys() - APART
     tests = sum(RECIPES[name].count("\ndef test_") for name in names)
     run(pytester, *names).assert_outcomes(passed=tests)
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(
     not shutil.which("chromium") or not shutil.which("chromedriver"),
     reason="no Chromium here: apt-get install chromium chromium-driver",

@@ -349,6 +349,7 @@ def test_worker_that_is_told_to_stop_is_replaced_first(start: Start) -> None:
     assert "killed" not in command.log
 
 
+@pytest.mark.slow
 def test_crash_loop_backs_off_and_keeps_the_rest(start: Start, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP + "if os.path.exists('broken'): raise ValueError('no')\n")
     with start("--workers", "2") as command:
@@ -492,6 +493,7 @@ def test_times_that_no_wait_can_have(seconds: str, start: Start) -> None:
 # Under load.
 
 
+@pytest.mark.slow
 def test_nothing_fails_when_workers_are_replaced(start: Start) -> None:
     with start("--workers", "2") as command, Load(command.port) as load:
         for count in range(1, TRIALS + 1):
@@ -502,6 +504,7 @@ def test_nothing_fails_when_workers_are_replaced(start: Start) -> None:
     assert len(load.answers) >= 2 * TRIALS
 
 
+@pytest.mark.slow
 def test_nothing_fails_when_workers_have_had_their_requests(start: Start) -> None:
     words = ["--workers", "2", "--limit-max-requests", "200", "--limit-max-requests-jitter", "50"]
     with start(*words) as command, Load(command.port) as load:
@@ -509,6 +512,7 @@ def test_nothing_fails_when_workers_have_had_their_requests(start: Start) -> Non
     assert load.failures == []
 
 
+@pytest.mark.slow
 def test_only_what_was_with_a_killed_worker_fails(start: Start) -> None:
     with start("--workers", "2") as command:
         workers = who(command.port, 2)
