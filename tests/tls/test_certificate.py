@@ -1,4 +1,4 @@
-"""What is read of certificates, beside what `cryptography` makes and reads."""
+"""Parsing of certificates, compared with `cryptography`."""
 
 import datetime
 from collections.abc import Sequence
@@ -42,32 +42,32 @@ def attribute(kind: Any, value: str) -> peer.NameAttribute:
 def test_hosts(count: int) -> None:
     hosts = ["a.example", "*.b.example", *(f"host{i}.example" for i in range(count))]
     names = [peer.RFC822Name("me@a.example"), *map(peer.DNSName, hosts), peer.DNSName("UPPER")]
-    assert tls_certificate.hosts(certificate(names=names)) == (*hosts, "upper")
+    assert tls_certificate.host_names(certificate(names=names)) == (*hosts, "upper")
 
 
-def test_host_that_is_not_ascii() -> None:
-    """As openssl writes it when it is told to; the others are good."""
+def test_host_name_not_ascii() -> None:
+    """openssl can write such a name. The other names are used."""
     whole = certificate(names=[peer.DNSName("bbcher.example"), peer.DNSName("a.example")])
-    assert tls_certificate.hosts(whole.replace(b"bbcher", "bücher".encode("latin-1"))) == (
+    assert tls_certificate.host_names(whole.replace(b"bbcher", "bücher".encode("latin-1"))) == (
         "a.example",
     )
 
 
 def test_no_hosts() -> None:
-    assert tls_certificate.hosts(certificate()) == ()
-    assert tls_certificate.hosts(certificate(names=[peer.RFC822Name("me@a.example")])) == ()
+    assert tls_certificate.host_names(certificate()) == ()
+    assert tls_certificate.host_names(certificate(names=[peer.RFC822Name("me@a.example")])) == ()
 
 
 @pytest.mark.parametrize(
     ("end", "expired"), [(1999, True), (2001, True), (2049, False), (2051, False)]
 )
 def test_end(end: int, expired: bool) -> None:
-    """Two digits of a year up to 2049, then four."""
+    """Years have two digits until 2049, then four."""
     assert tls_certificate.has_expired(certificate(end=end)) is expired
 
 
 def test_subject() -> None:
-    """The example of RFC 4514 §4, and what the peer says."""
+    """The example of RFC 4514 §4, parsed by `cryptography`."""
     parts = [
         [attribute(NameOID.DOMAIN_COMPONENT, "net")],
         [attribute(NameOID.DOMAIN_COMPONENT, "example")],
@@ -108,8 +108,8 @@ def test_kinds_of_strings(kind: str) -> None:
     assert tls_certificate.subject(certificate([[name]])) == "CN=Jim"
 
 
-def test_what_has_no_name() -> None:
-    """It goes by number and in hexadecimal; the arc 2 has no end at 39."""
+def test_attribute_type_without_a_name() -> None:
+    """Type as a number, value in hexadecimal. Numbers after the arc 2 may exceed 39."""
     kind = peer.ObjectIdentifier("2.999.1234567.3")
     assert (
         tls_certificate.subject(certificate([[attribute(kind, "Jim")]]))
@@ -121,9 +121,13 @@ def test_no_subject() -> None:
     assert tls_certificate.subject(certificate(names=[peer.DNSName("a.example")])) == ""
 
 
-def test_what_is_cut_off() -> None:
+def test_truncated_certificate() -> None:
     whole = certificate([[attribute(NameOID.COMMON_NAME, "x")]], [peer.DNSName("a.example")])
     for length in range(len(whole)):
-        for read in (tls_certificate.hosts, tls_certificate.subject, tls_certificate.has_expired):
+        for read in (
+            tls_certificate.host_names,
+            tls_certificate.subject,
+            tls_certificate.has_expired,
+        ):
             with pytest.raises(ValueError, match=r"DER|unpack"):
                 read(whole[:length])

@@ -1,4 +1,4 @@
-"""TLS: which certificate is shown, its renewal, who may connect, and what is refused."""
+"""TLS contexts: selection and reload of certificates, client certificates, errors."""
 
 import asyncio
 import datetime
@@ -39,13 +39,13 @@ __all__ = ["nothing_left", "start"]
 
 
 @pytest.fixture
-def attentive(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each handshake looks at the files."""
-    monkeypatch.setattr("tinyasgi.tls.contexts.INTERVAL", 0.0)
+def check_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check the files at each handshake."""
+    monkeypatch.setattr("tinyasgi.tls.contexts.CHECK_INTERVAL", 0.0)
 
 
 def issue(tls: Certificates, path: Path, *hosts: str, **options: Any) -> str:
-    """A file with a key and its certificate, in the place of what is there."""
+    """Write a file with a key and its certificate, or replace it."""
     leaf = tls.authority.issue_cert(*hosts, **options)
     put(path, leaf.private_key_and_cert_chain_pem.bytes())
     return str(path)
@@ -58,15 +58,15 @@ def put(path: Path, content: bytes) -> None:
 
 
 def certificate(file: str) -> bytes:
-    """The first one in a file, DER."""
+    """Return the first certificate of a file, in DER."""
     text = Path(file).read_text()
     return ssl.PEM_cert_to_DER_cert(text[text.index("-----BEGIN CERT") :].split("\n\n")[0])
 
 
 def is_served(server: Any, context: ssl.SSLContext) -> bool:
-    """Whether a client gets an answer."""
+    """Return whether a client gets a response."""
     try:
-        # With TLS 1.3 a client learns only later that it is turned away.
+        # With TLS 1.3, the client notices the rejection after its handshake.
         with Client(server, context) as client:
             return client.response(GET).status == 200
     except (OSError, IndexError):
@@ -74,7 +74,7 @@ def is_served(server: Any, context: ssl.SSLContext) -> bool:
 
 
 def shown(server: Any, name: str | None, **options: Any) -> bytes:
-    """The certificate that a client gets, DER, when it asks for a name."""
+    """Return the certificate that a client gets for a server name, in DER."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     for option, value in options.items():
@@ -142,7 +142,7 @@ def test_client_certificates(tls: Certificates) -> None:
             assert [is_served(server, context) for context in (ours, none, strange)] == expected
 
 
-def test_client_certificates_that_nobody_vouches_for(tls: Certificates) -> None:
+def test_client_certificates_of_an_unknown_authority(tls: Certificates) -> None:
     with pytest.raises(OptionError, match=r"^ssl_cert_reqs='required' needs ssl_c"):
         Config(ssl_certfile=(tls.certfile,), ssl_cert_reqs="required")
     with pytest.raises(OptionError, match=r"^ssl_cert_reqs='required' needs ssl_c"):
@@ -192,15 +192,15 @@ def test_tls_handshake_does_not_hold_up_others(tls: Certificates) -> None:
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "auto"])
-def test_handshakes_have_a_time_limit(loop: str, tls: Certificates) -> None:
+def test_handshake_timeout(loop: str, tls: Certificates) -> None:
     options: dict[str, Any] = {"ssl_certfile": tls.certfile, "timeout_head": 0.1, "loop": loop}
     with serve(hello, lifespan="off", **options) as server, Client(server) as client:
         assert client.rest() == b""
 
 
 @pytest.mark.parametrize("base", LOOPS)
-def test_no_time_limit_for_heads_is_none_for_handshakes(base: Any, tls: Certificates) -> None:
-    """The default of the event loops, 60 seconds, does not apply either."""
+def test_handshakes_without_timeout(base: Any, tls: Certificates) -> None:
+    """The default of the event loops, 60 seconds, is not used."""
 
     async def shake_late(server: Server) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -236,10 +236,10 @@ def test_certificate_by_name(loop: str, tls: Certificates, tmp_path: Path) -> No
             ("second.example", second),
             ("SECOND.example", second),
             ("b.second.example", second),
-            ("a.second.example", third),  # its own name comes before a wildcard
+            ("a.second.example", third),  # an exact name has priority over a wildcard
             ("third.example", third),
             ("b.third.example", first),
-            ("c.b.second.example", first),  # a wildcard stands for one label
+            ("c.b.second.example", first),  # a wildcard matches one label
             ("*.second.example", second),
             ("unknown.example", second),
             ("unknown", first),
@@ -264,8 +264,8 @@ def test_certificate_by_name_as_openssl_sees_it(tls: Certificates, tmp_path: Pat
             assert ssl.DER_cert_to_PEM_cert(certificate(file)) in said.decode()
 
 
-def test_name_that_is_not_ascii(start: Start, tls: Certificates, tmp_path: Path) -> None:
-    """Python would print six lines of its own for each, as many as a client likes."""
+def test_server_name_not_ascii(start: Start, tls: Certificates, tmp_path: Path) -> None:
+    """By default, Python prints six lines for each, so a client could flood stderr."""
     words = []
     for name in ("a.example", "b.example"):
         words += ["--ssl-certfile", issue(tls, tmp_path / name, name)]
@@ -287,7 +287,7 @@ def test_name_that_is_not_ascii(start: Start, tls: Certificates, tmp_path: Path)
 
 
 def test_two_kinds_of_key(tls: Certificates, tmp_path: Path) -> None:
-    """For the same names: the client gets the kind that it prefers."""
+    """With the same host names, the client gets the type of key that it prefers."""
     kind = trustme.KeyType
     rsa, ec, other = (
         issue(tls, tmp_path / str(number), "a.example", "b.example", key_type=key)
@@ -300,7 +300,7 @@ def test_two_kinds_of_key(tls: Certificates, tmp_path: Path) -> None:
                 assert shown(server, name, **options) == certificate(file)
 
 
-def test_keys_of_their_own(tls: Certificates, tmp_path: Path) -> None:
+def test_keys_in_separate_files(tls: Certificates, tmp_path: Path) -> None:
     pairs = []
     for name in ("a.example", "b.example"):
         leaf = tls.authority.issue_cert(name)
@@ -320,7 +320,7 @@ def test_keys_of_their_own(tls: Certificates, tmp_path: Path) -> None:
         Server(hello, ssl_certfile=certs, ssl_keyfile=keys[::-1])
 
 
-def test_a_certificate_that_nobody_gets(tls: Certificates, tmp_path: Path) -> None:
+def test_certificate_that_would_never_be_used(tls: Certificates, tmp_path: Path) -> None:
     nobody = issue(tls, tmp_path / "address", "127.0.0.1")
     with pytest.raises(OptionError, match=f"^ssl_certfile='{nobody}' names no host"):
         Server(hello, ssl_certfile=(tls.certfile, nobody))
@@ -339,7 +339,7 @@ def test_a_certificate_that_nobody_gets(tls: Certificates, tmp_path: Path) -> No
         ("ssl_keyfile", None, "No such file"),
     ],
 )
-def test_broken_files(
+def test_invalid_files(
     name: str, cut: slice | None, said: str, tls: Certificates, tmp_path: Path
 ) -> None:
     """The message names the option and the file."""
@@ -367,25 +367,29 @@ def test_certificate_without_its_key(tls: Certificates, tmp_path: Path) -> None:
 def test_expired_certificate(
     tls: Certificates, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is served, with one warning."""
+    """It is used, and one warning is logged."""
     end = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
     file = issue(tls, tmp_path / "old.pem", "localhost", not_after=end)
     with serve(hello, ssl_certfile=file, lifespan="off") as server:
         for _ in range(2):
             assert shown(server, "localhost") == certificate(file)
     (message,) = caplog.messages
-    assert message == f"ssl_certfile: the certificate in '{file}' has expired"
+    assert message == f"ssl_certfile='{file}': the certificate has expired"
 
 
-# Renewal.
+# Reload.
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 @in_loop
-async def test_renewal(
-    loop: Any, attentive: None, tls: Certificates, tmp_path: Path, caplog: pytest.LogCaptureFixture
+async def test_reload(
+    loop: Any,
+    check_always: None,
+    tls: Certificates,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """New connections get the new certificate, old ones live."""
+    """New connections get the new certificate; old ones stay open."""
     file = issue(tls, tmp_path / "cert.pem", "localhost")
     before = certificate(file)
 
@@ -401,13 +405,13 @@ async def test_renewal(
     caplog.set_level(logging.INFO, "tinyasgi.server")
     async with Server(hello, port=0, lifespan="off", ssl_certfile=file) as server:
         await asyncio.to_thread(talk, server.port)
-    assert caplog.messages == ["TLS files have changed; new connections use them"]
+    assert caplog.messages == ["reloaded the TLS files; new connections use them"]
 
 
 def test_files_are_replaced_one_after_the_other(
-    attentive: None, tls: Certificates, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    check_always: None, tls: Certificates, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Until they fit together the old ones stay, which is said once for each state of the files."""
+    """Until they match, the old ones stay in use. Each change is logged once."""
     leaf, new = (tls.authority.issue_cert("localhost") for _ in range(2))
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     leaf.cert_chain_pems[0].write_to_path(cert)
@@ -426,14 +430,15 @@ def test_files_are_replaced_one_after_the_other(
         cert.unlink()
         assert shown(server, None) != before
     broken, unfit, missing = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
-    assert all(m.startswith("TLS goes on as it was: ") for m in (broken, unfit, missing))
+    start = "can't reload the TLS files, the old certificate stays in use: "
+    assert all(message.startswith(start) for message in (broken, unfit, missing))
     assert f"ssl_certfile='{cert}'" in broken
     assert f"ssl_keyfile='{key}' does not belong to the certificate in '{cert}'" in unfit
     assert "No such file" in missing
 
 
-def test_files_behind_a_link(attentive: None, tls: Certificates, tmp_path: Path) -> None:
-    """As Kubernetes changes a mounted secret: all at once, by a link to a directory."""
+def test_files_behind_a_link(check_always: None, tls: Certificates, tmp_path: Path) -> None:
+    """Kubernetes changes a mounted secret by replacing a link to a directory."""
     for version in ("one", "two"):
         (tmp_path / version).mkdir()
         leaf = tls.authority.issue_cert("localhost")
@@ -451,7 +456,7 @@ def test_files_behind_a_link(attentive: None, tls: Certificates, tmp_path: Path)
 
 
 def test_files_of_an_app_that_changes_its_directory(
-    attentive: None, tls: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    check_always: None, tls: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     issue(tls, tmp_path / "cert.pem", "localhost")
@@ -465,7 +470,7 @@ def test_files_of_an_app_that_changes_its_directory(
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_no_session_outlives_a_certificate(
-    version: ssl.TLSVersion, attentive: None, tls: Certificates, tmp_path: Path
+    version: ssl.TLSVersion, check_always: None, tls: Certificates, tmp_path: Path
 ) -> None:
     file = issue(tls, tmp_path / "cert.pem", "localhost")
     context = tls.context()
@@ -491,10 +496,10 @@ def test_no_session_outlives_a_certificate(
         assert not again
 
 
-def test_files_are_looked_at_once_a_second(
+def test_files_are_checked_once_a_second(
     tls: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A context that is replaced is gone at once."""
+    """A replaced context is freed at once."""
     now = 100.0
     monkeypatch.setattr("tinyasgi.tls.contexts.time.monotonic", lambda: now)
     files = [issue(tls, tmp_path / name, name) for name in ("a.example", "b.example")]
@@ -507,8 +512,8 @@ def test_files_are_looked_at_once_a_second(
     assert first() is None
 
 
-def test_renewal_of_an_authority(attentive: None, tls: Certificates, tmp_path: Path) -> None:
-    """Also for sessions of clients that the old one has let in."""
+def test_reload_of_an_authority(check_always: None, tls: Certificates, tmp_path: Path) -> None:
+    """Sessions of clients that the old authority has signed are rejected, too."""
     authorities = [trustme.CA() for _ in range(2)]
     clients = [tls.context(authority.issue_cert("client")) for authority in authorities]
     ca_certs = tmp_path / "ca.pem"
@@ -520,10 +525,10 @@ def test_renewal_of_an_authority(attentive: None, tls: Certificates, tmp_path: P
         assert [is_served(server, client) for client in clients] == [False, True]
 
 
-# Handshakes that fail.
+# Failed handshakes.
 
 
-def test_what_is_said_of_client_certificates(
+def test_log_lines_about_client_certificates(
     tls: Certificates, caplog: pytest.LogCaptureFixture
 ) -> None:
     strange = tls.context(trustme.CA().issue_cert("client"))
@@ -533,22 +538,22 @@ def test_what_is_said_of_client_certificates(
         assert not is_served(server, strange)
     none, unknown = caplog.messages
     assert none.startswith("127.0.0.1:")
-    assert none.endswith(": no TLS handshake: the client shows no certificate")
-    assert ": no TLS handshake: the client's certificate is refused: " in unknown
+    assert none.endswith(": no TLS handshake: the client sent no certificate")
+    assert ": no TLS handshake: the certificate of the client was rejected: " in unknown
 
 
-# A context of the user's own.
+# Contexts from `--ssl-context-factory`.
 
 
 def strict(config: Config, default: Any) -> ssl.SSLContext:
-    """A function of a module: workers find it."""
+    """A context factory at module level, which workers can import."""
     context = default()
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     return context  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("function", [strict, f"{__name__}:strict"])
-def test_own_context(function: Any, tls: Certificates) -> None:
+def test_context_factory(function: Any, tls: Certificates) -> None:
     config = Config(ssl_certfile=tls.certfile, ssl_context_factory=function)
     assert pickle.loads(pickle.dumps(config)).ssl_context_factory == f"{__name__}:strict"
     with serve(hello, config.replace(port=0)) as server:
@@ -558,7 +563,7 @@ def test_own_context(function: Any, tls: Certificates) -> None:
         assert is_served(server, tls.context())
 
 
-def test_own_context_without_files(tls: Certificates) -> None:
+def test_context_factory_without_files(tls: Certificates) -> None:
     def make(config: Config, default: Any) -> ssl.SSLContext:
         with pytest.raises(OptionError, match="ssl_certfile"):
             default()
@@ -571,8 +576,10 @@ def test_own_context_without_files(tls: Certificates) -> None:
         assert is_served(server, tls.context())
 
 
-def test_own_context_for_each_name(attentive: None, tls: Certificates, tmp_path: Path) -> None:
-    """And again when a file has changed."""
+def test_context_factory_is_called_for_each_name(
+    check_always: None, tls: Certificates, tmp_path: Path
+) -> None:
+    """And again after a change of a file."""
     made = []
 
     def make(config: Config, default: Any) -> ssl.SSLContext:
@@ -588,7 +595,7 @@ def test_own_context_for_each_name(attentive: None, tls: Certificates, tmp_path:
         assert len(made) == 4
 
 
-def test_wrong_own_context(tls: Certificates) -> None:
+def test_invalid_context_factory(tls: Certificates) -> None:
     def fail(config: Config, default: Any) -> Any:
         raise KeyError("secret")
 
@@ -607,7 +614,7 @@ def test_wrong_own_context(tls: Certificates) -> None:
 
 
 def test_hup_with_a_broken_certificate(start: Start, tls: Certificates, tmp_path: Path) -> None:
-    """The workers that there are go on, with what they have."""
+    """The running workers keep their certificates."""
     file = tmp_path / "cert.pem"
     issue(tls, file, "localhost")
     before = certificate(str(file))
@@ -625,7 +632,7 @@ def test_hup_with_a_broken_certificate(start: Start, tls: Certificates, tmp_path
         assert command.stop() == 0
 
 
-def test_hup_of_a_lone_process(start: Start, tls: Certificates, tmp_path: Path) -> None:
+def test_hup_of_a_single_process(start: Start, tls: Certificates, tmp_path: Path) -> None:
     file = tmp_path / "cert.pem"
     issue(tls, file, "localhost")
     before = certificate(str(file))
@@ -643,8 +650,8 @@ def test_hup_of_a_lone_process(start: Start, tls: Certificates, tmp_path: Path) 
         assert all(line.strip() for line in command.log.splitlines())
 
 
-def test_workers_see_that_a_file_changes(start: Start, tls: Certificates, tmp_path: Path) -> None:
-    """Each by itself, at one of its next handshakes."""
+def test_workers_notice_a_change(start: Start, tls: Certificates, tmp_path: Path) -> None:
+    """Each worker reloads the files at one of its next handshakes."""
     files = [tmp_path / "a.pem", tmp_path / "b.pem"]
     for file in files:
         issue(tls, file, "localhost")
@@ -653,9 +660,9 @@ def test_workers_see_that_a_file_changes(start: Start, tls: Certificates, tmp_pa
         port = command.port
         issue(tls, files[0], "localhost")
         while shown(port, None) != certificate(str(files[0])):
-            pass  # it has looked less than a second ago
+            pass  # it has checked the files less than a second ago
         assert command.stop() == 0
-        assert "TLS files have changed; new connections use them" in command.log
+        assert "reloaded the TLS files; new connections use them" in command.log
 
 
 FACTORY = """
@@ -667,7 +674,7 @@ def make(config, default):
 
 
 @pytest.mark.parametrize("words", [[], ["--workers", "2"]])
-def test_own_context_by_name(
+def test_context_factory_by_name(
     words: list[str], start: Start, tls: Certificates, tmp_path: Path
 ) -> None:
     (tmp_path / "own.py").write_text(FACTORY)
@@ -680,7 +687,7 @@ def test_own_context_by_name(
         assert command.stop() == 0
 
 
-def test_own_context_that_workers_do_not_find(
+def test_context_factory_that_workers_can_not_import(
     tls: Certificates, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def make(config: Config, default: Any) -> Any:
@@ -693,10 +700,10 @@ def test_own_context_that_workers_do_not_find(
 
 @pytest.mark.parametrize("loop", LOOPS)
 @in_loop
-async def test_a_handshake_takes_memory_from_its_first_byte_on(
+async def test_handshakes_need_memory_only_after_the_first_byte(
     loop: Any, tls: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """asyncio has a buffer of 256 KiB for each."""
+    """asyncio allocates a buffer of 256 KiB for each handshake."""
     begun = []
     current = TLSContexts.current
     monkeypatch.setattr(TLSContexts, "current", lambda self: begun.append(self) or current(self))

@@ -1,4 +1,4 @@
-"""What an app is told of TLS: the ASGI extension `tls`."""
+"""The ASGI extension `tls`."""
 
 import asyncio
 import functools
@@ -25,19 +25,19 @@ from tinyasgi.testing import serve
 from tinyasgi.tls import extension
 from tinyasgi.tls.extension import cipher_suite, version
 
-NOBODY = {"client_cert_chain": (), "client_cert_name": None, "client_cert_error": None}
+NO_CLIENT_CERT = {"client_cert_chain": (), "client_cert_name": None, "client_cert_error": None}
 
 
 class App:
-    """It keeps what it is told, and writes to it."""
+    """Record the extension, then modify it."""
 
     def __init__(self) -> None:
-        self.told: list[dict[str, Any] | None] = []
+        self.seen: list[dict[str, Any] | None] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         extensions = scope.get("extensions", {})
         found = extensions.get("tls")
-        self.told.append(found and dict(found))
+        self.seen.append(found and dict(found))
         if found:
             found.clear()
         extensions.clear()
@@ -50,7 +50,7 @@ class App:
 
 
 def local(url: str) -> str:
-    """With the name that the certificate is for."""
+    """Return the URL with the host name of the certificate."""
     return url.replace("127.0.0.1", "localhost")
 
 
@@ -62,7 +62,7 @@ def first_pem(file: str) -> str:
 
 @pytest.fixture
 def client() -> tuple[trustme.CA, trustme.LeafCert]:
-    """A client whose certificate an authority in the middle has signed."""
+    """A root authority, and a client certificate signed by an intermediate authority."""
     root = trustme.CA()
     middle = root.create_child_ca(key_type=trustme.KeyType.ECDSA)
     leaf = middle.issue_cert("me@example.org", common_name="Me, Myself", organization_name="Ö")
@@ -71,7 +71,7 @@ def client() -> tuple[trustme.CA, trustme.LeafCert]:
 
 @pytest.fixture
 def mutual(tls: Certificates, client: Any, tmp_path: Path) -> dict[str, Any]:
-    """Options with which the client is let in."""
+    """Options that accept the client certificate."""
     client[0].cert_pem.write_to_path(tmp_path / "clients.pem")
     options = {"ssl_certfile": tls.certfile, "ssl_ca_certs": str(tmp_path / "clients.pem")}
     return {**options, "ssl_cert_reqs": "optional", "lifespan": "off"}
@@ -79,7 +79,7 @@ def mutual(tls: Certificates, client: Any, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("loop", LOOPS)
 @in_loop
-async def test_a_client_without_a_certificate(loop: Any, tls: Certificates) -> None:
+async def test_client_without_a_certificate(loop: Any, tls: Certificates) -> None:
     app = App()
 
     def talk(port: int) -> tuple[str, str]:
@@ -92,15 +92,15 @@ async def test_a_client_without_a_certificate(loop: Any, tls: Certificates) -> N
         cipher, _ = await asyncio.to_thread(talk, server.port)
     pem = first_pem(tls.certfile)
     numbers = {"tls_version": 0x0304, "cipher_suite": cipher_suite(cipher)}
-    assert app.told == [{"server_cert": pem, **NOBODY, **numbers}] * 2
+    assert app.seen == [{"server_cert": pem, **NO_CLIENT_CERT, **numbers}] * 2
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 @in_loop
-async def test_a_client_with_a_certificate(
+async def test_client_with_a_certificate(
     loop: Any, tls: Certificates, client: Any, mutual: dict[str, Any]
 ) -> None:
-    """The chain as it was sent; of a session that is resumed only its beginning is known."""
+    """The chain as sent by the client; a resumed session has only the first certificate."""
     app, (_, leaf) = App(), client
     chain = tuple(pem.bytes().decode() for pem in leaf.cert_chain_pems)
     organization = leaf_unit(leaf)
@@ -124,9 +124,12 @@ async def test_a_client_with_a_certificate(
         for maximum in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
             await asyncio.to_thread(talk, server.port, maximum)
     assert len(chain) == 2
-    assert [told and told["client_cert_chain"] for told in app.told] == [chain, chain[:1]] * 2
-    assert [told and told["tls_version"] for told in app.told] == [771, 771, 772, 772]
-    assert {told and told["client_cert_name"] for told in app.told} == {
+    assert [seen and seen["client_cert_chain"] for seen in app.seen] == [
+        chain,
+        chain[:1],
+    ] * 2
+    assert [seen and seen["tls_version"] for seen in app.seen] == [771, 771, 772, 772]
+    assert {seen and seen["client_cert_name"] for seen in app.seen} == {
         f"CN=Me\\, Myself,OU={organization},O=Ö"
     }
 
@@ -138,7 +141,7 @@ def leaf_unit(leaf: trustme.LeafCert) -> str:
     return str(next(part.value for part in subject if part.oid.dotted_string == "2.5.4.11"))
 
 
-def test_built_once_for_a_connection(tls: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_once_for_a_connection(tls: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
     """At its first request."""
     calls = itertools.count()
     read = extension._read
@@ -172,14 +175,14 @@ def test_websocket(tls: Certificates, client: Any, mutual: dict[str, Any]) -> No
         with connect(local(server.ws_url), ssl=context, proxy=None) as socket:
             assert not list(socket)
         httpx.get(local(server.url), verify=context)
-    websocket, http = app.told
+    websocket, http = app.seen
     assert websocket == http
     assert websocket is not None
     assert websocket["client_cert_name"].startswith("CN=Me")
 
 
 def test_own_certificate_by_name(tls: Certificates, tmp_path: Path) -> None:
-    """None where the server does not know which of two has been shown."""
+    """None if the context has two certificates."""
     app, files = App(), []
     hosts = ["localhost", "a.example", "b.example", "b.example"]
     for number, host in enumerate(hosts):
@@ -195,7 +198,7 @@ def test_own_certificate_by_name(tls: Certificates, tmp_path: Path) -> None:
             ):
                 secure.sendall(GET)
                 secure.recv(1 << 16)
-    assert [told and told["server_cert"] for told in app.told] == [
+    assert [seen and seen["server_cert"] for seen in app.seen] == [
         first_pem(files[0]),
         first_pem(files[1]),
         None,
@@ -210,7 +213,7 @@ def test_numbers() -> None:
     assert (version("TLSv1.2"), version("TLSv1.3"), version("nonsense")) == (0x0303, 0x0304, None)
 
 
-# Apps and clients of others.
+# Other apps and clients.
 
 
 async def who(request: Request) -> JSONResponse:
@@ -224,11 +227,11 @@ def test_starlette_and_httpx(tls: Certificates, client: Any, mutual: dict[str, A
     context = ssl.create_default_context(cafile=tls.ca_certs)
     client[1].configure_cert(context)
     with serve(starlette(), **mutual | {"ssl_cert_reqs": "required"}) as server:
-        told = httpx.get(local(server.url), verify=context).json()
+        seen = httpx.get(local(server.url), verify=context).json()
         with pytest.raises(httpx.TransportError):
             httpx.get(local(server.url), verify=ssl.create_default_context(cafile=tls.ca_certs))
-    assert told["client_cert_name"].startswith("CN=Me\\, Myself,")
-    assert [pem.bytes().decode() for pem in client[1].cert_chain_pems] == told["client_cert_chain"]
+    assert seen["client_cert_name"].startswith("CN=Me\\, Myself,")
+    assert [pem.bytes().decode() for pem in client[1].cert_chain_pems] == seen["client_cert_chain"]
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="no curl here: make clients")
@@ -238,13 +241,13 @@ def test_curl(tls: Certificates, client: Any, mutual: dict[str, Any], tmp_path: 
     with serve(starlette(), **mutual) as server:
         url = local(server.url)
         command = ["curl", "-sS", "--cacert", tls.ca_certs, "--tls-max", "1.2"]
-        told, nobody = (
+        seen, nobody = (
             json.loads(
                 subprocess.run([*command, *words, url], capture_output=True, check=True).stdout
             )
             for words in (["--cert", str(cert)], [])
         )
-    assert told["client_cert_name"].startswith("CN=Me\\, Myself,")
-    assert told["tls_version"] == nobody["tls_version"] == 0x0303
+    assert seen["client_cert_name"].startswith("CN=Me\\, Myself,")
+    assert seen["tls_version"] == nobody["tls_version"] == 0x0303
     assert nobody["client_cert_name"] is None
     assert nobody["client_cert_chain"] == []

@@ -87,7 +87,7 @@ class Server:
         if self.config.speaks_tls or self.config.proxy_protocol:
             from ..tls import extension
 
-            self._app = extension.told(self._app)
+            self._app = extension.with_extension(self._app)
         self._sockets = list(sockets)
         self.files: list[str] = []
         """Of unix sockets, to be removed in the end."""

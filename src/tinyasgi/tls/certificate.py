@@ -1,28 +1,27 @@
-"""What is read of a certificate (RFC 5280): the hosts it is for, its subject, its end.
+"""Host names, subject and expiry of a certificate (RFC 5280).
 
-The `ssl` module tells this only of certificates that it has verified, which a server's own are not.
-A certificate is DER (X.690), in which every value is a tag, a length and content, so the way to a
-field takes a few lines. What is no certificate raises ValueError.
+`ssl` decodes only certificates that it has verified, which does not include a server's own. Its
+subjects lack the encoding of the values, which RFC 4514 needs for some attribute types.
+
+Certificates are in DER (X.690): each value consists of a tag, a length and content. All functions
+raise ValueError for an invalid certificate.
 """
 
 import re
 import time
 
-__all__ = ["escape", "has_expired", "hosts", "subject"]
-
 # Tags.
-OBJECT_IDENTIFIER = 0x06
 UTC_TIME = 0x17
 VERSION = 0xA0
 EXTENSIONS = 0xA3
 DNS_NAME = 0x82
 
-#: How a string of each tag is encoded.
+#: Encodings of the string types, by tag.
 STRINGS = {
     0x0C: "utf-8",
     0x12: "ascii",  # NumericString
     0x13: "ascii",  # PrintableString
-    0x14: "latin-1",  # TeletexString, as it is used
+    0x14: "latin-1",  # TeletexString, as used in practice
     0x16: "ascii",  # IA5String
     0x1C: "utf-32-be",
     0x1E: "utf-16-be",
@@ -30,7 +29,7 @@ STRINGS = {
 
 SUBJECT_ALT_NAME = bytes.fromhex("551d11")  # 2.5.29.17
 
-#: Names of attribute types: the table of RFC 4514 §3, and what else is registered and in use.
+#: Names of attribute types: the table of RFC 4514 §3, and other registered names in use.
 ATTRIBUTES = {
     "2.5.4.3": "CN",
     "2.5.4.4": "sn",
@@ -48,79 +47,80 @@ ATTRIBUTES = {
     "1.2.840.113549.1.9.1": "emailAddress",
 }
 
-#: What RFC 4514 §2.4 wants escaped, and control characters.
+#: Characters that RFC 4514 §2.4 requires to be escaped, and control characters.
 SPECIAL = re.compile(r'[\x00-\x1f\x7f"+,;<>\\]|^[ #]| $')
 
 
-def hosts(certificate: bytes) -> tuple[str, ...]:
-    """The DNS names of subjectAltName (§4.2.1.6), lower-case, also those like `*.example.org`.
+def host_names(certificate: bytes) -> tuple[str, ...]:
+    """Return the DNS names of subjectAltName in lower case, with wildcards (§4.2.1.6).
 
-    They are ASCII; of one that is not, as tools let it pass, no client can ask for the host.
+    Some tools write names that are not ASCII. These are left out, because no client can request
+    them.
     """
-    *_, (tag, content) = _fields(certificate)
+    *_, (tag, content) = _certificate_fields(certificate)
     if tag != EXTENSIONS:
         return ()
-    ((_, extensions),) = _values(content)
-    for _, extension in _values(extensions):
-        (_, kind), *_, (_, value) = _values(extension)
+    ((_, extensions),) = _parse_der(content)
+    for _, extension in _parse_der(extensions):
+        (_, kind), *_, (_, value) = _parse_der(extension)
         if kind == SUBJECT_ALT_NAME:
-            ((_, names),) = _values(value)
-            found = [name for tag, name in _values(names) if tag == DNS_NAME]
+            ((_, names),) = _parse_der(value)
+            found = [name for tag, name in _parse_der(names) if tag == DNS_NAME]
             return tuple(name.decode().lower() for name in found if name.isascii())
     return ()
 
 
 def subject(certificate: bytes) -> str:
-    """The distinguished name of its subject, as RFC 4514 writes it: the last part comes first."""
-    _, _, _, _, (_, name), *_ = _fields(certificate)
+    """Return the distinguished name of the subject by RFC 4514: the last part comes first."""
+    _, _, _, _, (_, name), *_ = _certificate_fields(certificate)
     return ",".join(
-        "+".join(_attribute(content) for _, content in _values(part))
-        for _, part in reversed(_values(name))
+        "+".join(_format_attribute(content) for _, content in _parse_der(part))
+        for _, part in reversed(_parse_der(name))
     )
 
 
 def has_expired(certificate: bytes) -> bool:
-    """Whether its time is over (§4.1.2.5)."""
-    _, _, _, (_, validity), *_ = _fields(certificate)
-    _, (tag, content) = _values(validity)
+    """Return whether the validity period has ended (§4.1.2.5)."""
+    _, _, _, (_, validity), *_ = _certificate_fields(certificate)
+    _, (tag, content) = _parse_der(validity)
     end = content.decode("ascii")
     if tag == UTC_TIME:
         end = ("19" if end >= "50" else "20") + end
     return end < time.strftime("%Y%m%d%H%M%SZ", time.gmtime())
 
 
-def _values(data: bytes) -> list[tuple[int, bytes]]:
-    """The tags and contents of values that follow one another. Raises ValueError."""
-    found = []
+def _parse_der(data: bytes) -> list[tuple[int, bytes]]:
+    """Return tag and content of each value in a sequence. Raise ValueError."""
+    values = []
     at = 0
     try:
         while at < len(data):
             tag, length = data[at], data[at + 1]
             at += 2
-            if length > 0x7F:  # it is the number of bytes that the length has
+            if length > 0x7F:  # the number of bytes in the length field
                 start, at = at, at + length - 0x80
                 length = int.from_bytes(data[start:at], "big")
-            found.append((tag, data[at : at + length]))
+            values.append((tag, data[at : at + length]))
             at += length
     except IndexError:
         at = -1
     if at != len(data):
-        raise ValueError("a value of DER that does not end")
-    return found
+        raise ValueError("truncated DER value")
+    return values
 
 
-def _fields(certificate: bytes) -> list[tuple[int, bytes]]:
-    """Serial number, algorithm, issuer, validity, subject, key, and perhaps more (§4.1)."""
-    ((_, content),) = _values(certificate)
-    (_, content), *_ = _values(content)
-    version, *fields = _values(content)
+def _certificate_fields(certificate: bytes) -> list[tuple[int, bytes]]:
+    """Return the fields from the serial number on; the subject is the fifth (§4.1)."""
+    ((_, content),) = _parse_der(certificate)
+    (_, content), *_ = _parse_der(content)
+    version, *fields = _parse_der(content)
     return fields if version[0] == VERSION else [version, *fields]
 
 
-def _attribute(content: bytes) -> str:
-    """`CN=name`, or what RFC 4514 §2.4 says when type or value can't be written so."""
-    (_, kind), (tag, value) = _values(content)
-    number = _dotted(kind)
+def _format_attribute(content: bytes) -> str:
+    """Return `CN=name`, or the hexadecimal form if the type has no name (RFC 4514 §2.4)."""
+    (_, kind), (tag, value) = _parse_der(content)
+    number = _dotted_number(kind)
     name, encoding = ATTRIBUTES.get(number), STRINGS.get(tag)
     if name is None or encoding is None:
         return f"{number}=#{content[2 + len(kind) :].hex()}"
@@ -128,7 +128,7 @@ def _attribute(content: bytes) -> str:
 
 
 def escape(value: str) -> str:
-    """A value as it stands in a name (RFC 4514 §2.4)."""
+    """Escape a value for a distinguished name (RFC 4514 §2.4)."""
 
     def escaped(match: re.Match[str]) -> str:
         character = match[0]
@@ -137,8 +137,8 @@ def escape(value: str) -> str:
     return SPECIAL.sub(escaped, value)
 
 
-def _dotted(content: bytes) -> str:
-    """An object identifier (X.690 §8.19): base 128, the first number holds two arcs."""
+def _dotted_number(content: bytes) -> str:
+    """Decode an object identifier (X.690 §8.19): base 128, two arcs in the first number."""
     numbers = [0]
     for byte in content:
         numbers[-1] = numbers[-1] << 7 | byte & 0x7F

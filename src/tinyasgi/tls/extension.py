@@ -1,6 +1,6 @@
-"""The ASGI extension `tls`: what an app is told of the TLS that its requests come by.
+"""The ASGI extension `tls`: details of the TLS connection in the scope.
 
-The specification: https://asgi.readthedocs.io/en/latest/specs/tls.html
+Specification: https://asgi.readthedocs.io/en/latest/specs/tls.html
 """
 
 import functools
@@ -12,9 +12,7 @@ from typing import Any
 from ..typing import App, Receive, Scope, Send
 from .certificate import subject
 
-__all__ = ["TLSExtension", "cipher_suite", "told", "version"]
-
-
+#: The extension without any information.
 UNKNOWN: dict[str, Any] = {
     "server_cert": None,
     "client_cert_chain": (),
@@ -26,27 +24,28 @@ UNKNOWN: dict[str, Any] = {
 
 
 class TLSExtension:
-    """Of one connection: `copy()` is for one scope. What is not known is None.
+    """The extension of one connection.
 
-    tls: the TLS of the connection, which the first copy asks. facts: what else is known of it, by
-    the names of the specification.
+    tls: TLS object of the connection; read when the first copy is made. values: known values, by
+    the keys of the specification.
     """
 
-    __slots__ = ("_facts", "_tls")
+    __slots__ = ("_tls", "_values")
 
-    def __init__(self, tls: ssl.SSLObject | None = None, **facts: Any) -> None:
+    def __init__(self, tls: ssl.SSLObject | None = None, **values: Any) -> None:
         self._tls = tls
-        self._facts = UNKNOWN | facts if facts else UNKNOWN
+        self._values = UNKNOWN | values if values else UNKNOWN
 
     def copy(self) -> dict[str, Any]:
+        """Return a copy for one scope."""
         if self._tls is not None:
-            self._facts = _read(self._tls)
+            self._values = _read(self._tls)
             self._tls = None
-        return self._facts.copy()
+        return self._values.copy()
 
 
-def told(app: App) -> App:
-    """The app, which finds in each scope the extension of its connection, if that has one."""
+def with_extension(app: App) -> App:
+    """Wrap an app: each scope gets a copy of the extension of its connection."""
 
     def call(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         extensions = scope.get("extensions")
@@ -59,26 +58,28 @@ def told(app: App) -> App:
 
 def _read(tls: ssl.SSLObject) -> dict[str, Any]:
     cipher, *_ = tls.cipher() or [""]
-    facts = _common(getattr(tls.context, "certificate", None), tls.version() or "", cipher)
+    values = _connection_values(
+        getattr(tls.context, "certificate", None), tls.version() or "", cipher
+    )
     certificate = tls.getpeercert(binary_form=True)
     if certificate is None:
-        return facts
-    return facts | {
+        return values
+    return values | {
         "client_cert_name": subject(certificate),
-        # Of a session that was resumed nothing more is known than its beginning.
+        # A resumed session contains only the first certificate.
         "client_cert_chain": _chain(tls) or (ssl.DER_cert_to_PEM_cert(certificate),),
     }
 
 
 @functools.lru_cache(maxsize=64)
-def _common(server_cert: str | None, protocol: str, cipher: str) -> dict[str, Any]:
-    """What connections have in common; each has no more than a reference to it."""
+def _connection_values(server_cert: str | None, protocol: str, cipher: str) -> dict[str, Any]:
+    """Return the values that most connections share, to save memory."""
     numbers = {"tls_version": version(protocol), "cipher_suite": cipher_suite(cipher)}
     return UNKNOWN | numbers | {"server_cert": server_cert}
 
 
 def _chain(tls: ssl.SSLObject) -> tuple[str, ...]:
-    """What the client has shown, PEM."""
+    """Return the certificates that the client has sent, in PEM."""
     if sys.version_info >= (3, 13):
         return tuple(map(ssl.DER_cert_to_PEM_cert, tls.get_unverified_chain()))
     found = tls._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
@@ -86,7 +87,7 @@ def _chain(tls: ssl.SSLObject) -> tuple[str, ...]:
 
 
 def version(name: str) -> int | None:
-    """`TLSv1.3` → 0x0304."""
+    """Return the number of a TLS version: `TLSv1.3` is 0x0304."""
     try:
         return ssl.TLSVersion[name.replace(".", "_")].value
     except KeyError:
@@ -94,7 +95,7 @@ def version(name: str) -> int | None:
 
 
 def cipher_suite(name: str) -> int | None:
-    """`TLS_AES_128_GCM_SHA256` → 0x1301; names as OpenSSL has them."""
+    """Return the number of a cipher suite: `TLS_AES_128_GCM_SHA256` (OpenSSL's name) is 0x1301."""
     return _cipher_suites().get(name)
 
 
