@@ -26,7 +26,7 @@ def safely(show: Callable[[object], str], value: object) -> str:
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "", cutoff: float = 0.6) -> str:
     """Return a suggestion to append to a message, or an empty text if no known name is similar.
 
-    prefix: common start of all names, which is not compared. cutoff: minimum similarity, from 0 to 1.
+    prefix: common start of all names; it is not compared. cutoff: minimum similarity, from 0 to 1.
     """
     import difflib  # only for errors
 
