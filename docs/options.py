@@ -47,14 +47,13 @@ def _row(field: dataclasses.Field[object]) -> str:
     variables = f"`{environment_name(field.name)}`"
     if other := field.metadata["variable"]:
         variables += f", `{other}`"
+    given = field.default not in (None, "", ())
+    default = f"`{', '.join(kind.texts(field.default))}`" if given else ""
     if kind is FLAG:
-        shown = {True: "on", False: "off"}.get(field.default, "")  # type: ignore[call-overload]
         name = f"`{name}`, `{name.replace('--', '--no-', 1)}`"
     else:
-        given = field.default is not None and field.default not in ("", ())
-        shown = f"`{', '.join(kind.texts(field.default))}`" if given else ""
         name = f"`{name} {kind.metavar}`"
-    cells = (name, variables, shown, field.metadata["help"])
+    cells = (name, variables, default, field.metadata["help"])
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 

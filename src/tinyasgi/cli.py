@@ -109,11 +109,11 @@ def _parser() -> _Parser:
 def _add_option(group: Any, field: dataclasses.Field[Any]) -> None:
     kind: Kind = field.metadata["kind"]
     name, text = sources.option_name(field.name), field.metadata["help"].replace("%", "%%")
-    if kind is FLAG:
-        group.add_argument(name, action=argparse.BooleanOptionalAction, default=None, help=text)
-        return
     if field.default not in (None, "", ()):
         variable, default = field.metadata["variable"], ", ".join(kind.texts(field.default))
         text += f" (default: {variable}, or {default})" if variable else f" (default: {default})"
-    action = "append" if kind.split else "store"
-    group.add_argument(name, action=action, metavar=kind.metavar, help=text)
+    if kind is FLAG:
+        group.add_argument(name, action=argparse.BooleanOptionalAction, default=None, help=text)
+    else:
+        action = "append" if kind.split else "store"
+        group.add_argument(name, action=action, metavar=kind.metavar, help=text)

@@ -39,7 +39,7 @@ class Config:
 
     factory: bool = option(
         False,
-        "call the named object to create the app: a function, async function or context manager",
+        "call the named object to create the app: a (coroutine) function or async context manager",
         heading="Application",
     )
     app_dir: str = option(".", "directory to import the app from", kinds.DIRECTORY)
@@ -53,7 +53,8 @@ class Config:
     )
     wsgi_spool_size: int = option(
         1024 * 1024 * 1024,
-        "maximum disk space for WSGI request bodies of a worker, in bytes; 0: unlimited",
+        "maximum disk space for WSGI request bodies of a worker, in bytes; else 413 or 503; 0:"
+        " unlimited",
         _BYTES,
     )
     lifespan: str = option(
@@ -66,7 +67,9 @@ class Config:
         "", "URL prefix of the app; a proxy may strip it or not", kinds.ROOT_PATH
     )
     health_path: str | None = option(
-        None, "health check answered by the server: 200, or 503 while stopping", kinds.URL_PATH
+        None,
+        "health check answered by the server: 200, or 503 while stopping; not logged",
+        kinds.URL_PATH,
     )
     cancel_on_disconnect: bool = option(
         False, "cancel the task of a request when its client disconnects"
@@ -193,7 +196,9 @@ class Config:
     limit_max_requests: int = option(
         0, "replace a worker, or stop a single process, after this many requests; 0: never"
     )
-    limit_max_requests_jitter: int = option(0, "maximum random addition to --limit-max-requests")
+    limit_max_requests_jitter: int = option(
+        0, "maximum number of requests to add at random to --limit-max-requests"
+    )
 
     timeout_head: float = option(
         10.0,
@@ -204,7 +209,8 @@ class Config:
         60.0, "seconds to wait for the next bytes of a request body; else 408; 0: no timeout"
     )
     min_rate_body: int = option(
-        240, "minimum bytes per second of a body over --timeout-body; else 408; 0: no minimum"
+        240,
+        "minimum bytes per second of a body, averaged over --timeout-body; else 408; 0: no minimum",
     )
     timeout_keep_alive: float = option(
         75.0, "seconds a connection may be idle between requests; 0: close after each response"
@@ -213,7 +219,9 @@ class Config:
         60.0, "close if the client reads nothing for this many seconds; 0: no timeout"
     )
     min_rate_write: int = option(
-        240, "minimum bytes per second a client reads over --timeout-write; 0: no minimum"
+        240,
+        "minimum bytes per second that a client reads, averaged over --timeout-write; 0: no"
+        " minimum",
     )
     shutdown_delay: float = option(0.0, "seconds to keep accepting connections after a stop signal")
     timeout_graceful_shutdown: float = option(
@@ -273,7 +281,8 @@ class Config:
     access_log: bool = option(True, "log each request when its response has ended")
     access_log_format: str | None = option(
         None,
-        "default, common, combined, json, or fields such as %(h)s; default: as --log-format",
+        "default, common, combined, json, or a format with fields such as %(h)s; default: as"
+        " --log-format",
         kinds.NAME,
     )
     access_log_exclude: Repeated[str] = option(

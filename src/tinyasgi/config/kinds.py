@@ -195,7 +195,13 @@ def _is_flag(value: Any) -> bool:
 _FLAGS = dict.fromkeys(("1", "true", "yes", "on"), True)
 _FLAGS |= dict.fromkeys(("0", "false", "no", "off"), False)
 
-FLAG = Kind("true or false", "", _is_flag, parse=lambda text: _FLAGS.get(text.lower()))
+FLAG = Kind(
+    "true or false",
+    "",
+    _is_flag,
+    parse=lambda text: _FLAGS.get(text.lower()),
+    show=lambda value: "on" if value else "off",
+)
 TEXT = Kind("a string", "TEXT", _is_text)
 SECRET = Kind("a string", "TEXT", _is_text, secret=True)
 NAME = Kind("a non-empty string", "TEXT", _is_name)
