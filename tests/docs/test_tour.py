@@ -31,7 +31,7 @@ def test_examples(page: str) -> None:
     examples = BLOCK.findall((TOUR / page).read_text())
     assert examples
     for example in examples:
-        expected = [line[3:] for line in example.splitlines() if line.startswith("#> ")]
+        expected = [line[4:] for line in example.splitlines() if line.startswith("# > ")]
         output = io.StringIO()
         with contextlib.redirect_stdout(output):
             exec(compile(example, page, "exec"), namespace)
