@@ -21,12 +21,14 @@ BURST = 16 * 1024
 def read_client(transport: asyncio.BaseTransport, unix: bool) -> ClientInfo | None:
     """Read a transport; None if its peer is not connected any more.
 
+    Some systems do not even know the address of the own end then.
+
     unix: the connection was accepted from a unix socket.
     """
     peer = transport.get_extra_info("peername")
     host = transport.get_extra_info("sockname")
     address = peer_address(peer, unix)
-    if address is None:
+    if address is None or host is None:
         return None
     tls = transport.get_extra_info("ssl_object")
     scope: dict[str, Any] = {
