@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,8 @@ class Acceptor:
         if tcp and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             # What is accepted inherits it. By default the kernel takes megabytes for each slow
             # client: memory, time until a stop or a disconnect is seen, and cold caches.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT)
+            with suppress(OSError):  # a kernel without this option, as in some sandboxes
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT)
         self._spare = _first_spare()  # the app may have set the limit
         listen.listen(sock, config)  # uvloop would not raise the error
         loop.add_reader(sock, self._accept, sock)
@@ -87,9 +89,7 @@ class Acceptor:
             return True
         except OSError as error:  # out of file descriptors, for one
             self._pause(sock)
-            if self._retrial is None:
-                logger.error("can't accept connections, they have to wait: %s", error)
-                self._retrial = loop.call_later(1.0, self._retry)
+            self._retry_later(error)
             return False
         self._scarce = accepted.fileno() >= self._spare
         accepted.setblocking(False)
@@ -122,6 +122,11 @@ class Acceptor:
         self.handshakes.discard(task)
         self._context.on_gone()
 
+    def _retry_later(self, error: OSError) -> None:
+        if self._retrial is None:
+            logger.error("can't accept connections, they have to wait: %s", error)
+            self._retrial = self._context.loop.call_later(1.0, self._retry)
+
     def _retry(self) -> None:
         self._retrial = None
         self.resume()
@@ -130,8 +135,14 @@ class Acceptor:
         """Accepts again, if that was paused and there is room now."""
         for sock, reading in self._readers.items():
             if not reading and not self._is_full():
-                self._readers[sock] = True
-                self._context.run_outside(self._context.loop.add_reader, sock, self._accept, sock)
+                try:
+                    self._context.run_outside(
+                        self._context.loop.add_reader, sock, self._accept, sock
+                    )
+                except OSError as error:  # the kernel is out of memory for it
+                    self._retry_later(error)
+                else:
+                    self._readers[sock] = True
 
     async def _begin(self, accepted: socket.socket, peer: Any) -> None:
         unix = accepted.family == _UNIX
