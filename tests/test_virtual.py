@@ -126,10 +126,11 @@ def test_client_leaves(end: str) -> None:
 
 def test_planned_failure() -> None:
     with simulated(hello) as simulation:
-        simulation.listener.faults["accept"] = [errno.EMFILE]
+        simulation.loop.failing[len(simulation.loop.calls)] = errno.EMFILE
         peer = simulation.listener.connect()
         peer.send(GET)
         simulation.loop.settle()
+        assert simulation.loop.calls[-1] == "accept"
         assert not peer.received
         simulation.loop.advance(1)
         assert peer.received

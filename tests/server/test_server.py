@@ -643,7 +643,7 @@ async def test_nobody_comes_while_the_last_requests_end(limit: int, loop: Any) -
 def test_no_timer_outlives_a_server(kind: str) -> None:
     with simulated(hello) as simulation:
         if kind == "refused":
-            simulation.listener.faults["accept"] = [errno.EMFILE]
+            simulation.loop.failing[len(simulation.loop.calls)] = errno.EMFILE  # accept
         simulation.connect()
         assert simulation.loop.timers
         simulation.stop()

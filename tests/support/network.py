@@ -1,6 +1,6 @@
 """Virtual TCP for `virtual.VirtualLoop`: sockets in memory that behave as the kernel's do.
 
-Each system call of a socket can be made to fail (`Socket.faults`).
+Each system call of a socket can be made to fail (`VirtualLoop.failing`).
 """
 
 import errno
@@ -37,16 +37,13 @@ class _Descriptor:
     def __init__(self, loop: VirtualLoop) -> None:
         self.loop = loop
         self.number = loop.free_descriptor()
-        #: Errors of system calls, by name: the next call of that name raises the first of them.
-        self.faults: dict[str, list[int]] = {}
         loop.sockets[self.number] = self
 
     def check(self, call: str) -> None:
-        """Raise the error that is planned for a call. Raises OSError."""
+        """Count a call. Raises OSError if it is to fail."""
         if self.number < 0:
             raise _error(errno.EBADF)
-        if self.faults.get(call):
-            raise _error(self.faults[call].pop(0))
+        self.loop.call(call)
 
     def ready(self) -> int:
         return 0

@@ -2,8 +2,9 @@
 
 import logging
 import select
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 from unittest import mock
 
@@ -31,9 +32,17 @@ class Entry:
 class Simulation:
     """A `Server` that has started, on a loop whose time a test moves."""
 
-    def __init__(self, loop: VirtualLoop, app: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        app: Any,
+        failing: Mapping[int, int] = MappingProxyType({}),
+        **options: Any,
+    ) -> None:
+        """failing: system calls that fail, as in `VirtualLoop.failing`."""
         self.loop = loop
         self.listener = Listener(loop)
+        loop.failing.update(failing)
         #: Access lines, in order.
         self.log: list[Entry] = []
         #: Request lines and the exceptions with which the app has ended them.
@@ -94,7 +103,8 @@ def simulated(app: Any, **options: Any) -> Iterator[Simulation]:
             simulation = Simulation(loop, app, **options)
             simulation.records = records
             yield simulation
-            simulation.stop()
+            if not simulation.main.done():
+                simulation.stop()
             assert not simulation.running
             assert not simulation.connections
         finally:

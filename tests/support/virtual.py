@@ -7,6 +7,7 @@ the sockets of `network`.
 import asyncio
 import functools
 import gc
+import os
 import selectors
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
@@ -40,6 +41,19 @@ class _Selector(selectors.SelectSelector):
         self.now = 0.0
         self.iterations = 0
         self.sockets: dict[int, Readiness] = {}
+        self.calls: list[str] = []
+        self.failing: dict[int, int] = {}
+
+    def call(self, name: str) -> None:
+        """Count a system call. Raises OSError if it is to fail."""
+        self.calls.append(name)
+        number = self.failing.get(len(self.calls) - 1)
+        if number is not None:
+            raise OSError(number, os.strerror(number))
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        self.call("register")
+        return super().register(fileobj, events, data)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         found = []
@@ -105,6 +119,20 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def free_descriptor(self) -> int:
         """Return the lowest descriptor that no virtual socket has."""
         return next(n for n in range(FIRST_DESCRIPTOR, 1 << 30) if n not in self.sockets)
+
+    @property
+    def calls(self) -> list[str]:
+        """The names of all system calls so far."""
+        return self._virtual.calls
+
+    @property
+    def failing(self) -> dict[int, int]:
+        """Calls that fail: their places in `calls`, and error numbers."""
+        return self._virtual.failing
+
+    def call(self, name: str) -> None:
+        """Count a system call. Raises OSError if it is to fail."""
+        self._virtual.call(name)
 
     @property
     def timers(self) -> list[asyncio.TimerHandle]:
