@@ -27,7 +27,6 @@ PIECE_OVERHEAD = 128
 JOIN_SIZE = 32 * 1024
 
 # Items that a thread posts in addition to messages and pieces of body.
-WATCH: Final = "watch"  # from now on, notice when the client disconnects
 SYNC: Final = "sync"  # wake the thread when everything before this item has been sent
 END: Final = "end"  # the call has ended
 
@@ -110,7 +109,7 @@ class WSGI:
 class _Call:
     """One call of the app: its thread posts items, and a task in the event loop handles them.
 
-    docs/wsgi.md has a diagram. An item is a message, a piece of body, WATCH, SYNC or END.
+    docs/wsgi.md has a diagram. An item is a message, a piece of body, SYNC or END.
     """
 
     # fmt: off
@@ -183,9 +182,7 @@ class _Call:
                 pieces.append(self._items.popleft())
                 size += len(pieces[-1])
             item = _body(b"".join(pieces), True)
-        if item is WATCH:
-            self.watch(self._set_disconnected)
-        elif item is not SYNC:
+        if item is not SYNC:
             await send(item)
 
     def watch(self, callback: Callable[[], object]) -> None:
@@ -311,7 +308,7 @@ class _Call:
         """
         if self._disconnected is None:
             self._disconnected = False
-            self._post_or_raise(WATCH)
+            self._waker.call(lambda: self.watch(self._set_disconnected))
         if self._disconnected:
             raise ClientDisconnected("the client has disconnected")
 
