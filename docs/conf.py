@@ -56,29 +56,32 @@ PAGES = {
 }
 
 FENCE = re.compile(r"^([ \t]*)(`{3,}).*?^\1\2[ \t]*$", re.M | re.S)
-LINK = re.compile(r"(?<=\]\()([^()\s]+)(?=\))")
+#: The end of a link, or a whole one whose text is the name of a file.
+LINK = re.compile(r"(\[[\w./-]+\.md\]|\])\(([^()\s]+)\)")
 
 
 def rewrite_links(text: str, folder: Path) -> str:
     """Replace relative links by paths from docs/ and by addresses of the repository.
 
+    A link to a page whose text is a file name gets the title of the page as its text.
+
     Raises FileNotFoundError for a link to a file that does not exist.
     """
 
     def replace(link: re.Match[str]) -> str:
-        path, mark, fragment = link[1].partition("#")
+        path, mark, fragment = link[2].partition("#")
         if not path or re.match(r"/|[a-z]+:", path):
             return link[0]
         target = (folder / path).resolve()
         if not target.exists():
             raise FileNotFoundError(f"{link[0]}: no file {target}")
         name = target.relative_to(ROOT).as_posix()
-        if name in PAGES:
-            return PAGES[name] + mark + fragment
-        if name.startswith("docs/"):
-            return name.removeprefix("docs") + mark + fragment
+        page = PAGES.get(name) or (name.startswith("docs/") and name.removeprefix("docs"))
+        if page:
+            text = "[]" if link[1].endswith(".md]") else link[1]
+            return f"{text}({page}{mark}{fragment})"
         kind = "tree" if target.is_dir() else "blob"
-        return f"{REPOSITORY}/{kind}/main/{name}{mark}{fragment}"
+        return f"{link[1]}({REPOSITORY}/{kind}/main/{name}{mark}{fragment})"
 
     parts, end = [], 0
     for fence in FENCE.finditer(text):
