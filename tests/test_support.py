@@ -64,6 +64,23 @@ def test_each_run_counts(pytester: pytest.Pytester) -> None:
     assert f"2 of 8 runs failed: {command}" in result.outlines
 
 
+def test_workers_of_xdist_have_the_same_seed(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import pytest
+        import random
+
+        @pytest.mark.xdist_group("own")
+        def test_random():
+            assert random.random() < 0
+    """)
+    parallel = ("-p", "xdist", "-n2", "--dist=loadgroup")
+    first = pytester.runpytest(*OPTIONS, *parallel)
+    (command,) = (line for line in first.outlines if line.startswith("python -m pytest --seed="))
+    (error,) = (line for line in first.outlines if line.startswith("E       assert 0."))
+    second = pytester.runpytest(*OPTIONS, *command.split()[-2:])
+    assert {command, error} <= set(second.outlines)
+
+
 def test_time_is_limited(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test(): pass")
     result = pytester.runpytest(*OPTIONS, "--times=8", "--within=1e-9")

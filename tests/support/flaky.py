@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.seeds import command
+from tests.support.seeds import command, own_id
 
 __all__ = ["run"]
 
@@ -83,7 +83,7 @@ class Flaky:
         if self._left:
             terminalreporter.write_line(f"{self._left} repetitions were left when time was up")
         failed = Counter(
-            re.sub(r"\[run\d+\]$|-run\d+(?=\]$)", "", report.nodeid)
+            re.sub(r"\[run\d+\]$|-run\d+(?=\]$)", "", own_id(report.nodeid))
             for kind in ("failed", "error")
             for report in terminalreporter.getreports(kind)
         )

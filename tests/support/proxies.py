@@ -83,7 +83,7 @@ def shipped(name: str, changes: Mapping[str, str]) -> str:
 def _free_ports(count: int) -> list[int]:
     """Return free ports below the ephemeral ones, which stay free while a backend restarts."""
     found: list[int] = []
-    for port in random.sample(range(20000, 32000), 1000):
+    for port in random.SystemRandom().sample(range(20000, 32000), 1000):
         with socket.socket() as sock, suppress(OSError):
             sock.bind(("127.0.0.1", port))
             found.append(port)
@@ -137,7 +137,7 @@ class Site:
         }[name]
         if self.kind == "haproxy" and name in "ab":
             words += ["--proxy-protocol"]
-        delay = "3" if self.kind == "haproxy" else "1"  # as in deploy/
+        delay = "6" if self.kind == "haproxy" else "1"  # in deploy/ 3 s, for a machine at rest
         words += ["--health-path", "/healthz", "--shutdown-delay", delay, "--no-access-log"]
         command = Command(*words, "app:app", cwd=self.folder, NAME=name)
         self.backends[name] = command
@@ -192,6 +192,8 @@ class Site:
                 "bind :443": f"bind 127.0.0.1:{self.https}",
                 "/etc/ssl/site/site.pem": pem,
                 "/etc/ssl/site/clients.pem": authority,
+                # On a busy machine a check may take longer.
+                "timeout connect 2s": "timeout connect 30s\n    timeout check 30s",
             }
             (self.folder / "haproxy.cfg").write_text(shipped("haproxy.cfg", changes))
             words = ["-db", "-f", str(self.folder / "haproxy.cfg")]

@@ -1,12 +1,14 @@
 """A pytest plugin: all random values of a test come from a seed, and a failure names it."""
 
 import random
+import re
 import shlex
 import sys
+from typing import Any
 
 import pytest
 
-__all__ = ["command"]
+__all__ = ["command", "own_id"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,8 +17,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    if config.option.seed is None:
-        config.option.seed = random.SystemRandom().randrange(2**32)  # xdist hands it to its workers
+    if hasattr(config, "workerinput"):
+        config.option.seed = config.workerinput["seed"]
+    elif config.option.seed is None:
+        config.option.seed = random.SystemRandom().randrange(2**32)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand the seed to a worker of xdist."""
+    node.workerinput["seed"] = node.config.option.seed
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -25,7 +35,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    chance = random.Random(f"{item.config.option.seed} {item.nodeid}")
+    chance = random.Random(f"{item.config.option.seed} {own_id(item.nodeid)}")
     random.seed(chance.randrange(2**32))
     if "hypothesis" in sys.modules:
         from hypothesis import core
@@ -49,4 +59,9 @@ def pytest_terminal_summary(
 def command(config: pytest.Config, nodeid: str) -> str:
     """Return the command that runs a test again with the same random values."""
     times = f"--times={config.option.times} " if config.option.times else ""
-    return f"python -m pytest {times}--seed={config.option.seed} {shlex.quote(nodeid)}"
+    return f"python -m pytest {times}--seed={config.option.seed} {shlex.quote(own_id(nodeid))}"
+
+
+def own_id(nodeid: str) -> str:
+    """Return the id of a test without the group that xdist appends."""
+    return re.sub(r"@\w+$", "", nodeid)
