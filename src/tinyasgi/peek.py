@@ -1,16 +1,14 @@
-"""Looking at what has arrived on a socket that has no transport yet."""
+"""Reading from a socket without consuming the data."""
 
 import asyncio
 import socket
 from contextlib import suppress
 
-__all__ = ["peek"]
-
 
 async def peek(sock: socket.socket, size: int) -> bytes:
-    """Wait until something has arrived, and return up to `size` bytes without taking them.
+    """Wait for data and return up to `size` bytes of it, which stay in the socket.
 
-    Returns b"" at the end of the stream. Raises OSError.
+    Return b"" at the end of the stream. Raise OSError.
     """
     loop = asyncio.get_running_loop()
     while True:

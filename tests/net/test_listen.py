@@ -1,4 +1,4 @@
-"""Sockets and their addresses."""
+"""Listening sockets and their addresses."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ import pytest
 from tests.support.helpers import GET, LOOPS, PATIENCE, Client, hello, in_loop, reply
 from tinyasgi import Config, Server
 from tinyasgi.net import listen
-from tinyasgi.net.listen import ListenError, another, bind, close, files, release
+from tinyasgi.net.listen import ListenError, bind, clone, close, remove_files, socket_files
 from tinyasgi.testing import serve
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="no unix sockets")
@@ -23,7 +23,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="no unix sockets")
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A name for a socket, short enough wherever the tests run."""
+    """A short path for a unix socket, in a temporary directory."""
     monkeypatch.chdir(tmp_path)
     return "server.sock"
 
@@ -31,7 +31,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 # TCP.
 
 
-def test_port_zero_takes_a_free_one() -> None:
+def test_port_zero_is_a_free_port() -> None:
     with serve(hello) as one, serve(hello) as other:
         assert 0 != one.port != other.port != 0
         assert one.url == f"http://127.0.0.1:{one.port}"
@@ -47,8 +47,8 @@ def test_name_with_several_addresses() -> None:
             assert sock.getpeername()[1] == server.port
 
 
-def test_name_with_an_address_that_this_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is left out, as where IPv6 is switched off; a name needs one address that works."""
+def test_unavailable_addresses_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example if IPv6 is switched off. At least one address must be available."""
     lacking: Any = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))  # RFC 5737
     unknown = (socket.AF_APPLETALK, socket.SOCK_STREAM, 6, "", ("::1", 0))
     here = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))
@@ -57,7 +57,7 @@ def test_name_with_an_address_that_this_machine_lacks(monkeypatch: pytest.Monkey
     (sock,) = bind(Config(host="localhost", port=0))
     with sock:
         assert sock.getsockname()[0] == "127.0.0.1"
-        assert sock.proto == socket.IPPROTO_TCP  # asyncio looks at it for TCP_NODELAY
+        assert sock.proto == socket.IPPROTO_TCP  # asyncio sets TCP_NODELAY only then
     found.remove(here)
     with pytest.raises(ListenError, match="can't listen on localhost:0: "):
         bind(Config(host="localhost", port=0))
@@ -99,7 +99,7 @@ def test_ipv6_address() -> None:
     assert seen[0]["client"] == client
 
 
-def test_port_taken() -> None:
+def test_port_in_use() -> None:
     with serve(hello) as server:
         with pytest.raises(ListenError) as raised, serve(hello, port=server.port):
             pytest.fail("two servers share a port")
@@ -113,8 +113,8 @@ def test_port_taken() -> None:
 
 @pytest.mark.parametrize("loop", LOOPS)
 @in_loop
-async def test_port_that_another_server_takes_during_startup(loop: Any) -> None:
-    """Linux lets two sockets have a port that set SO_REUSEADDR and don't listen yet."""
+async def test_port_in_use_after_startup(loop: Any) -> None:
+    """On Linux, two sockets with SO_REUSEADDR can be bound to a port until one of them listens."""
 
     async def app(scope, receive, send):
         await receive()
@@ -139,7 +139,7 @@ def test_port_is_free_after_a_stop() -> None:
         assert client.response(GET).status == 200
 
 
-def test_address_of_nobody() -> None:
+def test_unavailable_address() -> None:
     with pytest.raises(ListenError, match=r"192\.0\.2\.1"):
         bind(Config(host="192.0.2.1", port=0))
 
@@ -165,7 +165,7 @@ def test_several_addresses(path: str) -> None:
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
-def test_all_of_ipv6_beside_ipv4() -> None:
+def test_ipv6_wildcard_and_ipv4() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with serve(hello, bind=(f"[::]:{port}", f"127.0.0.1:{port}"), lifespan="off") as server:
@@ -173,8 +173,8 @@ def test_all_of_ipv6_beside_ipv4() -> None:
 
 
 @pytest.mark.parametrize("bad", ["127.0.0.1:{port}", "unix:no/such/place"])
-def test_one_address_of_several_is_refused(bad: str, path: str) -> None:
-    """The others are given back."""
+def test_one_invalid_address_of_several(bad: str, path: str) -> None:
+    """The sockets of the other addresses are closed."""
     with serve(hello) as server:
         with pytest.raises(ListenError):
             bind(Config(bind=(f"unix:{path}", "127.0.0.1:0", bad.format(port=server.port))))
@@ -189,7 +189,7 @@ def test_each_slot_has_a_queue(host: str) -> None:
     with ExitStack() as stack:
         (first,) = bind(Config(host=host, port=0))
         slots = [stack.enter_context(first)]
-        slots += [stack.enter_context(another(first)) for _ in range(3)]
+        slots += [stack.enter_context(clone(first)) for _ in range(3)]
         for sock in slots:
             sock.listen()
             sock.setblocking(False)
@@ -205,7 +205,7 @@ def test_each_slot_has_a_queue(host: str) -> None:
                     shares[-1] += 1
         assert sum(shares) == 200
         assert min(shares) > 0
-        with pytest.raises(ListenError):  # though it would share the port, too
+        with pytest.raises(ListenError):  # although it would share the port, too
             bind(Config(host=host, port=first.getsockname()[1]))
 
 
@@ -214,19 +214,19 @@ def test_slots_share_other_sockets(path: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as given:
         for config in (Config(uds=path), Config(fd=given.fileno())):
             (first,) = bind(config)
-            with another(first) as further:
+            with clone(first) as further:
                 first.listen()
                 assert further.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-            paths = files([first])
+            paths = socket_files([first])
             first.close()
-            release(paths)
+            remove_files(paths)
         assert not os.path.exists(path)
 
 
-# Sockets that are given.
+# Inherited sockets.
 
 
-def test_given_sockets() -> None:
+def test_inherited_sockets() -> None:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     ports = [sock.getsockname()[1] for sock in sockets]
     with serve(hello, sockets=sockets) as server:
@@ -259,7 +259,7 @@ def test_file_descriptor_of_a_unix_socket(path: str) -> None:
 
 
 @posix
-def test_file_descriptor_of_no_socket(tmp_path: Path) -> None:
+def test_file_descriptor_not_a_socket(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file, pytest.raises(ListenError, match="fd"):
         bind(Config(fd=file.fileno()))
     with pytest.raises(ListenError, match="fd://999"):
@@ -275,7 +275,7 @@ def test_file_descriptor_of_no_socket(tmp_path: Path) -> None:
         ("datagram", "not a TCP socket or a unix stream socket"),
         ("unix datagram", "not a TCP socket or a unix stream socket"),
         ("connected", "the socket is a connection"),
-        ("connected unix", "the socket is not bound"),  # a pair has no names
+        ("connected unix", "the socket is not bound"),  # a socket pair has no names
         ("unbound", "the socket is not bound"),
         ("unbound unix", "the socket is not bound"),
     ],
@@ -308,7 +308,7 @@ def test_file_descriptor_of_a_socket_without_a_file() -> None:
 
 
 @pytest.mark.parametrize("host", ["a" * 64, "a..b", "a\0b"])
-def test_host_that_is_no_name(host: str) -> None:
+def test_invalid_host(host: str) -> None:
     with pytest.raises(ListenError, match="can't listen on "):
         bind(Config(host=host))
 
@@ -349,7 +349,7 @@ def test_unix_socket_mode(path: str, mode: int) -> None:
 def test_unix_socket_group(path: str) -> None:
     import grp
 
-    # Root may give it to any group, others to one of theirs.
+    # Root may set any group, other users one of their own.
     number = os.getgid() or max(group.gr_gid for group in grp.getgrall())
     for name in (str(number), grp.getgrgid(number).gr_name):
         with serve(hello, uds=path, uds_group=name):
@@ -358,14 +358,12 @@ def test_unix_socket_group(path: str) -> None:
 
 @posix
 @pytest.mark.parametrize("group", ["no such", "0"])
-def test_unix_socket_group_that_is_not_possible(
-    group: str, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_unix_socket_group(group: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def chown(path: str, user: int, group: int) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "chown", chown)
-    why = "Operation not permitted" if group == "0" else "there is no group 'no such'"
+    why = "Operation not permitted" if group == "0" else "group 'no such' does not exist"
     with pytest.raises(ListenError, match=why), serve(hello, uds=path, uds_group=group):
         pass
     assert not os.path.exists(path)
@@ -390,7 +388,7 @@ def test_live_unix_socket_is_refused(path: str) -> None:
 
 
 @posix
-def test_unix_socket_of_a_server_that_starts_is_refused(path: str) -> None:
+def test_unix_socket_of_a_starting_server_is_refused(path: str) -> None:
     (first,) = bind(Config(uds=path))
     with pytest.raises(ListenError, match=path):
         bind(Config(uds=path))
@@ -400,7 +398,7 @@ def test_unix_socket_of_a_server_that_starts_is_refused(path: str) -> None:
 
 @posix
 def test_stale_unix_socket_is_replaced_by_one_server(path: str) -> None:
-    """Of several that start at the same time."""
+    """If several servers start at the same time."""
     for _ in range(20):
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(path)
@@ -428,23 +426,23 @@ def test_stale_unix_socket_is_replaced_by_one_server(path: str) -> None:
 
 
 @posix
-def test_lock_that_another_program_holds_is_not_waited_for(
+def test_lock_of_another_program_is_ignored_after_a_timeout(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import fcntl
 
-    monkeypatch.setattr(listen, "LOCK", 0.02)
-    folder = os.open(".", os.O_RDONLY)
-    fcntl.flock(folder, fcntl.LOCK_EX)
+    monkeypatch.setattr(listen, "LOCK_TIMEOUT", 0.02)
+    directory = os.open(".", os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
     try:
         close(bind(Config(uds=path)))
     finally:
-        os.close(folder)
+        os.close(directory)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a full queue refuses elsewhere")
 def test_busy_unix_socket_is_refused(path: str) -> None:
-    """Also when its server has no room for the connection that asks whether it lives."""
+    """Even if the accept queue of the server is full."""
     errors = []
 
     def start() -> None:
@@ -487,7 +485,7 @@ def test_dangling_link_is_not_replaced(path: str) -> None:
 
 @posix
 def test_successor_keeps_its_unix_socket(path: str) -> None:
-    """A server that stops removes its own file, not that of the one that took its place."""
+    """A server removes its own file when it stops, but not the file of its successor."""
     with serve(hello, uds=path):
         os.unlink(path)
         successor = socket.socket(socket.AF_UNIX)
@@ -499,20 +497,20 @@ def test_successor_keeps_its_unix_socket(path: str) -> None:
 
 @posix
 def test_unix_socket_with_a_long_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel has little room for it, so the path is one from the current directory."""
-    folder = tmp_path / ("a" * 100)
-    folder.mkdir()
-    monkeypatch.chdir(folder)
+    """Such a path exceeds the limit of the kernel, so a relative path is used."""
+    directory = tmp_path / ("a" * 100)
+    directory.mkdir()
+    monkeypatch.chdir(directory)
     with serve(hello, uds="sock") as server:
-        assert server.url == f"unix:{folder}/sock"
+        assert server.url == f"unix:{directory}/sock"
         with Client("sock") as client:
             assert client.response(GET).status == 200
         with pytest.raises(ListenError, match="another server is listening there"):
-            bind(Config(uds=f"{folder}/sock"))
-    assert not (folder / "sock").exists()
+            bind(Config(uds=f"{directory}/sock"))
+    assert not (directory / "sock").exists()
     monkeypatch.chdir(tmp_path.root)
     with pytest.raises(ListenError, match="too long"):
-        bind(Config(uds=f"{folder}/sock"))
+        bind(Config(uds=f"{directory}/sock"))
 
 
 @posix

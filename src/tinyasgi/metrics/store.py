@@ -142,7 +142,7 @@ class MetricsStore:
         self.listeners = listeners
         self.shard = shard
         self.url = _url(listeners[0])
-        self._files = listen.files(listeners)
+        self._files = listen.socket_files(listeners)
 
     @classmethod
     def create(cls, config: Config, shard: int) -> "MetricsStore":
@@ -174,7 +174,7 @@ class MetricsStore:
         os.close(self.file)
         for sock in self.listeners:
             sock.close()
-        listen.release(self._files)
+        listen.remove_files(self._files)
 
     def values(self, shard: int) -> "memoryview[float]":
         """Return the numbers of a shard, writable."""

@@ -1,4 +1,4 @@
-"""`Config` → bound sockets."""
+"""Listening sockets: created from `Config`, inherited, and removed."""
 
 import contextlib
 import errno
@@ -12,45 +12,41 @@ from typing import Any
 
 from ..config.config import Config
 
-__all__ = ["Inherited", "ListenError", "address", "another", "bind", "close", "files"]
-__all__ += ["abandon", "has_queue", "listen", "release"]
-
 _TCP = (socket.AF_INET, socket.AF_INET6)
 _UNIX = getattr(socket, "AF_UNIX", None)  # Windows has none
 
-#: Bytes that the shortest `sun_path` of all systems has room for, with the zero at the end.
-ROOM = 104
-#: Seconds for another server to let go of the folder of a unix socket.
-LOCK = 1.0
+#: Size of the shortest `sun_path` of all systems, in bytes, with the zero at its end.
+SUN_PATH_SIZE = 104
+#: Maximum seconds to wait for a lock on the directory of a unix socket.
+LOCK_TIMEOUT = 1.0
 
 
 class ListenError(OSError):
-    """An address that can't be listened on; the message says which and why."""
+    """An address that the server can't listen on. The message contains address and reason."""
 
 
-class Inherited(socket.socket):
-    """A listener that this process was given: others may hold it, and its file is not ours."""
+class InheritedSocket(socket.socket):
+    """A listener from another process, which may still use it and which owns its file."""
 
 
 def bind(config: Config) -> list[socket.socket]:
-    """The sockets that a configuration asks for, bound; only unix sockets listen already.
+    """Return bound sockets for all addresses of a configuration; unix sockets already listen.
 
-    A name may stand for several addresses: each gets a socket, and with port 0 all get the same
-    port. A port that another process has is refused, whether or not that one would share it.
-    Raises ListenError.
+    A host name may have several addresses. Each gets a socket. With port 0, all get the same port.
+    A port that is in use is refused, even if the other process would share it. Raise ListenError.
     """
-    places = _places(config)
+    addresses = _addresses(config)
     sockets: list[socket.socket] = []
     try:
-        for place in places:
+        for address in addresses:
             try:
-                sockets += _bind(place, places, config)
+                sockets += _bind(address, addresses, config)
             except ListenError:
                 raise
             except (OSError, OverflowError, ValueError) as error:
-                # Numbers that are no C integer, and host names that have no form in the DNS.
+                # A number may exceed a C integer, and a host name may be invalid in the DNS.
                 reason = getattr(error, "strerror", None) or error
-                raise ListenError(f"can't listen on {place}: {reason}") from None
+                raise ListenError(f"can't listen on {address}: {reason}") from None
     except BaseException:
         close(sockets)
         raise
@@ -58,9 +54,9 @@ def bind(config: Config) -> list[socket.socket]:
 
 
 def listen(sock: socket.socket, config: Config) -> None:
-    """Lets a bound socket listen. Raises ListenError.
+    """Start listening on a bound socket. Raise ListenError.
 
-    Linux lets several sockets bind a port that nobody listens on; only one of them can listen.
+    On Linux, several sockets can be bound to a port, but only one of them can listen.
     """
     try:
         sock.listen(config.backlog)
@@ -69,38 +65,45 @@ def listen(sock: socket.socket, config: Config) -> None:
         raise ListenError(f"can't listen on {where}: {reason}") from None
 
 
-def another(sock: socket.socket) -> socket.socket:
-    """A listener on the address of `sock` for one more worker. Raises OSError.
+def clone(sock: socket.socket) -> socket.socket:
+    """Return another listener on the address of `sock`, for one more worker. Raise OSError.
 
-    On Linux a TCP port has a queue for each (SO_REUSEPORT): the kernel spreads connections evenly,
-    and those of a queue wait for whoever accepts from it next. Elsewhere, and for other sockets,
-    it is the same queue.
+    On Linux, each listener on a TCP port has its own accept queue (SO_REUSEPORT). The kernel
+    spreads connections evenly. The next process that accepts from a queue gets the connections in
+    it. On other systems, and for other sockets, the queue is shared.
     """
-    if not has_queue(sock):
+    if not has_own_queue(sock):
         return sock.dup()
-    # Not set before the first bind: that one shows that nobody else has the port.
+    # Not set before the first bind, which shows that no other process uses the port.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    further = socket.socket(sock.family, sock.type, sock.proto)
-    try:
-        further.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        further.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    new = socket.socket(sock.family, sock.type, sock.proto)
+    with _close_on_error(new):
+        new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if sock.family == socket.AF_INET6:
             only = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-            further.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
-        further.bind(sock.getsockname())
+            new.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+        new.bind(sock.getsockname())
+    return new
+
+
+def has_own_queue(sock: socket.socket) -> bool:
+    """Return whether each clone of a listener has its own accept queue."""
+    inherited = isinstance(sock, InheritedSocket)
+    return sys.platform == "linux" and sock.family in _TCP and not inherited
+
+
+@contextlib.contextmanager
+def _close_on_error(sock: socket.socket) -> Iterator[None]:
+    try:
+        yield
     except BaseException:
-        further.close()
+        sock.close()
         raise
-    return further
 
 
-def has_queue(sock: socket.socket) -> bool:
-    """Whether `another` has given, or would give, each worker a queue of its own."""
-    return sys.platform == "linux" and sock.family in _TCP and not isinstance(sock, Inherited)
-
-
-def _places(config: Config) -> tuple[str, ...]:
-    """Where to listen, in the notation of `bind`."""
+def _addresses(config: Config) -> tuple[str, ...]:
+    """Return the addresses to listen on, in the notation of `--bind`."""
     if config.bind:
         return config.bind
     if config.fd is not None:
@@ -111,189 +114,180 @@ def _places(config: Config) -> tuple[str, ...]:
     return (f"{host}:{config.port}",)
 
 
-def _bind(place: str, places: tuple[str, ...], config: Config) -> list[socket.socket]:
-    if place.startswith("fd://"):
-        return [_inherit(int(place[5:]))]
-    if place.startswith("unix:"):
-        return [_bind_unix(place[5:], config)]
-    host, _, port = place.rpartition(":")
-    alone = not any(other != place and other.endswith(f":{port}") for other in places)
-    return _bind_tcp(host.strip("[]"), int(port), alone)
+def _bind(address: str, addresses: tuple[str, ...], config: Config) -> list[socket.socket]:
+    if address.startswith("fd://"):
+        return [_inherit(int(address[5:]))]
+    if address.startswith("unix:"):
+        return [_bind_unix(address[5:], config)]
+    host, _, port = address.rpartition(":")
+    shared = any(other != address and other.endswith(f":{port}") for other in addresses)
+    return _bind_tcp(host.strip("[]"), int(port), shared)
 
 
-def _inherit(number: int) -> Inherited:
-    sock = Inherited(fileno=os.dup(number))
-    fault = ""
-    if sock.type != socket.SOCK_STREAM or sock.family not in (*_TCP, _UNIX):
-        fault = "it is not a TCP socket or a unix stream socket"
-    elif not (name := sock.getsockname()) or (sock.family in _TCP and not name[1]):
-        fault = "the socket is not bound"
-    else:
-        with contextlib.suppress(OSError):
+def _inherit(descriptor: int) -> InheritedSocket:
+    sock = InheritedSocket(fileno=os.dup(descriptor))
+    with _close_on_error(sock):
+        if sock.type != socket.SOCK_STREAM or sock.family not in (*_TCP, _UNIX):
+            raise OSError("it is not a TCP socket or a unix stream socket")
+        name = sock.getsockname()
+        if not name or (sock.family in _TCP and not name[1]):
+            raise OSError("the socket is not bound")
+        try:
             sock.getpeername()
-            fault = "the socket is a connection"
-    if fault:
-        sock.close()
-        raise OSError(fault)
-    return sock
+        except OSError:  # not connected
+            return sock
+        raise OSError("the socket is a connection")
 
 
-def _bind_tcp(host: str, port: int, alone: bool) -> list[socket.socket]:
-    """Bind to the addresses of a host; those that this machine lacks are left out, but not all."""
+def _bind_tcp(host: str, port: int, shared: bool) -> list[socket.socket]:
+    """Bind to all addresses of a host, except those that this machine does not have.
+
+    shared: another address to bind has the same port. Raise OSError if no address is available.
+    """
     infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     addresses = dict.fromkeys((info[0], info[4][0], *info[4][2:]) for info in infos)
-    # `::` alone means both families; beside an IPv4 socket of its own it must not.
-    both = alone and len(addresses) == 1
-    sockets: list[socket.socket] = []
-    lacking: OSError | None = None
-    try:
+    dual_stack = len(addresses) == 1 and not shared  # `::` accepts IPv4 connections, too
+    unavailable: OSError | None = None
+    with contextlib.ExitStack() as stack:
+        sockets: list[socket.socket] = []
         for family, ip, *scope in addresses:
             try:
-                sock = _bind_address(family, (ip, port, *scope), both)
+                sock = _bind_address(family, (ip, port, *scope), dual_stack)
             except OSError as error:
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     raise
-                lacking = error
+                unavailable = error
             else:
-                sockets.append(sock)
+                sockets.append(stack.enter_context(sock))
                 port = sock.getsockname()[1]
-        if lacking is not None and not sockets:
-            raise lacking
-    except BaseException:
-        for sock in sockets:
-            sock.close()
-        raise
-    return sockets
+        if unavailable is not None and not sockets:
+            raise unavailable
+        stack.pop_all()
+        return sockets
 
 
-def _bind_address(family: int, where: tuple[Any, ...], both: bool) -> socket.socket:
-    """both: an IPv6 socket takes IPv4 connections, too."""
-    # asyncio sets TCP_NODELAY only where the protocol is named.
+def _bind_address(family: int, address: tuple[Any, ...], dual_stack: bool) -> socket.socket:
+    # asyncio sets TCP_NODELAY only if the protocol is set.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
+    with _close_on_error(sock):
         if os.name == "posix":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
-        sock.bind(where)
-    except BaseException:
-        sock.close()
-        raise
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual_stack)
+        sock.bind(address)
     return sock
 
 
 def _bind_unix(path: str, config: Config) -> socket.socket:
-    """A file that a dead server left is replaced; a live server's is not, nor any other file.
+    """Bind a unix socket and listen. A file of a dead server is replaced; other files are not.
 
-    The socket listens at once: one that does not looks like that of a dead server.
+    The socket must listen at once, because a socket that does not looks like that of a dead server.
     """
-    number = None if config.uds_group is None else _group_number(config.uds_group)
+    group = None if config.uds_group is None else _group_id(config.uds_group)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with _folder_locked(path):
-            if os.path.lexists(path):
-                if not stat.S_ISSOCK(os.lstat(path).st_mode):
-                    raise ListenError(
-                        f"can't listen on {path}: the file exists and is not a socket"
-                    )
-                if not _is_stale(path):
-                    raise ListenError(f"can't listen on {path}: another server is listening there")
-                os.unlink(path)
-            sock.bind(_name(path))
-            try:
-                if number is not None:
-                    os.chown(path, -1, number)
-                os.chmod(path, config.uds_mode)
-                sock.listen(config.backlog)
-            except OSError:
-                os.unlink(path)
-                raise
-    except BaseException:
-        sock.close()
-        raise
+    with _close_on_error(sock), _directory_lock(path):
+        if os.path.lexists(path):
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                raise ListenError(f"can't listen on {path}: the file exists and is not a socket")
+            if not _is_stale(path):
+                raise ListenError(f"can't listen on {path}: another server is listening there")
+            os.unlink(path)
+        sock.bind(_socket_name(path))
+        try:
+            if group is not None:
+                os.chown(path, -1, group)
+            os.chmod(path, config.uds_mode)
+            sock.listen(config.backlog)
+        except OSError:
+            os.unlink(path)
+            raise
     return sock
 
 
 @contextlib.contextmanager
-def _folder_locked(path: str) -> Iterator[None]:
-    """A lock on the folder of a socket: no two servers replace one file at the same time.
+def _directory_lock(path: str) -> Iterator[None]:
+    """Lock the directory of a unix socket, so that two servers do not replace a file at once.
 
-    After a second without the lock it goes on: it may be held by another kind of program.
+    Without the lock after LOCK_TIMEOUT, continue: another kind of program may hold it.
     """
-    import fcntl  # there is none on Windows
+    import fcntl  # not on Windows
 
-    folder = None
-    with contextlib.suppress(OSError):  # not every file system has locks
-        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
-        deadline = time.monotonic() + LOCK
+    directory = None
+    with contextlib.suppress(OSError):  # some file systems have no locks
+        directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+        deadline = time.monotonic() + LOCK_TIMEOUT
         while time.monotonic() < deadline:
             try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 time.sleep(0.01)
     try:
         yield
     finally:
-        if folder is not None:
-            os.close(folder)
+        if directory is not None:
+            os.close(directory)
 
 
-def _group_number(name: str) -> int:
-    import grp  # there is none on Windows
+def _group_id(name: str) -> int:
+    import grp  # not on Windows
 
     try:
         return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
     except KeyError:
-        raise OSError(f"there is no group {name!r}") from None
+        raise OSError(f"group {name!r} does not exist") from None
 
 
-def files(sockets: Iterable[socket.socket]) -> list[str]:
-    """The files of unix sockets that are bound here, and are to be removed in the end."""
-    unix = [sock for sock in sockets if sock.family == _UNIX and not isinstance(sock, Inherited)]
-    return [os.path.abspath(sock.getsockname()) for sock in unix]
+def socket_files(sockets: Iterable[socket.socket]) -> list[str]:
+    """Return the files of unix sockets that this process has bound and must remove at the end."""
+    return [
+        os.path.abspath(sock.getsockname())
+        for sock in sockets
+        if sock.family == _UNIX and not isinstance(sock, InheritedSocket)
+    ]
 
 
-def _name(path: str) -> str:
-    """The name of a unix socket for the system: relative when there is no room for the path."""
-    return path if len(os.fsencode(path)) < ROOM else os.path.relpath(path)
+def _socket_name(path: str) -> str:
+    """Return the name of a unix socket for the kernel: a relative one if the path is too long."""
+    return path if len(os.fsencode(path)) < SUN_PATH_SIZE else os.path.relpath(path)
 
 
 def close(sockets: Iterable[socket.socket]) -> None:
-    """Closes listeners that nobody is to have."""
-    paths = files(sockets)
+    """Close listeners and remove their files."""
+    paths = socket_files(sockets)
     for sock in sockets:
         sock.close()
-    release(paths)
+    remove_files(paths)
 
 
-def abandon(sockets: Iterable[socket.socket], paths: Iterable[str]) -> None:
-    """Closes listeners of an event loop that does not run any more, and removes their files."""
+def force_close(sockets: Iterable[socket.socket], paths: Iterable[str]) -> None:
+    """Close listeners of an event loop that has stopped, and remove their files."""
     for sock in sockets:
-        with contextlib.suppress(OSError):  # it is closed already
-            os.close(sock.fileno())  # a loop may keep the object open
-    release(paths)
+        with contextlib.suppress(OSError):  # already closed
+            os.close(sock.fileno())  # the event loop may still use the object
+    remove_files(paths)
 
 
-def release(paths: Iterable[str]) -> None:
-    """Removes the files of unix sockets that nobody listens on any more."""
+def remove_files(paths: Iterable[str]) -> None:
+    """Remove the files of unix sockets on which no process listens."""
     for path in paths:
-        with contextlib.suppress(OSError), _folder_locked(path):
+        with contextlib.suppress(OSError), _directory_lock(path):
             if _is_stale(path):
                 os.unlink(path)
 
 
 def _is_stale(path: str) -> bool:
+    """Return whether no process listens on a unix socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # a busy server need not have room for this
-        return probe.connect_ex(_name(path)) == errno.ECONNREFUSED
+        probe.setblocking(False)  # the accept queue of a busy server may be full
+        return probe.connect_ex(_socket_name(path)) == errno.ECONNREFUSED
 
 
 def address(sock: socket.socket, tls: bool) -> str:
-    """Where clients find a socket: a URL, or the path of a unix socket."""
+    """Return the address for clients: a URL, or the path of a unix socket."""
     name = sock.getsockname()
     if isinstance(name, str):
-        return f"unix:{name if isinstance(sock, Inherited) else os.path.abspath(name)}"
+        return f"unix:{name if isinstance(sock, InheritedSocket) else os.path.abspath(name)}"
     if isinstance(name, bytes):  # without a file, in the abstract namespace of Linux
         return f"unix:@{os.fsdecode(name[1:])}"
     host = f"[{name[0]}]" if sock.family == socket.AF_INET6 else name[0]

@@ -169,7 +169,7 @@ class Process:
                 metrics_store=self.metrics_store,
             )
             stack.enter_context(forks.withheld(server.descriptors))
-            self.ending.on_exit = lambda: listen.abandon(server.sockets, server.files)
+            self.ending.on_exit = lambda: listen.force_close(server.sockets, server.files)
             self.server = await stack.enter_async_context(server)
             log.set_up_loggers(config)
             gc.freeze()  # what startup has made stays: no collection need look at it again

@@ -168,7 +168,7 @@ class Server:
             metrics = self._count() if self.config.metrics_bind is not None else None
             if not self._sockets:
                 self._sockets = listen.bind(self.config)
-                self.files = listen.files(self._sockets)
+                self.files = listen.socket_files(self._sockets)
             self.addresses = [listen.address(sock, self._tls is not None) for sock in self._sockets]
             if self._sockets[0].family != socket.AF_UNIX:
                 self.host, self.port = self._sockets[0].getsockname()[:2]
@@ -397,7 +397,7 @@ class Server:
         for sock in self._sockets:
             sock.close()
         self._sockets.clear()
-        listen.release(self.files)
+        listen.remove_files(self.files)
 
 
 def _without_health_checks(

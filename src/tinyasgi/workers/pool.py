@@ -90,7 +90,7 @@ class WorkerPool:
     def add(self) -> None:
         """One place more."""
         index = min(set(range(len(self.slots) + 1)) - {slot.index for slot in self.slots})
-        sockets = [listen.another(sock) for sock in self.sockets]
+        sockets = [listen.clone(sock) for sock in self.sockets]
         for sock in sockets:
             listen.listen(sock, self.config)
         self.slots.append(Slot(index, sockets))
@@ -105,7 +105,7 @@ class WorkerPool:
             slot = self.slots.pop()
             self._vacate(slot, channel.LEAVE, patience(self.config))
             heir = min(self.slots, key=lambda other: len(other.sockets))
-            queues = [sock for sock in slot.sockets if listen.has_queue(sock)]
+            queues = [sock for sock in slot.sockets if listen.has_own_queue(sock)]
             heir.sockets += queues
             if heir.worker is not None and heir.worker.ready_at is not None:
                 heir.worker.take(queues)
@@ -339,7 +339,7 @@ class WorkerPool:
             down = slot.worker is None or slot.worker.ready_at is None
             if down and slot.failures > 1 and workers and slot.helper not in workers:
                 slot.helper = workers[slot.index % len(workers)]
-                slot.helper.take([sock for sock in slot.sockets if listen.has_queue(sock)])
+                slot.helper.take([sock for sock in slot.sockets if listen.has_own_queue(sock)])
 
     # One worker.
 

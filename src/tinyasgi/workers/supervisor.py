@@ -64,7 +64,7 @@ class Supervisor:
             theirs, config, sockets, self._selector, become, metrics_store=metrics_store
         )
         self._notifier = notifier
-        self._files = listen.files(sockets)
+        self._files = listen.socket_files(sockets)
         self._addresses = [listen.address(s, config.speaks_tls) for s in sockets]
         if metrics_store is not None:
             self._addresses.append(f"metrics on {metrics_store.url}")
@@ -184,7 +184,7 @@ class Supervisor:
         if self._changes is not None:
             self._changes.close()
         self._selector.close()
-        listen.release(self._files)
+        listen.remove_files(self._files)
         if self.crew.metrics_store is not None:
             self.crew.metrics_store.close()
 
@@ -192,7 +192,7 @@ class Supervisor:
         """Kills the workers, for the end of a process in which nothing else can be done."""
         for child in self.crew.children:
             child.process.kill()
-        listen.release(self._files)
+        listen.remove_files(self._files)
 
     # What it is told.
 
