@@ -1,4 +1,4 @@
-"""`Memo`: what it keeps, and how much of it."""
+"""`Memo`: cached results and their limits."""
 
 import tracemalloc
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from tinyasgi.testing import connect
 
 def test_results_are_kept() -> None:
     calls = []
-    cache = Memo(lambda text: calls.append(text) or len(text), 2, longest=3)
-    assert [cache["a"], cache["ab"], cache["a"], cache["ab"]] == [1, 2, 1, 2]
+    memo = Memo(lambda text: calls.append(text) or len(text), 2, longest=3)
+    assert [memo["a"], memo["ab"], memo["a"], memo["ab"]] == [1, 2, 1, 2]
     assert calls == ["a", "ab"]
-    assert cache["abc"] == 3  # it is full, and emptied
-    assert list(cache) == ["abc"]
-    assert cache["abcd"] == 4  # too long
-    assert list(cache) == ["abc"]
+    assert memo["abc"] == 3  # the memo was full and has been cleared
+    assert list(memo) == ["abc"]
+    assert memo["abcd"] == 4  # too long
+    assert list(memo) == ["abc"]
 
 
 def get(target: bytes, *fields: bytes) -> bytes:
@@ -45,7 +45,7 @@ async def redirect(scope, receive, send) -> None:
 )
 @in_loop
 async def test_long_values_are_not_kept(app, request_of: Callable[[int], bytes]) -> None:
-    """Each result of a client's long value would otherwise stay, hundreds of them."""
+    """Otherwise clients could fill the memos with hundreds of long values."""
     async with connect(app, lifespan="off") as connection:
         await connection.feed(request_of(0))
         tracemalloc.start()

@@ -4,15 +4,14 @@ import re
 from typing import Protocol
 
 from .buffer import ReceiveBuffer
-from .parsers import START_LINE, BadRequest, Parser
+from .parsers import START_LINE, TOKEN, BadRequest, Parser
 from .request import CHUNKED
 
 # chunk-size [ chunk-ext ] CRLF. Sixteen digits are 64 bits. The grammar has no trailing space.
-_TOKEN = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
 _CHUNK_SIZE_LINE = re.compile(
     rb"([0-9A-Fa-f]{1,16})"
-    rb"(?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*"
+    rb"(?:[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?)*" % (TOKEN.pattern, TOKEN.pattern, _QUOTED)
 )
 #: Maximum size of a chunk size line with its extensions, in bytes.
 MAX_CHUNK_SIZE_LINE = 1024

@@ -76,13 +76,6 @@ def _parse_port(text: str) -> int:
     return int(text)
 
 
-def _parse_scheme(text: str) -> str:
-    scheme = _SCHEMES.get(text.lower())
-    if scheme is None:
-        raise ValueError
-    return scheme
-
-
 def _parse_host(text: str) -> bytes:
     host = text.encode("latin-1")
     if not request.valid_authorities[host]:
@@ -114,10 +107,10 @@ class Forwarded:
         #: Peers and headers whose errors were logged.
         self._logged: set[tuple[str, str]] = set()
         self._nodes = Memo(_parse_node, 1024, longest=64)
-        #: Functions that parse the values; they raise ValueError.
+        #: Functions that parse the values; they raise ValueError or KeyError.
         self._parsers: dict[str, Callable[[str], Any]] = {
             "for": self._nodes.__getitem__,
-            "proto": _parse_scheme,
+            "proto": lambda text: _SCHEMES[text.lower()],
             "host": _parse_host,
         }
         self._is_standard = "forwarded" in trust.headers.values()
@@ -137,7 +130,7 @@ class Forwarded:
             if key in self._parsers:
                 try:
                     values[key] = self._parsers[key](text)
-                except ValueError:
+                except (ValueError, KeyError):
                     self._log_malformed(peer, key, text)
         return _replace(peer, values, headers)
 

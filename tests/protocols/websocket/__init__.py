@@ -1,1 +1,1 @@
-"""WebSocket: each room by itself, and all of it with clients and apps of others."""
+"""WebSocket: each module separately, then with other clients and frameworks."""

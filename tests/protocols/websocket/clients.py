@@ -1,4 +1,4 @@
-"""Clients that people use. Each function pays one visit with one of them.
+"""Popular WebSocket clients. Each function makes one connection with one of them.
 
 A visitor offers the subprotocols "b" and "a", sends each message and hears the answer before the
 next, and closes with 4000 and "bye". Without a message it waits for the other side to close.
@@ -23,10 +23,10 @@ __all__ = ["CLIENTS", "Visit"]
 
 
 class Visit(NamedTuple):
-    """What came of it."""
+    """Result of a connection."""
 
     status: int | None
-    """Of the answer to the handshake, None if the client does not tell."""
+    """Headers of the handshake response; None if the client does not expose them."""
     compressed: bool = False
     subprotocol: str | None = None
     heard: Sequence[str | bytes] = ()
@@ -57,7 +57,7 @@ def websockets(url: str, messages: Sequence[str | bytes], compressed: bool) -> V
 
 
 def websockets_asyncio(url: str, messages: Sequence[str | bytes], compressed: bool) -> Visit:
-    """The same package with asyncio. It sends in fragments, and pings in between."""
+    """`websockets` with asyncio. It sends fragments, with pings between them."""
     from websockets.asyncio.client import connect
     from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -183,7 +183,7 @@ process.once("beforeExit", () => {
 
 def node(url: str, messages: Sequence[str | bytes], compressed: bool) -> Visit:
     """The WebSocket of Node.js."""
-    command = ["node", "--experimental-websocket", "-e", NODE]  # before 22 it is an experiment
+    command = ["node", "--experimental-websocket", "-e", NODE]  # experimental before Node.js 22
     if not shutil.which("node"):
         pytest.skip("no Node.js here")
     if subprocess.call([*command[:2], "-e", "WebSocket"], stderr=subprocess.DEVNULL):

@@ -1,4 +1,4 @@
-"""What the tests of WebSocket share: a client of frames on a connection in memory."""
+"""Shared by the WebSocket tests: frames of a client, and a client in memory."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +13,7 @@ KEY = b"\x12\x34\xab\xcd"
 
 
 def handshake(*fields: bytes) -> bytes:
-    """A handshake with further fields."""
+    """Return a handshake with additional headers."""
     lines = [
         b"GET /chat?a=b HTTP/1.1",
         b"Host: here",
@@ -31,7 +31,7 @@ ACCEPT = {"type": "websocket.accept"}
 
 
 def masked(first: int, payload: bytes = b"", *, length: bytes | None = None) -> bytes:
-    """A frame of a client. length: in place of the right one, the mask bit set."""
+    """Return a frame of a client. length: replaces the length field, with the mask bit."""
     size = len(payload)
     if length is not None:
         pass
@@ -45,7 +45,7 @@ def masked(first: int, payload: bytes = b"", *, length: bytes | None = None) -> 
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Sends back what it gets, until the client leaves."""
+    """Echo messages until the client disconnects."""
     assert scope["type"] == "websocket"
     assert await receive() == {"type": "websocket.connect"}
     await send(ACCEPT)
@@ -54,7 +54,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 class Peer:
-    """A client that has shaken hands; start: where the frames to it begin."""
+    """A client after the handshake. start: offset of the first frame from the server."""
 
     def __init__(self, connection: MemoryConnection, start: int) -> None:
         self.connection = connection
@@ -78,7 +78,7 @@ class Peer:
 
 @asynccontextmanager
 async def opened(app: Any, *fields: bytes, **options: Any) -> AsyncIterator[Peer]:
-    """A connection in memory on which the app has accepted."""
+    """Open a connection in memory and complete the handshake."""
     async with connect(app, **options) as connection:
         answer = await connection.feed(handshake(*fields))
         assert answer.startswith(b"HTTP/1.1 101 Switching Protocols\r\n"), answer

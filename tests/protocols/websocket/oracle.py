@@ -1,4 +1,4 @@
-"""What the `websockets` library makes of frames, to compare with."""
+"""Comparison of our frame reader with the `websockets` library."""
 
 import random
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from tinyasgi.protocols.websocket.frames import (
 
 __all__ = ["check", "cut", "read"]
 
-#: Faults that they see later, or let pass.
+#: Errors that `websockets` detects later, or not at all.
 LENIENT = (
     "invalid UTF-8",
     "payload length not in its shortest",
@@ -32,14 +32,14 @@ LENIENT = (
 
 
 def agreed() -> Deflate:
-    """Compression as it is agreed on without any parameter."""
+    """Return compression negotiated without parameters."""
     deflate = negotiate("permessage-deflate")
     assert deflate is not None
     return deflate
 
 
 def cut(data: bytes, seed: int) -> list[bytes]:
-    """Pieces of random sizes."""
+    """Split data into parts of random sizes."""
     chance = random.Random(seed)
     pieces = []
     while data:
@@ -50,7 +50,7 @@ def cut(data: bytes, seed: int) -> list[bytes]:
 
 
 def read(reads: Iterable[bytes], limit: int = 0) -> tuple[list[Any], int | None]:
-    """What we read: what is said, and the code of the fault that ends it."""
+    """Return the frames that our reader returns, and the close code of an error or None."""
     said, fault = we_read(reads, limit)
     return said, fault and fault.code
 
@@ -68,14 +68,14 @@ def we_read(
                 opcode, what, more = frame
                 said.append((opcode, what))
                 frame = reader.send(b"")
-                assert more or frame is None  # it need not be asked for
+                assert more or frame is None  # otherwise the call was unnecessary
     except ProtocolError as fault:
         return said, fault
     return said, None
 
 
 def others_read(stream: bytes, side: Side, compressed: bool) -> tuple[list[Any], bool]:
-    """What `websockets` reads up to a Close frame, and whether it finds a fault."""
+    """Return the frames that `websockets` reads before a Close frame, and whether it fails."""
     protocol = Protocol(side, state=OPEN, max_size=None)
     if compressed:
         window = agreed().client_window if side is SERVER else agreed().server_window
@@ -103,27 +103,27 @@ def others_read(stream: bytes, side: Side, compressed: bool) -> tuple[list[Any],
 
 
 def check(stream: bytes, compressed: bool, seed: int) -> None:
-    """That we read a client's stream, however it is cut, as `websockets` does.
+    """Check that our reader and `websockets` read the same, however the stream is split.
 
-    And that it reads what we write of that.
+    Check also that `websockets` reads our frames.
     """
     said, fault = we_read([stream], compressed=compressed)
     again, same = we_read(cut(stream, seed), compressed=compressed)
     assert again == said
-    if compressed:  # a text may be wrong before the rest of it can't be inflated
+    if compressed:  # invalid UTF-8 may precede an error of inflation
         assert (same is None) == (fault is None)
     else:
         assert str(same) == str(fault)
     ends = [number for number, (opcode, _) in enumerate(said) if opcode == CLOSE]
     theirs, faulty = others_read(stream, SERVER, compressed)
-    if ends:  # what follows a Close is for nobody to judge
+    if ends:  # frames after a Close frame are ignored
         said = said[: ends[0]]
         theirs = theirs[: len(said)]
     elif fault is None:
         assert not faulty
     elif fault.reason.startswith(LENIENT):
         theirs = theirs[: len(said)]
-    assert theirs == said  # a faulty frame need not be whole for us to say so
+    assert theirs == said  # our reader detects an error before the end of the frame
     stream = b""
     for opcode, what in said:
         payload = what.encode() if opcode == TEXT else what

@@ -1,4 +1,4 @@
-"""Clients that people use, on either event loop, with compression and without."""
+"""Popular clients on both event loops, with and without compression."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ ends: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Echoes; other paths end it or refuse it."""
+    """Echo messages; other paths close or reject the WebSocket."""
     if scope["type"] != "websocket":
         raise NotImplementedError(scope["type"])
     assert await receive() == {"type": "websocket.connect"}
@@ -59,7 +59,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
 @pytest.mark.parametrize("compressed", [False, True], ids=["plain", "compressed"])
 @pytest.mark.parametrize("client", CLIENTS)
 def test_conversation(server: LiveServer, client: Any, compressed: bool) -> None:
-    node = client is clients.node  # which always compresses, and takes no message of 8 MiB
+    node = client is clients.node  # it always compresses, and accepts no message of 8 MiB
     messages = MESSAGES[:-1] if node else MESSAGES
     visit = client(server.ws_url + "/echo", messages, compressed)
     assert visit.compressed == compressed or node

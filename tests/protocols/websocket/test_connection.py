@@ -1,4 +1,4 @@
-"""Flow control, keep-alive, the closing handshake and the stop. The clock is turned by hand."""
+"""Flow control, pings, closing handshake and shutdown, with a simulated clock."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ GOING_AWAY = encode_close(1001)
 
 
 async def idle(scope: Any, receive: Any, send: Any) -> None:
-    """Takes what comes until it is told to leave."""
+    """Receive until `websocket.disconnect`."""
     await receive()
     await send(ACCEPT)
     while (await receive())["type"] == "websocket.receive":
@@ -29,12 +29,12 @@ async def idle(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def after(peer: Peer, seconds: int) -> bytes:
-    """What is sent while time passes."""
+    """Return the bytes that the server sends while time passes."""
     await elapse(peer.connection, seconds)
     return peer.take()
 
 
-# Frames that are cut, joined, or early.
+# Split, joined and early frames.
 
 
 @in_loop
@@ -69,7 +69,7 @@ async def test_frames_before_the_handshake_is_answered() -> None:
 
 
 @in_loop
-async def test_fault_before_the_handshake_is_answered() -> None:
+async def test_error_before_the_handshake_is_answered() -> None:
     async with connect(echo) as connection:
         answer = await connection.feed(HANDSHAKE + masked(0x83))
     head, _, rest = answer.partition(b"\r\n\r\n")
@@ -79,7 +79,7 @@ async def test_fault_before_the_handshake_is_answered() -> None:
 
 @in_loop
 async def test_handshake_after_a_request() -> None:
-    """Pipelined, and on a connection that has served before."""
+    """Pipelined, and as a second request."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
@@ -95,7 +95,7 @@ async def test_handshake_after_a_request() -> None:
     assert answer.endswith(encode(TEXT, b"hello"))
 
 
-# What is wrong with a client.
+# Errors of the client.
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ async def test_handshake_after_a_request() -> None:
     ],
 )
 @in_loop
-async def test_fault(frame: bytes, close: bytes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_error(frame: bytes, close: bytes, caplog: pytest.LogCaptureFixture) -> None:
     async with opened(idle, ws_max_size=10) as peer:
         assert await peer.send(frame) == close
         assert await peer.send(masked(0x81, b"no more")) == b""
@@ -129,11 +129,11 @@ async def test_compression(compressed: bool) -> None:
         assert (len(answer) < 100) is compressed
         assert bool(answer[0] & 0x40) is compressed
         small = await peer.send(masked(0x81, b"hello"))
-        assert small == encode(TEXT, b"hello")  # not worth it
+        assert small == encode(TEXT, b"hello")  # below the minimum size for compression
 
 
 @in_loop
-async def test_bomb() -> None:
+async def test_compression_bomb() -> None:
     from tinyasgi.protocols.websocket.deflate import negotiate
 
     agreed = negotiate("permessage-deflate")
@@ -196,7 +196,7 @@ async def test_send_waits_while_the_client_does_not_read(loop: Any) -> None:
         writer.write(HANDSHAKE)
         await reader.readuntil(b"\r\n\r\n")
         before = -1
-        while before != sent:  # it is stuck when it gets no further in many turns
+        while before != sent:  # blocked: no progress in many iterations
             before = sent
             for _ in range(1000):
                 await asyncio.sleep(0)
@@ -218,7 +218,7 @@ async def test_pings_are_answered_while_the_app_does_not_receive() -> None:
 
 
 @in_loop
-async def test_only_the_last_ping_is_answered_to_who_does_not_read() -> None:
+async def test_only_the_last_ping_is_answered_while_the_client_does_not_read() -> None:
     async with opened(idle) as peer:
         peer.connection.protocol.pause_writing()
         assert await peer.send(*[masked(0x89, b"%d" % i) for i in range(100)]) == b""
@@ -239,7 +239,7 @@ async def test_no_pong_follows_the_close_frame(end: bytes) -> None:
         assert encode(PONG, b"?") not in peer.take()
 
 
-# Keep-alive.
+# Pings.
 
 
 @in_loop
@@ -255,7 +255,7 @@ async def test_silent_client_is_pinged_and_closed(caplog: pytest.LogCaptureFixtu
 
 @pytest.mark.parametrize("frame", [masked(0x8A), masked(0x81, b"hello"), masked(0x89), b"\x81"])
 @in_loop
-async def test_any_byte_is_a_sign_of_life(frame: bytes) -> None:
+async def test_any_byte_resets_the_ping_timeout(frame: bytes) -> None:
     async with opened(idle, ws_ping_interval=5, ws_ping_timeout=3) as peer:
         assert await after(peer, 7) == encode(PING, b"")
         await peer.send(frame)
@@ -265,7 +265,7 @@ async def test_any_byte_is_a_sign_of_life(frame: bytes) -> None:
 
 
 @in_loop
-async def test_zero_switches_keep_alive_off() -> None:
+async def test_interval_zero_disables_pings() -> None:
     async with opened(idle, ws_ping_interval=0) as peer:
         assert await after(peer, 500) == b""
     async with opened(idle, ws_ping_timeout=0) as peer:
@@ -273,7 +273,7 @@ async def test_zero_switches_keep_alive_off() -> None:
 
 
 @in_loop
-async def test_client_that_is_not_listened_to_is_not_given_up() -> None:
+async def test_no_ping_timeout_while_reading_is_paused() -> None:
     ready = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -292,8 +292,8 @@ async def test_client_that_is_not_listened_to_is_not_given_up() -> None:
 
 @pytest.mark.parametrize("loop", LOOPS)
 @in_loop
-async def test_stall_of_the_loop_is_not_the_client_s_fault(loop: Any) -> None:
-    """What has arrived in the meantime is read before a client is judged."""
+async def test_no_ping_timeout_because_of_a_blocked_event_loop(loop: Any) -> None:
+    """Data that has arrived meanwhile is read before timeouts are checked."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -307,18 +307,18 @@ async def test_stall_of_the_loop_is_not_the_client_s_fault(loop: Any) -> None:
         await reader.readuntil(b"\r\n\r\n")
         context = server._context
         await reader.readexactly(len(encode(PING, b"")))
-        writer.write(masked(0x81, b"alive"))  # it arrives while the loop does nothing else
+        writer.write(masked(0x81, b"alive"))  # it arrives while the event loop is blocked
         context.ticks += 100
         context._tick()
         assert await reader.readexactly(7) == encode(TEXT, b"alive")
         writer.close()
 
 
-# The closing handshake.
+# Closing handshake.
 
 
 @in_loop
-async def test_close_that_is_not_answered_is_bounded() -> None:
+async def test_timeout_of_the_closing_handshake() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send(ACCEPT)
@@ -333,7 +333,7 @@ async def test_close_that_is_not_answered_is_bounded() -> None:
 
 
 @in_loop
-async def test_close_is_answered_though_the_app_has_messages_to_take() -> None:
+async def test_close_is_answered_although_messages_wait_for_the_app() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send(ACCEPT)
@@ -348,10 +348,10 @@ async def test_close_is_answered_though_the_app_has_messages_to_take() -> None:
 @pytest.mark.parametrize("queue", [10, 2])
 @pytest.mark.parametrize("ending", ["eof", "reset", "write"])
 @in_loop
-async def test_close_counts_whatever_messages_are_queued_when_the_transport_ends(
+async def test_close_code_is_used_if_the_transport_ends_with_queued_messages(
     ending: str, queue: int
 ) -> None:
-    """Even if it has not been read yet, because the app is busy."""
+    """Even if the Close frame has not been parsed yet."""
     busy, seen, access = asyncio.Event(), [], []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -374,7 +374,7 @@ async def test_close_counts_whatever_messages_are_queued_when_the_transport_ends
         elif ending == "reset":
             await connection.reset()
         else:
-            connection._lose(None)  # the loop has noticed, and the protocol not yet
+            connection._lose(None)  # the event loop has noticed it, the protocol has not
         busy.set()
         await connection.settle()
     assert seen == ["0", "1", "2", "3", "4", (1000, "bye")]
@@ -395,7 +395,7 @@ async def test_connection_closes_at_once_after_both_close_frames() -> None:
 
 
 @in_loop
-async def test_nothing_is_kept_of_a_connection() -> None:
+async def test_a_closed_connection_is_freed() -> None:
     async with opened(idle) as peer:
         connection = peer.connection
         await peer.send(BYE)
@@ -404,7 +404,7 @@ async def test_nothing_is_kept_of_a_connection() -> None:
         assert not hasattr(connection.protocol, "_exchange") or not connection.protocol._exchange
 
 
-# The stop.
+# Shutdown.
 
 
 async def stop(connection: Any) -> None:
@@ -414,7 +414,7 @@ async def stop(connection: Any) -> None:
 
 
 @in_loop
-async def test_stop_lets_the_app_say_goodbye() -> None:
+async def test_app_can_send_after_the_shutdown_begins() -> None:
     seen = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -432,7 +432,7 @@ async def test_stop_lets_the_app_say_goodbye() -> None:
 
 
 class Disconnect(Exception):
-    """As a framework raises it for `websocket.disconnect`."""
+    """An exception that a framework raises for `websocket.disconnect`."""
 
     def __init__(self, code: int) -> None:
         self.code = code
@@ -450,7 +450,7 @@ class Disconnect(Exception):
     ],
 )
 @in_loop
-async def test_app_that_raises_because_of_the_stop(
+async def test_app_raises_because_of_the_shutdown(
     error: Exception, quiet: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -467,7 +467,7 @@ async def test_app_that_raises_because_of_the_stop(
 
 
 @in_loop
-async def test_stop_is_told_by_the_next_tick_whatever_the_app_does() -> None:
+async def test_close_frame_at_the_next_tick_after_a_shutdown() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send(ACCEPT)
@@ -480,7 +480,7 @@ async def test_stop_is_told_by_the_next_tick_whatever_the_app_does() -> None:
 
 
 @in_loop
-async def test_handshake_while_the_server_stops() -> None:
+async def test_handshake_during_shutdown() -> None:
     accept = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -499,7 +499,7 @@ async def test_handshake_while_the_server_stops() -> None:
 
 @pytest.mark.parametrize("loop", LOOPS)
 @in_loop
-async def test_server_stops_with_open_websockets(loop: Any) -> None:
+async def test_shutdown_with_open_websockets(loop: Any) -> None:
     codes = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -523,7 +523,7 @@ async def test_server_stops_with_open_websockets(loop: Any) -> None:
     assert codes == [1001] * 20
 
 
-# Over TLS, and by all transports.
+# TLS, and all transports.
 
 
 def test_websocket_over_tls(tls: Any) -> None:
@@ -541,7 +541,7 @@ def test_websocket_over_tls(tls: Any) -> None:
 
 @pytest.mark.parametrize("loop", LOOPS)
 @in_loop
-async def test_connections_that_end_in_any_way_are_forgotten(loop: Any) -> None:
+async def test_connections_are_freed_however_they_end(loop: Any) -> None:
     async with Server(echo, port=0) as server:
         context = server._context
         for ending in (BYE, b"", masked(0x83), masked(0x82, b"x" * 1000)[:500], None):

@@ -1,4 +1,4 @@
-"""permessage-deflate, with the extension of the `websockets` library on the other side."""
+"""permessage-deflate, with the `websockets` library as the client."""
 
 import os
 import random
@@ -41,7 +41,7 @@ def agreed(offer: str = OFFER) -> Deflate:
     return found
 
 
-NOTHING_KEPT = {"server_no_context_takeover": None, "client_no_context_takeover": None}
+NO_CONTEXT = {"server_no_context_takeover": None, "client_no_context_takeover": None}
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ NOTHING_KEPT = {"server_no_context_takeover": None, "client_no_context_takeover"
         ),
     ],
 )
-def test_offer_that_is_taken(offer: str, answer: dict[str, str]) -> None:
-    assert parameters(agreed(offer).header) == NOTHING_KEPT | answer
+def test_accepted_offer(offer: str, answer: dict[str, str]) -> None:
+    assert parameters(agreed(offer).header) == NO_CONTEXT | answer
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_offer_that_is_taken(offer: str, answer: dict[str, str]) -> None:
         "",
         "bzip",
         "x-webkit-deflate-frame",
-        "permessage-deflate; server_max_window_bits=8",  # zlib can't
+        "permessage-deflate; server_max_window_bits=8",  # not supported by zlib
         "permessage-deflate; server_max_window_bits",
         "permessage-deflate; server_max_window_bits=7",
         "permessage-deflate; server_max_window_bits=16",
@@ -87,12 +87,12 @@ def test_offer_that_is_taken(offer: str, answer: dict[str, str]) -> None:
         "permessage-deflate;;",
     ],
 )
-def test_offer_that_is_not_taken(offer: str) -> None:
+def test_rejected_offer(offer: str) -> None:
     assert negotiate(offer) is None
 
 
 def other_side(offer: ClientPerMessageDeflateFactory) -> tuple[Deflate, Any]:
-    """What both sides come to."""
+    """Negotiate between `websockets` and our server."""
     ours = agreed(build_extension([("permessage-deflate", offer.get_request_params())]))
     return ours, offer.process_response_params(list(parameters(ours.header).items()), [])
 
@@ -108,7 +108,7 @@ TEXTS = st.text(max_size=400) | st.sampled_from(["{'name': 'value'}" * 5000, "x"
 
 
 @given(OFFERS, st.lists(TEXTS, max_size=4), st.integers())
-def test_messages_both_ways(
+def test_messages_in_both_directions(
     offer: ClientPerMessageDeflateFactory, texts: list[str], seed: int
 ) -> None:
     ours, theirs = other_side(offer)
@@ -136,7 +136,7 @@ def test_compressed_fragments() -> None:
     assert reader.send(masked(0x82, b"not compressed")) == (BINARY, b"not compressed", False)
 
 
-def fault_of(*reads: bytes, limit: int = 0) -> int:
+def error_code(*reads: bytes, limit: int = 0) -> int:
     reader = read_frames(limit, agreed().inflater)
     next(reader)
     with pytest.raises(ProtocolError) as fault:
@@ -145,33 +145,37 @@ def fault_of(*reads: bytes, limit: int = 0) -> int:
     return fault.value.code
 
 
-def test_bomb_is_not_inflated() -> None:
+def test_compression_bomb_is_not_inflated() -> None:
     bomb = agreed().compress(bytes(10_000_000))
-    assert fault_of(masked(0xC2, bomb), limit=9_999_999) == 1009
-    assert fault_of(masked(0x42, bomb[:5000]), masked(0x80, bomb[5000:]), limit=100_000) == 1009
+    assert error_code(masked(0xC2, bomb), limit=9_999_999) == 1009
+    assert error_code(masked(0x42, bomb[:5000]), masked(0x80, bomb[5000:]), limit=100_000) == 1009
     reader = read_frames(10_000_000, agreed().inflater)
     next(reader)
     assert reader.send(masked(0xC2, bomb)) == (BINARY, bytes(10_000_000), True)
 
 
-def test_what_is_no_deflate_stream() -> None:
-    assert fault_of(masked(0xC2, b"\xff" * 20)) == 1007
-    assert fault_of(masked(0xC1, agreed().compress(b"\xff"))) == 1007  # it is, but no UTF-8
+def test_invalid_deflate_stream() -> None:
+    assert error_code(masked(0xC2, b"\xff" * 20)) == 1007
+    assert (
+        error_code(masked(0xC1, agreed().compress(b"\xff"))) == 1007
+    )  # valid, but the text is not UTF-8
 
 
-def test_something_behind_the_last_block() -> None:
+def test_data_after_the_final_block() -> None:
     compressor = zlib.compressobj(wbits=-12)
-    finished = compressor.compress(b"hello") + compressor.flush()  # a last block: RFC 7692 §7.2.3.5
+    finished = (
+        compressor.compress(b"hello") + compressor.flush()
+    )  # a final block: RFC 7692 §7.2.3.5
     reader = read_frames(0, agreed().inflater)
     next(reader)
     assert reader.send(masked(0xC2, finished + b"\x00")) == (BINARY, b"hello", False)
-    assert fault_of(masked(0xC2, finished + os.urandom(10))) == 1007
+    assert error_code(masked(0xC2, finished + os.urandom(10))) == 1007
 
 
 def test_reserved_bit_only_on_the_first_frame_of_a_message() -> None:
     payload = agreed().compress(b"hello")
-    assert fault_of(masked(0x41, payload[:2]), masked(0xC0, payload[2:])) == 1002
-    assert fault_of(masked(0xC9, b"")) == 1002
+    assert error_code(masked(0x41, payload[:2]), masked(0xC0, payload[2:])) == 1002
+    assert error_code(masked(0xC9, b"")) == 1002
 
 
 def test_compressed_frame() -> None:
@@ -181,7 +185,7 @@ def test_compressed_frame() -> None:
     assert stream.decompress(payload + TAIL) == b"hello" * 100
 
 
-def test_nothing_is_kept_between_messages() -> None:
+def test_no_context_between_messages() -> None:
     message = random.Random(0).randbytes(300)
     ours = agreed()
     assert ours.compress(message) == ours.compress(message)

@@ -1,4 +1,4 @@
-"""What an app sees of a WebSocket, and what it may do, in memory."""
+"""WebSocket exchanges in memory: scope, messages and errors of the app."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ BYE = masked(0x88, b"\x03\xe8bye")
 
 
 def sends(*messages: Any) -> Any:
-    """An app that sends these and notes what came of it."""
+    """Return an app that sends these messages."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -81,7 +81,7 @@ async def test_messages() -> None:
 
 
 @in_loop
-async def test_accept_with_subprotocol_and_fields() -> None:
+async def test_accept_with_subprotocol_and_headers() -> None:
     accept = {**ACCEPT, "subprotocol": "x", "headers": [(b"Set-Cookie", b"a=b")]}
     async with connect(sends(accept)) as connection:
         head = await connection.feed(handshake(b"Sec-WebSocket-Protocol: chat, x"))
@@ -109,8 +109,8 @@ async def test_accept_with_wrong_values(accept: Any, caplog: pytest.LogCaptureFi
 
 @pytest.mark.parametrize("message", [CLOSE, None])
 @in_loop
-async def test_refused_by_the_app(message: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """By closing or by returning; the connection goes on as HTTP."""
+async def test_rejected_by_the_app(message: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """By `websocket.close` or by returning. The connection stays open for HTTP."""
     async with connect(sends(*filter(None, [message]))) as connection:
         answer = await connection.feed(HANDSHAKE)
         assert answer.startswith(b"HTTP/1.1 403 Forbidden\r\n")
@@ -120,7 +120,7 @@ async def test_refused_by_the_app(message: Any, caplog: pytest.LogCaptureFixture
 
 
 @in_loop
-async def test_refused_with_a_response() -> None:
+async def test_denial_response() -> None:
     body = {"type": "websocket.http.response.body", "body": b"who?"}
     async with connect(sends(DENIAL, body)) as connection:
         answer = await connection.feed(HANDSHAKE)
@@ -129,7 +129,7 @@ async def test_refused_with_a_response() -> None:
 
 
 @in_loop
-async def test_refused_with_a_streamed_response() -> None:
+async def test_streamed_denial_response() -> None:
     pieces = [
         {"type": "websocket.http.response.body", "body": b"one", "more_body": True},
         {"type": "websocket.http.response.body", "body": b"two"},
@@ -257,7 +257,7 @@ async def test_error_before_the_handshake(caplog: pytest.LogCaptureFixture) -> N
 
 
 async def disconnect(app_waits: Any, leave: Any, **options: Any) -> list[Any]:
-    """What `receive` says to an app, twice, once the client has left."""
+    """Return the messages of two `receive` calls after a disconnect."""
     seen = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -298,7 +298,7 @@ async def test_disconnect(frame: bytes | None, code: int, reason: str) -> None:
 
 
 @in_loop
-async def test_messages_before_the_end_are_received() -> None:
+async def test_messages_before_a_disconnect_are_received() -> None:
     seen = []
     ready = asyncio.Event()
 
@@ -320,7 +320,7 @@ async def test_messages_before_the_end_are_received() -> None:
 
 
 @in_loop
-async def test_last_message_is_answered_before_a_fault() -> None:
+async def test_last_message_is_answered_before_an_error() -> None:
     async with opened(echo) as peer:
         answer = await peer.send(masked(0x81, b"good") + masked(0x83))
         assert answer.startswith(encode(TEXT, b"good") + b"\x88")
@@ -329,7 +329,7 @@ async def test_last_message_is_answered_before_a_fault() -> None:
 
 @pytest.mark.parametrize("frame", [BYE, masked(0x83), None])
 @in_loop
-async def test_send_after_the_client_left(
+async def test_send_after_a_disconnect(
     frame: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     errors = []
@@ -357,7 +357,7 @@ async def test_send_after_the_client_left(
 
 
 @in_loop
-async def test_client_leaves_within_the_handshake() -> None:
+async def test_disconnect_during_the_handshake() -> None:
     seen = []
     accept = asyncio.Event()
 
@@ -377,7 +377,7 @@ async def test_client_leaves_within_the_handshake() -> None:
 
 
 @in_loop
-async def test_receive_after_a_refusal() -> None:
+async def test_receive_after_a_rejection() -> None:
     seen = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -414,7 +414,7 @@ async def test_several_tasks_receive() -> None:
 
 
 @in_loop
-async def test_cancelled_receive_loses_nothing() -> None:
+async def test_cancelled_receive_loses_no_message() -> None:
     seen = []
     ready = asyncio.Event()
 
@@ -460,10 +460,10 @@ async def test_cancel_on_disconnect(cancel: bool) -> None:
 
 @pytest.mark.parametrize("cancel", [True, False])
 @in_loop
-async def test_cancel_on_disconnect_when_the_close_frame_comes_with_the_handshake(
+async def test_cancel_on_disconnect_with_a_close_frame_after_the_handshake(
     cancel: bool,
 ) -> None:
-    """The app may be in its first step, which is within the creation of its task."""
+    """With eager tasks, the app may be in its first step while its task is created."""
     ends: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -485,7 +485,7 @@ async def test_cancel_on_disconnect_when_the_close_frame_comes_with_the_handshak
 
 @pytest.mark.parametrize("fault", ["protocol", "silence", "not read"])
 @in_loop
-async def test_cancel_on_disconnect_when_the_server_gives_up_on_the_client(fault: str) -> None:
+async def test_cancel_on_disconnect_after_an_error_of_the_client(fault: str) -> None:
     ends: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -536,7 +536,7 @@ async def test_ws_none_serves_plain_http() -> None:
     ],
 )
 @in_loop
-async def test_what_is_no_handshake(
+async def test_invalid_handshake(
     change: tuple[bytes, bytes], status: int, also: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with connect(echo) as connection:

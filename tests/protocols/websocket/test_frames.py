@@ -1,4 +1,4 @@
-"""Frames, against those of the `websockets` library in both directions."""
+"""Frames, compared with the `websockets` library in both directions."""
 
 import tracemalloc
 from itertools import pairwise
@@ -39,7 +39,7 @@ def test_one_message(kind: int, size: int) -> None:
 
 
 @given(st.lists(st.tuples(MESSAGES, st.lists(st.integers(0, 300), max_size=3))), st.integers())
-def test_messages_in_fragments_and_pings_between(
+def test_fragments_with_pings_between_them(
     messages: list[tuple[str | bytes, list[int]]], seed: int
 ) -> None:
     stream, expected = b"", []
@@ -61,7 +61,7 @@ def test_messages_in_fragments_and_pings_between(
 
 @st.composite
 def streams(draw: Any) -> bytes:
-    """Frames that are mostly right."""
+    """Mostly valid frames."""
     stream = b""
     for _ in range(draw(st.integers(1, 6))):
         first = draw(
@@ -80,12 +80,12 @@ def streams(draw: Any) -> bytes:
 
 
 @given(streams(), st.booleans(), st.integers())
-def test_any_stream_is_read_as_others_do(stream: bytes, compressed: bool, seed: int) -> None:
+def test_any_stream_is_read_as_by_websockets(stream: bytes, compressed: bool, seed: int) -> None:
     check(stream, compressed, seed)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_heads_of_frames(size: int) -> None:
+def test_frame_heads(size: int) -> None:
     payload = b"p" * size
     assert encode(BINARY, payload) == Frame(Opcode.BINARY, payload).serialize(mask=False)
 
@@ -94,12 +94,12 @@ TEXTS = {
     "ascii": (b"hello", None),
     "two bytes": ("é".encode(), None),
     "four bytes": ("\U0001f600".encode(), None),
-    "the last there is": ("\U0010ffff".encode(), None),
-    "beyond the last": (b"\xf4\x90\x80\x80", 1007),
+    "the last code point": ("\U0010ffff".encode(), None),
+    "beyond the last code point": (b"\xf4\x90\x80\x80", 1007),
     "a surrogate": (b"\xed\xa0\x80", 1007),
     "overlong": (b"\xc0\xaf", 1007),
-    "a continuation alone": (b"\x80", 1007),
-    "cut short": (b"\xe2\x82", 1007),
+    "a continuation byte alone": (b"\x80", 1007),
+    "truncated": (b"\xe2\x82", 1007),
 }
 
 
@@ -114,7 +114,7 @@ def test_text(name: str) -> None:
         assert said == ([] if fault else [(TEXT, payload.decode())])
 
 
-def test_text_fails_at_its_first_bad_byte() -> None:
+def test_text_fails_at_its_first_invalid_byte() -> None:
     data = masked(0x81, b"good \xf4\x90 and more that has not arrived")
     assert read([data[:13]]) == ([], 1007)
     assert read([masked(0x01, b"\xce\xba\xe1"), masked(0x00, b"\xff")]) == ([], 1007)
@@ -144,7 +144,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_fault(name: str) -> None:
+def test_error(name: str) -> None:
     data, code = FAULTS[name]
     assert read([data]) == read(cut(data, 2)) == ([], code)
     good = masked(0x82, b"good")
@@ -164,12 +164,12 @@ def test_close_without_a_code() -> None:
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1006, 1015, 2000, 5000])
-def test_a_code_that_may_not_be_sent(code: int) -> None:
+def test_invalid_close_code(code: int) -> None:
     with pytest.raises(ValueError, match=str(code)):
         encode_close(code)
 
 
-def test_a_reason_without_room() -> None:
+def test_long_close_reason() -> None:
     assert len(encode_close(1000, "é" * 61)) == 2 + 2 + 122
     with pytest.raises(ValueError, match="124 bytes"):
         encode_close(1000, "é" * 62)
@@ -188,13 +188,13 @@ def test_limit() -> None:
 
 
 @given(st.binary(max_size=500), st.binary(min_size=4, max_size=4))
-def test_unmasking_in_python_is_that_in_c(data: bytes, key: bytes) -> None:
+def test_unmasking_in_python_and_in_c(data: bytes, key: bytes) -> None:
     assert frames.unmask is not frames._xor
     assert frames._xor(data, key) == frames.unmask(data, key)
 
 
 def kept(reader: frames.Reader) -> int:
-    """Bytes that a reader keeps between two reads."""
+    """Return the number of bytes that a reader keeps between two reads."""
     values = reader.gi_frame.f_locals.values()
     return sum(len(value) for value in values if isinstance(value, bytes))
 
@@ -207,7 +207,7 @@ def feed(reader: frames.Reader, data: bytes) -> int:
     return count
 
 
-def test_nothing_of_a_large_message_is_kept() -> None:
+def test_a_large_message_is_freed() -> None:
     reader = read_frames(0)
     next(reader)
     feed(reader, masked(0x82, bytes(100_000)))
@@ -215,8 +215,8 @@ def test_nothing_of_a_large_message_is_kept() -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1, 2, 5, 8, 9, 14])
-def test_nothing_of_earlier_reads_is_kept_when_each_ends_within_a_frame(place: int) -> None:
-    """In the head, the long length, the masking key or the payload of a control frame."""
+def test_earlier_reads_are_freed_if_each_ends_within_a_frame(place: int) -> None:
+    """Within the head, the extended length, the masking key or a control frame."""
     frame = masked(0x89, b"ping") if place < 10 else masked(0x82, bytes(200))
     stream = frame * 100
     reader = read_frames(0)
@@ -228,8 +228,8 @@ def test_nothing_of_earlier_reads_is_kept_when_each_ends_within_a_frame(place: i
 
 
 @pytest.mark.parametrize("first", [TEXT, BINARY])
-def test_small_pieces_need_no_more_memory_than_their_message(first: int) -> None:
-    """Neither many frames nor many reads."""
+def test_small_parts_need_no_more_memory_than_their_message(first: int) -> None:
+    """For many frames and for many reads."""
     fragments = masked(first, b"xy") + masked(0, b"xy") * 20_000
     message = masked(0x80 | first, bytes(40_000))
     for reads in ([fragments], [message[i : i + 2] for i in range(0, len(message) - 2, 2)]):
@@ -249,7 +249,7 @@ def test_number_of_frames_of_a_message_is_limited(
 ) -> None:
     monkeypatch.setattr(frames, "MAX_FRAMES", 1000)
     fragments = masked(0x02, payload) + masked(0x00, payload) * 998
-    # Pings in between do not count, and each message has its own count.
+    # Pings do not count. The count begins again for each message.
     said, fault = read([fragments, masked(0x89) * 1000, masked(0x80, b"end")] * 2)
     assert fault is None
     assert [opcode for opcode, _ in said] == ([PING] * 1000 + [BINARY]) * 2

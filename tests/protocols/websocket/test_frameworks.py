@@ -1,4 +1,4 @@
-"""Frameworks that people use, each with the same app, on either event loop."""
+"""Popular frameworks, each with the same app, on both event loops."""
 
 import queue
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from websockets.sync.client import ClientConnection, connect
 from tests.support.helpers import PATIENCE
 from tinyasgi.testing import LiveServer, serve
 
-# What they deprecate is no matter of ours.
+# Ignore the deprecation warnings of frameworks.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
@@ -24,11 +24,11 @@ ends: queue.SimpleQueue[int | None] = queue.SimpleQueue()
 
 
 class Failure(Exception):
-    """What /fail raises."""
+    """Raised by /fail."""
 
 
 async def converse(websocket: Any) -> None:
-    """The echo, where a WebSocket has the methods that it has in Starlette."""
+    """Echo, for frameworks with Starlette's WebSocket methods."""
     while (message := await websocket.receive())["type"] == "websocket.receive":
         if message.get("text") == "json":
             await websocket.send_json({"question": await websocket.receive_json()})
@@ -170,7 +170,7 @@ def quart() -> Any:
                     await websocket.send_json({"question": await websocket.receive_json()})
                 else:
                     await websocket.send(message)
-        finally:  # it is cancelled when the client leaves
+        finally:  # cancelled after a disconnect
             ends.put(None)
 
     @app.websocket("/close")
@@ -284,7 +284,7 @@ def test_denial(server: LiveServer, framework: Any) -> None:
     with pytest.raises(InvalidStatus) as refused, visit(server, "/deny"):
         pass
     response = refused.value.response
-    if framework in (channels, litestar):  # they know of no other denial
+    if framework in (channels, litestar):  # they support no other denial response
         assert response.status_code == 403
     else:
         assert response.status_code == 401
@@ -292,7 +292,7 @@ def test_denial(server: LiveServer, framework: Any) -> None:
 
 
 def test_failure(server: LiveServer, framework: Any) -> None:
-    kept = {litestar: 4500, quart: 1000}  # these two keep what is raised to themselves
+    kept = {litestar: 4500, quart: 1000}  # these two catch the exception
     with (
         nullcontext() if framework in kept else server.expect(Failure),
         visit(server, "/fail") as client,
@@ -304,9 +304,9 @@ def test_failure(server: LiveServer, framework: Any) -> None:
 
 
 @pytest.mark.parametrize("first", ["server", "client"])
-def test_disconnect_that_is_not_caught_is_no_failure(framework: Any, first: str) -> None:
+def test_uncaught_disconnect_is_not_an_error(framework: Any, first: str) -> None:
     path = "/listen" if framework in (starlette, fastapi, litestar) else "/echo"
-    with serve(framework()) as server:  # which raises what the app raises
+    with serve(framework()) as server:  # raises exceptions of the app
         client = visit(server, path)
         if first == "client":
             client.close(4003)

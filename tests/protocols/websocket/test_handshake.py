@@ -1,4 +1,4 @@
-"""The opening handshake: what is asked for, and the answer."""
+"""Opening handshake: validation and response headers."""
 
 import pytest
 
@@ -10,7 +10,7 @@ VERSION = (b"sec-websocket-version", b"13")
 OFFER = (b"sec-websocket-extensions", b"permessage-deflate")
 
 
-def test_answer_of_the_rfc() -> None:
+def test_example_of_the_rfc() -> None:
     assert read_handshake([KEY, VERSION], True).response_headers(None, []) == [
         (b"sec-websocket-accept", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")  # RFC 6455 §1.3
     ]
@@ -29,20 +29,20 @@ def test_answer_of_the_rfc() -> None:
         b"dGhlIHNhbXBsZSBub25jZQ==, dGhlIHNhbXBsZSBub25jZQ==",
     ],
 )
-def test_bad_key(key: bytes) -> None:
+def test_invalid_key(key: bytes) -> None:
     with pytest.raises(BadRequest) as refused:
         read_handshake([(b"sec-websocket-key", key), VERSION], True)
     assert refused.value.status == 400
 
 
-def test_key_twice() -> None:
+def test_repeated_key() -> None:
     with pytest.raises(BadRequest) as refused:
         read_handshake([KEY, KEY, VERSION], True)
     assert refused.value.status == 400
 
 
 @pytest.mark.parametrize("versions", [[], [b"8"], [b"13", b"13"], [b"13, 8"], [b"013"]])
-def test_other_version(versions: list[bytes]) -> None:
+def test_unsupported_version(versions: list[bytes]) -> None:
     with pytest.raises(BadRequest) as refused:
         read_handshake([KEY, *[(b"sec-websocket-version", value) for value in versions]], True)
     assert refused.value.status == 426
@@ -57,19 +57,19 @@ def test_subprotocols() -> None:
         handshake.response_headers("z", [])
 
 
-def test_compression_is_agreed_on() -> None:
+def test_compression_is_accepted() -> None:
     answer = dict(read_handshake([KEY, VERSION, OFFER], True).response_headers(None, []))
     assert answer[b"sec-websocket-extensions"].startswith(b"permessage-deflate;")
 
 
 @pytest.mark.parametrize(("offered", "allowed"), [(True, False), (False, True)])
-def test_compression_is_not_agreed_on(offered: bool, allowed: bool) -> None:
+def test_no_compression(offered: bool, allowed: bool) -> None:
     handshake = read_handshake([KEY, VERSION, *([OFFER] if offered else [])], allowed)
     assert handshake.deflate is None
     assert b"sec-websocket-extensions" not in dict(handshake.response_headers(None, []))
 
 
-def test_fields_of_the_app() -> None:
+def test_headers_of_the_app() -> None:
     handshake = read_handshake([KEY, VERSION], True)
     assert (b"set-cookie", b"a=b") in handshake.response_headers(None, [(b"set-cookie", b"a=b")])
     with pytest.raises(ValueError, match="Sec-WebSocket-Protocol"):

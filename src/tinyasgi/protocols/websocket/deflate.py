@@ -9,6 +9,7 @@ import zlib
 from contextlib import suppress
 from typing import NamedTuple
 
+from ...http.parsers import TOKEN
 from .frames import ProtocolError
 
 #: Maximum window size in both directions, in bits: 12 bits are 4 KiB, 15 bits are 32 KiB. A client
@@ -23,7 +24,7 @@ TAIL = b"\x00\x00\xff\xff"
 
 # `extension = token *( ";" param )`, `param = token [ "=" (token / quoted-string) ]`
 # (RFC 6455 §9.1). Only numbers need to be supported in quoted strings.
-_TOKEN = r"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
+_TOKEN = TOKEN.pattern.decode()
 _PARAMETER = re.compile(rf'\s*({_TOKEN})(?:\s*=\s*(?:({_TOKEN})|"(\d+)"))?\s*')
 _BITS = re.compile(r"[89]|1[0-5]")
 
