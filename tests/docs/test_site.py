@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.browser import chromium
 from tests.support.helpers import PATIENCE
-from tests.support.pages import DOCS
+from tests.support.pages import DOCS, ROOT
 
 #: Pages that must exist, and a heading of each.
 PAGES = {
@@ -163,3 +163,24 @@ def test_search_needs_no_network(site: Path, browser: Any) -> None:
     deadline = time.monotonic() + PATIENCE
     while "Operations" not in (results := browser.execute_script(found)):
         assert time.monotonic() < deadline, results
+
+
+def test_links_on_github() -> None:
+    """Pages outside docs/ link to files and headings that exist."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "deploy").glob("*.md")]
+    assert len(pages) > 4
+    for page in pages:
+        for link in re.findall(r"\]\(([^()\s]+)\)", page.read_text(encoding="utf-8")):
+            path, _, fragment = link.partition("#")
+            if re.match(r"[a-z]+:", path):
+                continue
+            target = page.parent / path if path else page
+            assert target.exists(), (page.name, link)
+            if fragment:
+                assert fragment in headings(target), (page.name, link)
+
+
+def headings(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}
