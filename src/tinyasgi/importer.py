@@ -29,8 +29,8 @@ def load(target: str, app_dir: str) -> Any:
         if missing and f"{module_name}.".startswith(f"{missing}."):
             name = module_name.removesuffix(".py")
             hint = f"; write {name}:{path or 'app'}" if name != module_name else ""
-            text = f"no module named {missing!r} in --app-dir {app_dir!r} or on sys.path{hint}"
-            raise LoadError(text) from None
+            place = f"in the app directory {app_dir!r} or on sys.path"
+            raise LoadError(f"no module named {missing!r} {place}{hint}") from None
         raise LoadError(f"can't import {module_name!r}") from error
     for name in (path or "app").split("."):
         if not hasattr(found, name):

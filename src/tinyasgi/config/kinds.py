@@ -285,7 +285,7 @@ HEADER_NAME = Kind(f"a header name such as X-Request-ID; {_NOT_FRAMING}", "NAME"
 #: Headers: `Name: value` in text, pairs of str in Python.
 HEADERS = repeatable(
     Kind(
-        f"a header as NAME:VALUE, such as X-Frame-Options:DENY; {_NOT_FRAMING}",
+        f"a header such as X-Frame-Options:DENY (a pair of str in Python); {_NOT_FRAMING}",
         "NAME:VALUE",
         _is_header,
         parse=_header,
