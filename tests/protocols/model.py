@@ -73,7 +73,7 @@ class Request:
         lines = [
             f"{plan.method} /{number} HTTP/{plan.version}",
             "Host: here",
-            f"X-Number: {number}",
+            f"X-Pair: {number // 2}",
         ]
         self.body = content(number, plan.size, "(") if plan.framing != "none" else b""
         encoded = self.body
