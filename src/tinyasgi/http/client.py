@@ -19,9 +19,9 @@ FORWARDED_HEADERS: dict[str, dict[bytes, str]] = {
 def peer_address(peer: Any, unix: bool) -> str | None:
     """Return a peer in the notation of `--forwarded-allow-ips`: an IP address or `unix`.
 
-    peer: socket address, or None if it is unknown. unix: the listener is a unix socket. The address
-    can't tell, because a TCP peer that has reset the connection has none. Return None if the
-    address is unknown.
+    peer: socket address, or None. unix: whether the listener is a unix socket. An address of None
+    does not show this: a TCP peer that has reset the connection has no address, either. Return
+    None if the address is unknown.
     """
     if unix:
         return "unix"

@@ -11,8 +11,9 @@ class Memo(dict[K, V]):
     """Dict that calls a pure function for a missing key: `memo[argument]`.
 
     It keeps at most `size` results, and none for an argument longer than `longest` bytes. So the
-    arguments use at most `size * longest` bytes. A full cache is cleared. Counting uses, as
-    `functools.lru_cache` does, would cost as much as some of these functions.
+    arguments use at most `size * longest` bytes. A full cache is cleared. Finding the
+    least recently used result, as `functools.lru_cache` does, would cost as much as some of these
+    functions.
 
     measure: returns the size of an argument in bytes.
     """

@@ -40,7 +40,7 @@ def check_size(head: bytes | bytearray, limit: int) -> None:
 
 
 def check_start(head: bytearray) -> None:
-    """Raise BadRequest if no request line begins with these bytes."""
+    """Raise BadRequest if these bytes can't begin a request line."""
     if not TOKEN.match(head, 0, 1) and head != b"\r":
         raise _bad_request_line(bytes(head))
 
@@ -195,7 +195,7 @@ def parse_framing(version: str, headers: Headers) -> Framing:
     length = _body_length(version, values)
     options = _list_items(values.get(b"connection", b""))
     persistent = b"close" not in options and (version == "1.1" or b"keep-alive" in options)
-    # HTTP/1.0 has no Upgrade. A request with a body can't switch: its body is not made of frames.
+    # HTTP/1.0 has no Upgrade. After a body, it is unclear where the new protocol begins.
     upgrade = b"upgrade" in options and version == "1.1" and not length
     websocket = upgrade and b"websocket" in _list_items(values.get(b"upgrade", b""))
     return Framing(length, persistent, _expects_continue(version, values), websocket)

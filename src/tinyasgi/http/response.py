@@ -9,7 +9,8 @@ from .memo import Memo
 from .parsers import TOKEN
 from .request import RequestLine
 
-#: Framing of a response body (RFC 9112 §6.3): the number of bytes still to come, or one of these.
+#: Framing of a response body (RFC 9112 §6.3): the number of bytes still to come, or a
+#: constant.
 Framing: TypeAlias = int
 CHUNKED: Framing = -1
 CLOSE_DELIMITED: Framing = -2
@@ -120,9 +121,9 @@ def encode_head(
 ) -> tuple[bytes, Framing, bool]:
     """Return the head of a final response, its framing, and whether the connection is kept alive.
 
-    headers: sent by the app. line: request line. persistent: the client and the server would keep
-    the connection alive. length: size of the whole body in bytes, or None if more is to come. Raise
-    TypeError or ValueError for an invalid status, header or length.
+    headers: sent by the app. line: request line. persistent: whether client and server allow
+    keep-alive. length: size of the whole body in bytes, or None if more is to come. Raise TypeError
+    or ValueError for an invalid status, header or length.
     """
     head = _STATUS_LINES.get(status) or _status_line(status)
     pairs = tuple(headers)

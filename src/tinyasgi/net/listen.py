@@ -208,7 +208,8 @@ def _bind_unix(path: str, config: Config) -> socket.socket:
 def _directory_lock(path: str) -> Iterator[None]:
     """Lock the directory of a unix socket, so that two servers do not replace a file at once.
 
-    Without the lock after LOCK_TIMEOUT, continue: another kind of program may hold it.
+    If the lock is not free within LOCK_TIMEOUT, continue without it: a program that is not a server
+    may hold it.
     """
     import fcntl  # not on Windows
 

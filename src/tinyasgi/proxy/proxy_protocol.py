@@ -50,7 +50,7 @@ class HeaderError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A parsed header. It has no server if the proxy connects for itself, as for a health check."""
+    """A parsed header. `server` is None for requests of the proxy itself, such as health checks."""
 
     client: Address | None = None
     """Address of the client; None on a unix socket."""

@@ -18,12 +18,6 @@ from . import certificate
 #: Minimum seconds between two checks of the files.
 CHECK_INTERVAL = 1.0
 
-_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-_CERT_REQS = {
-    "none": ssl.CERT_NONE,
-    "optional": ssl.CERT_OPTIONAL,
-    "required": ssl.CERT_REQUIRED,
-}
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----(?:.*?-----END CERTIFICATE-----)?", re.S)
 
 
@@ -187,7 +181,7 @@ def _default_context(config: Config, pairs: Sequence[_Pair]) -> TLSContext:
     context = TLSContext(ssl.PROTOCOL_TLS_SERVER)
     context.certificate = pairs[0].pem if len(pairs) == 1 else None
     context.options |= ssl.OP_NO_RENEGOTIATION
-    context.minimum_version = _VERSIONS[config.ssl_min_version]
+    context.minimum_version = ssl.TLSVersion["TLSv" + config.ssl_min_version.replace(".", "_")]
     context.set_alpn_protocols(["http/1.1"])
     for pair in reversed(pairs):  # OpenSSL uses the last one of each key type
         _load_pair(context, pair, config)
@@ -200,7 +194,7 @@ def _default_context(config: Config, pairs: Sequence[_Pair]) -> TLSContext:
             context.set_ciphers(value)
     except OSError as error:
         raise config.error(name, value, f"can't be used: {_error_text(error)}") from None
-    context.verify_mode = _CERT_REQS[config.ssl_cert_reqs]
+    context.verify_mode = ssl.VerifyMode["CERT_" + config.ssl_cert_reqs.upper()]
     return context
 
 

@@ -1,8 +1,8 @@
-"""Parsers: libraries that parse the headers of a complete request head.
+"""Adapters of the parser libraries, which parse the headers of a complete request head.
 
 The connection finds the end of a head. `request` parses the request line and the framing headers,
-whatever the library. A parser keeps no state between two heads, so all connections of an event loop
-share one.
+whichever library is used. A parser keeps no state between two heads, so all connections of an event
+loop share one.
 """
 
 import importlib.util
@@ -60,7 +60,7 @@ def create_parser(name: str) -> Parser:
 
 
 def split_headers(section: bytes) -> Headers:
-    """Parse a header section that a library has rejected (RFC 9112 §5).
+    """Parse a header section that a library has rejected or does not parse strictly (RFC 9112 §5).
 
     section: header lines, with the empty line at the end. Raise BadRequest if the syntax is
     invalid. If it is valid, the library has rejected the meaning of a header. `request` validates

@@ -16,12 +16,11 @@ from .frames import BINARY, COMPRESSED, ProtocolError, read_frames
 
 
 class Closure(NamedTuple):
-    """End of a WebSocket: the values for the app and the access line, and our Close frame."""
+    """End of a WebSocket: phase of the exchange, close code and reason."""
 
     phase: int
     code: int
     reason: str
-    close_frame: bytes = b""
 
 
 class WebSocketConnection(Connection):
@@ -91,10 +90,7 @@ class WebSocketConnection(Connection):
                 elif opcode == frames.PING:
                     self._answer_ping(payload)
                 elif opcode == frames.CLOSE:
-                    code, reason = payload
-                    self._close_after_messages(
-                        Closure(COMPLETE, code, reason, frames.encode_close(code))
-                    )
+                    self._close_after_messages(Closure(COMPLETE, *payload))
                     return
                 frame = self._reader.send(b"") if more else None
         except ProtocolError as error:
@@ -115,15 +111,15 @@ class WebSocketConnection(Connection):
         assert self._closure is not None
         closure, self._closure = self._closure, None
         if self._exchange is not None:
-            self._write(closure.close_frame, more=False)
-            self._finish_by_client(closure)
+            reason = closure.reason if closure.phase == LOST else ""  # an answer has no reason
+            self._write(frames.encode_close(closure.code, reason), more=False)
+            self._finish(closure, by_client=True)
         self._end(linger=closure.phase == LOST)  # the client sends nothing after its Close frame
 
     def _log_error(self, error: ProtocolError) -> Closure:
         """Log an error of the client; return the closure that it causes."""
         self._context.note(self.peer.name, f"WebSocket closed: {error}")
-        close_frame = frames.encode_close(error.code, error.reason)
-        return Closure(LOST, error.code, error.reason, close_frame)
+        return Closure(LOST, error.code, error.reason)
 
     def _answer_ping(self, payload: bytes) -> None:
         """Send a Pong frame. While the write buffer is full, keep only the last one (§5.5.3)."""
@@ -155,7 +151,7 @@ class WebSocketConnection(Connection):
     def close_with(self, code: int, reason: str = "") -> None:
         """Start the closing handshake. The client has two seconds to answer. Raise ValueError."""
         self._write(frames.encode_close(code, reason), more=False)
-        self._finish(COMPLETE, code, reason)
+        self._finish(Closure(COMPLETE, code, reason), by_client=False)
         self._wait_for(CLOSING)
         self.read()
 
@@ -170,7 +166,7 @@ class WebSocketConnection(Connection):
         If a Close frame has arrived, its code is used (RFC 6455 §7.1.5).
         """
         if self._exchange is not None:
-            self._finish_by_client(self._closure or self._read_rest(self._exchange))
+            self._finish(self._closure or self._read_rest(self._exchange), by_client=True)
         self._closure = None
 
     def _read_rest(self, exchange: WebSocketExchange) -> Closure:
@@ -184,25 +180,20 @@ class WebSocketConnection(Connection):
                     return Closure(COMPLETE, *payload)
         return Closure(LOST, 1006, "")
 
-    def _finish_by_client(self, closure: Closure) -> None:
-        exchange = self._exchange
-        assert exchange is not None
-        self._finish(closure.phase, closure.code, closure.reason)
-        if self._context.config.cancel_on_disconnect:
-            exchange.cancel()
-
-    def _finish(self, phase: int, code: int, reason: str) -> None:
+    def _finish(self, closure: Closure, by_client: bool) -> None:
         """Finish the exchange; the app gets `websocket.disconnect`."""
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
-        exchange.end(code, reason)
-        self._context.finish(exchange, phase)
+        exchange.end(closure.code, closure.reason)
+        self._context.finish(exchange, closure.phase)
+        if by_client and self._context.config.cancel_on_disconnect:
+            exchange.cancel()
 
     # Called by the context.
 
     @property
     def busy(self) -> bool:
-        """Whether an exchange is running. Unread data does not delay a shutdown."""
+        """Whether an exchange is running. Without one, a shutdown does not wait for the client."""
         return self._exchange is not None
 
     def stop(self) -> None:

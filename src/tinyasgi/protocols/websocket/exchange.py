@@ -162,7 +162,10 @@ class WebSocketExchange(Exchange):
         return not self._held
 
     def hold(self) -> bool:
-        """Return whether messages wait for the app. If so, `receive` calls `read` later."""
+        """Return whether messages wait for the app.
+
+        If so, `receive` calls `read` of the connection after the last one.
+        """
         self._held = bool(self._messages)
         return self._held
 

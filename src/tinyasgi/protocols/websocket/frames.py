@@ -43,7 +43,7 @@ Inflate: TypeAlias = Callable[[bytes, bool, int], bytes]
 
 #: A message or control frame: opcode, content, and whether the caller must call `send(b"")` next,
 #: because more data is waiting or to free a large message. The content is a str for TEXT, bytes for
-#: BINARY, PING and PONG, code and reason for CLOSE. A NamedTuple would take 5 % longer to echo.
+#: BINARY, PING and PONG, code and reason for CLOSE. A NamedTuple would make an echo 5 % slower.
 Frame: TypeAlias = tuple[int, Any, bool]
 #: Generator of `read_frames`.
 Reader: TypeAlias = Generator[Frame | None, bytes, None]
@@ -262,7 +262,10 @@ class _Message:
             raise ProtocolError(1008, f"message of more than {MAX_FRAMES} frames")
 
     def add(self, data: bytes) -> int:
-        """Add payload of the current frame; return the bytes used. Raise ProtocolError."""
+        """Add payload of the current frame; return the number of used bytes.
+
+        Raise ProtocolError.
+        """
         part = unmask(data[: self.missing], self._key)
         size = len(part)
         self.missing -= size
