@@ -15,6 +15,8 @@ from tests.support.browser import chromium
 from tests.support.helpers import PATIENCE
 from tests.support.pages import DOCS, ROOT
 
+pytestmark = pytest.mark.xdist_group("site")  # one process builds it
+
 #: Pages that must exist, and a heading of each.
 PAGES = {
     "index": "Why tinyasgi",
@@ -136,6 +138,7 @@ def show(browser: Any, page: Path, width: int, scheme: str = "light") -> None:
     browser.get(page.as_uri())
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_is_wider_than_the_window(site: Path, browser: Any, width: int) -> None:
     for name in WIDE:
@@ -149,6 +152,7 @@ def test_nothing_is_wider_than_the_window(site: Path, browser: Any, width: int) 
         assert browser.execute_script(f"{text}{wide}.map((e) => e.textContent)") == [], name
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_contrast(site: Path, browser: Any, scheme: str) -> None:
     for name in ("quickstart", "operations", "deployment/nginx", "frameworks/django", "api"):
@@ -156,6 +160,7 @@ def test_contrast(site: Path, browser: Any, scheme: str) -> None:
         assert browser.execute_script(CONTRAST) == {}, name
 
 
+@pytest.mark.browser
 def test_search_needs_no_network(site: Path, browser: Any) -> None:
     show(browser, site / "search.html", 1280)
     browser.get(f"{(site / 'search.html').as_uri()}?q=shutdown")
