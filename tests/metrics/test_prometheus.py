@@ -31,7 +31,7 @@ from tests.support.helpers import (
     upload,
 )
 from tests.support.load import Load
-from tests.support.processes import Start, ask, nothing_left, start, wait_until
+from tests.support.processes import Start, ask, free_ports, nothing_left, start, wait_until
 from tinyasgi import Config, Server
 from tinyasgi.config.kinds import OptionError
 from tinyasgi.metrics.store import FAMILIES, GAUGES, REQUESTS, SHARD_SIZE, WORKERS, MetricsStore
@@ -465,8 +465,7 @@ def test_address_taken(words: tuple[str, ...], start: Start) -> None:
     ("ours", "theirs"), [("unix:./sock", "unix:sock"), ("127.0.0.1:{}", "0.0.0.0:{}")]
 )
 def test_not_that_of_the_app(words: tuple[str, ...], ours: str, theirs: str, start: Start) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     addresses = ["--metrics-bind", ours.format(port), "--bind", theirs.format(port)]
     with start(*words, *addresses) as command:
         assert command.wait() == 1

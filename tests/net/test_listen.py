@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.helpers import GET, LOOPS, PATIENCE, Client, hello, in_loop, reply
+from tests.support.processes import free_ports
 from tinyasgi import Config, Server
 from tinyasgi.net import listen
 from tinyasgi.net.listen import ListenError, bind, clone, close, remove_files, socket_files
@@ -166,8 +167,7 @@ def test_several_addresses(path: str) -> None:
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 def test_ipv6_wildcard_and_ipv4() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     with serve(hello, bind=(f"[::]:{port}", f"127.0.0.1:{port}"), lifespan="off") as server:
         assert server.server.addresses == [f"http://[::]:{port}", f"http://127.0.0.1:{port}"]
 

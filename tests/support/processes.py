@@ -1,10 +1,12 @@
 """Helpers for tests of several processes: an app, fixtures, and checks of the exit."""
 
 import os
+import random
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ import pytest
 
 from tests.support.helpers import GET, PATIENCE, Client, Command
 
-__all__ = ["APP", "SLEEP", "Start", "ask", "is_alive", "members", "nothing_left", "start"]
-__all__ += ["wait_until", "who"]
+__all__ = ["APP", "SLEEP", "Start", "ask", "free_ports", "is_alive", "members", "nothing_left"]
+__all__ += ["start", "wait_until", "who"]
 
 #: The app `app:app` of a test. A response contains the slot and the process id of the worker.
 APP = """
@@ -78,6 +80,18 @@ def wait_until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return free ports below the ephemeral ones, which no parallel test gets from the kernel."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(range(20000, 32000), 1000):
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            break
+    return found
 
 
 @pytest.fixture

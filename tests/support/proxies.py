@@ -1,20 +1,19 @@
 """A site with the files of deploy/: backends, and nginx or HAProxy in front of them."""
 
 import os
-import random
 import re
 import shutil
 import signal
 import socket
 import subprocess
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.support.helpers import PATIENCE, Certificates, Command
-from tests.support.processes import wait_until
+from tests.support.processes import free_ports, wait_until
 
 __all__ = ["BACKENDS", "DEPLOY", "Site", "shipped"]
 
@@ -80,25 +79,13 @@ def shipped(name: str, changes: Mapping[str, str]) -> str:
     return text
 
 
-def _free_ports(count: int) -> list[int]:
-    """Return free ports below the ephemeral ones, which stay free while a backend restarts."""
-    found: list[int] = []
-    for port in random.SystemRandom().sample(range(20000, 32000), 1000):
-        with socket.socket() as sock, suppress(OSError):
-            sock.bind(("127.0.0.1", port))
-            found.append(port)
-        if len(found) == count:
-            break
-    return found
-
-
 class Site:
     """Four backends and a proxy in front of them. kind: `nginx` or `haproxy`."""
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind, self.folder = kind, folder
         self.certificates = Certificates(folder)
-        self.http, self.https, self.a, self.c, self.d = _free_ports(5)
+        self.http, self.https, self.a, self.c, self.d = free_ports(5)
         self.b = str(folder / "b.sock")
         self.backends: dict[str, Command] = {}
         self._log = folder / "proxy.log"

@@ -19,6 +19,7 @@ from tests.support.processes import (
     SLEEP,
     Start,
     ask,
+    free_ports,
     is_alive,
     nothing_left,
     start,
@@ -117,8 +118,7 @@ def test_port_taken(first: tuple[str, ...], start: Start, tmp_path: Path) -> Non
 
 def test_port_taken_during_the_import(start: Start, tmp_path: Path) -> None:
     """Linux lets two sockets have a port that set SO_REUSEADDR and don't listen yet."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     text = f"""
 import socket
 other = socket.socket()
