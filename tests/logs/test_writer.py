@@ -1,7 +1,9 @@
 """The writer of access lines: files, pipes, slow readers, full disks, rotation."""
 
 import contextlib
+import errno
 import os
+import selectors
 import signal
 import sys
 import threading
@@ -154,6 +156,27 @@ def test_fifo(tmp_path: Path) -> None:
 def test_file_that_can_not_be_opened(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"^access_log_file=.* can't be opened: Is a"):
         AccessLogFile(Config(access_log_file=str(tmp_path)))
+
+
+@pytest.mark.parametrize("call", ["open", "epoll"])
+def test_file_that_can_not_be_reopened(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old file stays in use. Its descriptor must not be that of another file by then."""
+    output = AccessLogFile(Config(access_log_file=str(tmp_path / "log")))
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*(os, "open") if call == "open" else (selectors, "DefaultSelector"), fail)
+        with pytest.raises(OptionError, match="Too many open files"):
+            output.reopen()
+    with open(tmp_path / "other", "wb"):  # it would get a descriptor that was closed
+        output.write(bytearray(b"line\n"))
+    assert (tmp_path / "log").read_bytes() == b"line\n"
+    assert (tmp_path / "other").read_bytes() == b""
+    output.close()
 
 
 def lines_to(output: AccessLogFile, loop: Any) -> Any:

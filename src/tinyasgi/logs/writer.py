@@ -139,9 +139,15 @@ class AccessLogFile:
 
     def _open(self) -> None:
         with log_path(self._config, "access_log_file") as path:
-            self._file: Any = sys.stdout if path is None else io.FileIO(path, "a", opener=opener)
-        self._descriptor = _descriptor(self._file)
-        self._selector = None if self._descriptor is None else _write_selector(self._descriptor)
+            file: Any = sys.stdout if path is None else io.FileIO(path, "a", opener=opener)
+            descriptor = _descriptor(file)
+            try:
+                selector = None if descriptor is None else _write_selector(descriptor)
+            except OSError:  # no attribute has changed: `reopen` keeps the old file
+                if path is not None:
+                    file.close()
+                raise
+        self._file, self._descriptor, self._selector = file, descriptor, selector
         self._in_line = False  # the last write ended within a line
         self._is_cut = False  # and the rest of that line was lost
 
