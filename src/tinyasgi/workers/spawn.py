@@ -72,8 +72,12 @@ def fork(run: Callable[[], int]) -> Process:
     """A copy of this process, which runs `run` and exits with what it returns."""
     # Blocked in the child until it has handlers, as in one that is spawned.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, OF_GROUP)
-    with forks.keeping():
-        pid = os.fork()
+    try:
+        with forks.keeping():
+            pid = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        raise
     if pid:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return Process(pid)
