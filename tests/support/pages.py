@@ -23,6 +23,8 @@ ADDRESS = "127.0.0.1:8000"
 FENCE = re.compile(r"^( *)```([^`\n]*)\n(.*?)^ *```$", re.M | re.S)
 #: The first line of a block that is a file.
 NAMED = re.compile(r"# ([\w./-]+\.\w+)\n")
+#: The beginning of a block that shows the log of the server.
+LOG_LINE = re.compile(r"(INFO|WARNING|ERROR) |127\.0\.0\.1:\d+ \"")
 #: Commands that install something, or take long. The tests run in an environment that has it all.
 SKIPPED = ("pip install", "python3 -m venv", ". .venv", "python manage.py collectstatic")
 
@@ -40,6 +42,11 @@ def commands(text: str) -> Iterator[tuple[str, str]]:
         yield command, output.rstrip()
 
 
+def without_figures(text: str) -> str:
+    """Replace numbers, and what depends on the environment, in the text of a log."""
+    return re.sub(r"\d+(\.\d+)*", "0", re.sub(r"\(.*?\)", "()", text))
+
+
 class Reader:
     """Someone who follows a page in an empty folder.
 
@@ -51,6 +58,7 @@ class Reader:
         self.folder = folder
         self.servers = ExitStack()
         self.server: Command | None = None
+        self._shown: list[str] = []  # lines that the log of the server must contain
         self._next: tuple[Sequence[str], str] | None = None
         self.done: list[str] = []
         """Commands that were run."""
@@ -75,6 +83,8 @@ class Reader:
             if language == "console":
                 for command, output in commands(text):
                     self._run(command, output)
+            elif LOG_LINE.match(text):
+                self._shown += text.splitlines()
             elif named:
                 path = self.folder / named[1]
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +98,7 @@ class Reader:
         if words[0] == "cd":
             self.folder /= words[1]
         elif words[0] == "tinyasgi":
+            self._stop()
             self._next = words[1:], ""
         elif words[0] == "python" and "tinyasgi.run(" in (self.folder / words[1]).read_text():
             self._next = [], words[1]
@@ -111,6 +122,10 @@ class Reader:
         if self.server is not None:
             assert self.server.stop() == 0, self.server.log
             assert "ERROR" not in self.server.log
+            log = without_figures(self.server.log + self.server.output)
+            for line in self._shown:
+                assert without_figures(line) in log, line
+            self._shown.clear()
             self.server = None
 
     def _ask(self, command: str) -> str:
