@@ -100,22 +100,28 @@ def read_included(app: Sphinx, path: Path, parent: str, content: list[str]) -> N
         content[0] = rewrite_links(content[0], (ROOT / "docs" / path).resolve().parent)
 
 
-def mark_code(*arguments: Any) -> None:
-    """Mark indented paragraphs of a docstring, the last argument, as code."""
+def format_docstring(*arguments: Any) -> None:
+    """Mark arguments and indented code in the lines of a docstring, the last argument."""
     lines: list[str] = arguments[-1]
-    starts = [
-        number
-        for number in range(2, len(lines))
-        if lines[number].startswith("    ")
-        and not lines[number - 1]
-        and not lines[number - 2].startswith("    ")
-    ]
-    for number in reversed(starts):
-        lines[number:number] = [".. code-block:: python", ""]
+    found: list[str] = []
+    is_item = False
+    for line in lines:
+        before = found[-1] if found else ""
+        if item := re.match(r"([a-z_]+(?:, [a-z_]+)*): ", line):
+            found += [""] if before and not is_item else []
+            found.append(f"* ``{item[1]}``: {line[item.end() :]}")
+            is_item = True
+        elif is_item and line:
+            found.append(f"  {line}")
+        else:
+            found += [".. code-block:: python", ""] if line[:4] == "    " and not before else []
+            found.append(line)
+            is_item = False
+    lines[:] = found
 
 
 def setup(app: Sphinx) -> None:
     app.add_lexer("haproxy", TextLexer)
-    app.connect("autodoc-process-docstring", mark_code)
+    app.connect("autodoc-process-docstring", format_docstring)
     app.connect("source-read", read_page)
     app.connect("include-read", read_included)
