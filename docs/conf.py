@@ -33,6 +33,9 @@ autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 default_role = "literal"  # docstrings write `code` with single backquotes
 
+# `make links` follows the others. read_page checks those to the repository.
+linkcheck_ignore = [rf"{REPOSITORY}/(blob|tree)/", r"http://127\.0\.0\.1"]
+
 html_theme = "furo"
 html_title = "tinyasgi"
 html_baseurl = "https://tinyasgi.github.io/tinyasgi/"
