@@ -39,6 +39,7 @@ OPTIONS: list[tuple[str, str | None, Any]] = [
     ("worker_lifetime", "3600", 3600.0),
     ("worker_max_rss", "500", 500),
     ("worker_timeout", "30", 30.0),
+    ("timeout_start", "60", 60.0),
     ("reload", None, True),
     ("reload_dir", "src", ("src",)),
     ("reload_include", "*.html", ("*.html",)),

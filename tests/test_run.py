@@ -379,7 +379,7 @@ def test_startup_that_raises(start: Any) -> None:
     assert "http://" not in log
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["single", "workers"])
 @pytest.mark.parametrize(
     ("app", "options"),
     [
@@ -388,11 +388,13 @@ def test_startup_that_raises(start: Any) -> None:
         ("cancelled_factory", ["--factory"]),
     ],
 )
-def test_cancelled_error_of_the_app(app: str, options: list[str], workers: str, start: Any) -> None:
-    with start(f"apps:{app}", "--workers", workers, *options) as command:
+def test_cancelled_error_of_the_app(
+    app: str, options: list[str], workers: list[str], start: Any
+) -> None:
+    with start(f"apps:{app}", *workers, *options) as command:
         if app == "cancelled_in_shutdown":
             command.port  # noqa: B018
-            assert command.stop() == (3 if workers == "1" else 0)
+            assert command.stop() == (0 if workers else 3)
         else:
             assert command.wait() == 3
     assert "asyncio.exceptions.CancelledError" in command.log

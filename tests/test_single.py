@@ -1,4 +1,4 @@
-"""A single process, and its change to a supervisor on SIGHUP and SIGTTIN."""
+"""A process that serves without a supervisor."""
 
 import os
 import signal
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.helpers import GET, Certificates, Client
-from tests.support.load import Load
 from tests.support.processes import APP, Start, ask, members, nothing_left, start, wait_until, who
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches its processes in /proc")
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches its pro
 __all__ = ["nothing_left", "start"]
 
 
-def test_it_is_one_process(start: Start, tmp_path: Path) -> None:
+def test_one_process(start: Start, tmp_path: Path) -> None:
     with start() as command:
         assert ask(command.port) == f"0 {command.process.pid}"
         assert members(tmp_path) == {command.process.pid}
@@ -46,7 +45,7 @@ def test_app_that_changes_the_directory(words: list[str], start: Start, tmp_path
         command.send(signal.SIGUSR1)
         wait_until((tmp_path / "access.log").exists)
         command.send(signal.SIGHUP)
-        wait_until(lambda: said("all workers are replaced" if words else "1 worker"))
+        wait_until(lambda: said("all workers are replaced" if words else "HUP ignored"))
         with Client(str(tmp_path / "sock"), certificates.context()) as client:
             assert client.response(GET).status == 200
         assert command.stop() == 0
@@ -55,92 +54,25 @@ def test_app_that_changes_the_directory(words: list[str], start: Start, tmp_path
     assert not (tmp_path / "sock").exists()
 
 
-def test_hup(start: Start, tmp_path: Path) -> None:
-    """The process becomes the supervisor of a worker, and frees the memory of the app."""
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGTTIN", "SIGTTOU"])
+def test_signals_for_a_supervisor(name: str, start: Start, tmp_path: Path) -> None:
+    """They change nothing, and the log tells how to get what they are for."""
     with start() as command:
         pid = command.process.pid
-        who(command.port, 1)
-        (tmp_path / "app.py").write_text(APP.replace('f"{os', 'f"1{os'))
-        command.send(signal.SIGHUP)
-        command.wait_for(f"1 worker, pid {pid}")
-        command.wait_for(f"shutdown of {pid}")
-        command.wait_for("^.*INFO stopped")
-        ((index, worker),) = who(command.port, 1).items()
-        assert index == 10
-        assert members(tmp_path) == {pid, worker}
-        command.send(signal.SIGHUP)
-        command.wait_for("all workers are replaced")
-        command.wait_for(f"shutdown of {worker}")
-        os.kill(who(command.port, 1)[10], signal.SIGKILL)
-        command.wait_for("is ready")
-        assert who(command.port, 1)
-        assert command.stop() == 0
-    assert "Traceback" not in command.log
-    assert "Warning" not in command.log
-
-
-def test_hup_with_an_app_that_fails(start: Start, tmp_path: Path) -> None:
-    with start() as command:
-        before = who(command.port, 1)
-        (tmp_path / "app.py").write_text("raise ValueError('broken')")
-        for count in (1, 2):
-            command.send(signal.SIGHUP)
-            command.wait_for("goes on as it was", count)
-            command.wait_for("ValueError: broken", count)
-            assert who(command.port, 1) == before
-        (tmp_path / "app.py").write_text(APP)
-        command.send(signal.SIGHUP)
-        command.wait_for("1 worker")
+        assert who(command.port, 1) == {0: pid}
+        command.send(getattr(signal, name))
+        command.wait_for(f"{name} ignored: .* start it with --workers 1")
+        assert who(command.port, 1) == {0: pid}
+        assert members(tmp_path) == {pid}
         assert command.stop() == 0
 
 
-def test_one_more_worker(start: Start, tmp_path: Path) -> None:
-    with start() as command:
-        who(command.port, 1)
-        command.send(signal.SIGTTOU)
-        who(command.port, 1)  # pending signals arrive in the order of their numbers
-        command.send(signal.SIGTTIN)
-        command.wait_for("2 workers")
-        command.wait_for("^.*INFO stopped")
-        assert who(command.port, 2).keys() == {0, 1}
+@pytest.mark.parametrize("words", [["--workers", "1"], ["--limit-max-requests", "100"]])
+def test_one_worker_has_a_supervisor(words: list[str], start: Start) -> None:
+    with start(*words) as command:
+        command.wait_for(f"1 worker, pid {command.process.pid}")
+        assert who(command.port, 1)[0] != command.process.pid
         assert command.stop() == 0
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stop_while_a_worker_takes_over(number: int, start: Start) -> None:
-    words = ["--timeout-graceful-shutdown", "0.5"]
-    with start(*words) as command, Client(command.port) as client:
-        client.send(GET.replace(b" / ", b" /hang "))
-        command.wait_for("hanging")
-        command.send(signal.SIGHUP)
-        command.wait_for("1 worker")
-        assert command.stop(number) == 0
-    assert "Traceback" not in command.log
-
-
-@pytest.mark.slow
-def test_nothing_fails_when_it_is_replaced(start: Start) -> None:
-    with start() as command, Load(command.port) as load:
-        for count in (1, 2):
-            command.send(signal.SIGHUP)
-            command.wait_for("1 worker" if count == 1 else "all workers are replaced")
-            if count == 1:
-                command.wait_for("^.*INFO stopped")
-        wait_until(lambda: len(load.answers) == 3)
-    assert load.failures == []
-
-
-def test_unix_socket(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with start("--uds", "sock") as command:
-        command.wait_for(r"unix:\S+/sock")
-        command.send(signal.SIGHUP)
-        command.wait_for("1 worker")
-        command.wait_for("^.*INFO stopped")
-        with Client("sock") as client:
-            assert client.response(GET).status == 200
-        assert command.stop() == 0
-    assert not os.path.exists("sock")
 
 
 def test_log_files_are_opened_again(start: Start, tmp_path: Path) -> None:
@@ -155,19 +87,6 @@ def test_log_files_are_opened_again(start: Start, tmp_path: Path) -> None:
         command.send(signal.SIGUSR1)
         while not (tmp_path / "log.txt").exists():
             ask(command.port)
-        assert command.stop() == 0
-
-
-def test_app_without_a_name_stays(start: Start, tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(
-        "import sys, tinyasgi\nfrom app import app\nsys.exit(tinyasgi.run(app, port=0))\n"
-    )
-    with start(script="script.py") as command:
-        pid = command.process.pid
-        assert who(command.port, 1) == {0: pid}
-        command.send(signal.SIGHUP)
-        command.wait_for("SIGHUP: an app that is not given as module:attribute stays as it is")
-        assert who(command.port, 1) == {0: pid}
         assert command.stop() == 0
 
 

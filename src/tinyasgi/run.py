@@ -12,17 +12,16 @@ from .process.ending import Ending
 from .process.process import BAD_OPTION, explain
 from .single import SingleProcess
 
-#: What takes a supervisor, which starts processes that find the app by its name.
-SUPERVISED = ("reload", "preload", "worker_lifetime", "worker_max_rss", "worker_timeout")
+#: Options that need a supervisor.
+SUPERVISED = ("workers", "reload", "preload", "worker_lifetime", "worker_max_rss", "worker_timeout")
 
 
 def run(app: Any, config: Config | None = None, **options: Any) -> int:
-    """Serves an app as this process until SIGINT or SIGTERM; returns the exit code.
+    """Serve an app until SIGINT or SIGTERM; return the exit code.
 
     app: `"module:attribute"`, an ASGI or WSGI application, or a factory of one; only the first can
-    be served by several processes. options: fields of `Config`. What goes wrong is told on stderr.
-    A second signal cuts short what a stop waits for. It does not return when SIGHUP has made this
-    process the supervisor of others.
+    be served by several processes. options: fields of `Config`. Errors are written to stderr. A
+    second signal shortens the shutdown.
     """
     _fill_standard_streams()
     config = config or Config()
@@ -30,7 +29,7 @@ def run(app: Any, config: Config | None = None, **options: Any) -> int:
     taken = signals.take()
     ending = Ending(taken, exits)
     try:
-        code = _run(app, config, options, ending)
+        code = _run(app, config, options, ending, exits)
     except SystemExit as leaving:  # a signal during the import, or the app in its import
         code = leaving.code if isinstance(leaving.code, int) else int(bool(leaving.code))
     finally:
@@ -40,17 +39,17 @@ def run(app: Any, config: Config | None = None, **options: Any) -> int:
     return code
 
 
-def _run(app: Any, config: Config, options: dict[str, Any], ending: Ending) -> int:
+def _run(app: Any, config: Config, options: dict[str, Any], ending: Ending, exits: bool) -> int:
     try:
         config = config.replace(**options).resolved()
         notifier = systemd.Notifier()
         if given := systemd.inherited():
             config = config.replace(bind=given)
-        needs = _needs_supervisor(config)
+        needs = next((name for name in SUPERVISED if getattr(config, name)), "")
         if isinstance(app, str) and (needs or config.limit_max_requests):
             from .workers import main  # not before it is needed: 20 ms at start, and 3 MiB
 
-            return main.supervise(app, config, ending, notifier)
+            return main.supervise(app, config, ending, notifier, exits)
         if needs:
             value = getattr(config, needs)
             text = 'needs the app as "module:attribute", not an object'
@@ -58,13 +57,7 @@ def _run(app: Any, config: Config, options: dict[str, Any], ending: Ending) -> i
     except OptionError as error:
         log.report_failure(explain(error), config.log_format)
         return BAD_OPTION
-    alone = SingleProcess(app, config, ending, notifier)
-    code = alone.run()
-    if alone.supervisor is None:
-        return code
-    from .workers import main
-
-    return main.take_over(alone.supervisor, ending)
+    return SingleProcess(app, config, ending, notifier).run()
 
 
 def _fill_standard_streams() -> None:
@@ -74,10 +67,3 @@ def _fill_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number is taken
-
-
-def _needs_supervisor(config: Config) -> str:
-    """The option that needs one, if any does."""
-    if config.workers > 1:
-        return "workers"
-    return next((name for name in SUPERVISED if getattr(config, name)), "")

@@ -9,8 +9,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["OTHERS", "STOPS", "Signals", "Stop", "are_taken", "take"]
-
 
 def _numbers(*names: str) -> tuple[int, ...]:
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
@@ -44,6 +42,8 @@ class Signals:
         """Called with `count` within the signal handler, also while the event loop is blocked."""
         self.wake: Callable[[], object] | None = None
         """Called within the signal handler, for a loop that can't wait for `fileno`."""
+        self.is_stop: Callable[[int], bool] = self.stops.__contains__
+        """Whether a signal stops the process; called within the signal handler, too."""
         self._numbers = (*self.stops, *others)
         self._previous: dict[int, signal.Handlers | Callable[..., object] | int | None] = {}
         self._received: deque[int] = deque()
@@ -64,6 +64,11 @@ class Signals:
             self._previous.setdefault(number, previous)
         # What waits for `fileno` wakes up even if the handler can't run before it begins to wait.
         signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
+
+    def add(self, number: int) -> None:
+        """Take one more signal."""
+        self._numbers += (number,)
+        self.install()
 
     def restore(self) -> None:
         """Sets the handlers that were there before."""
@@ -134,7 +139,7 @@ class Signals:
             self._theirs.send(b"\0")
         if self.wake is not None:
             self.wake()
-        if number not in self.stops:
+        if not self.is_stop(number):
             return
         self.count += 1
         if self.on_stop is not None:

@@ -48,11 +48,12 @@ OUTCOMES: dict[str, tuple[Any, Any, Any, Any, Any]] = {
     "bind": ((), X, X, NONE, X),
     "backlog": (X, X, X, 2048, X),
     "metrics_bind": (None, X, X, NONE, X),
-    "workers": (X, X, X, X, X),  # uvicorn: None
+    "workers": (None, X, X, None, X),
     "preload": (X, X, X, NONE, NONE),
     "worker_lifetime": (X, 0, X, NONE, X),
     "worker_max_rss": (X, 0, X, NONE, X),
     "worker_timeout": (X, 0, X, NONE, X),
+    "timeout_start": (X, 0, X, NONE, X),
     "reload": (X, X, X, False, NONE),
     "reload_dir": ((), X, X, NONE, X),
     "reload_include": ((), X, X, NONE, X),

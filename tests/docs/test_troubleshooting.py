@@ -35,7 +35,8 @@ def message(call: ast.Call) -> ast.expr | None:
     is_logger = ast.unparse(call.func.value) == "logger"
     if is_logger and call.func.attr in ("warning", "error", "critical"):
         return call.args[0]
-    if is_logger and call.func.attr == "log":
+    is_policy = call.func.attr == "_log" and len(call.args) == 2
+    if is_policy or (is_logger and call.func.attr == "log"):
         level = call.args[0]
         known = isinstance(level, ast.Name) or re.search("WARNING|ERROR", ast.unparse(level))
         return call.args[1] if known else None

@@ -30,6 +30,7 @@ from tests.support.helpers import (
     quick_loop,
     until,
     upload,
+    workers_option,
 )
 from tinyasgi import Config, Server
 from tinyasgi.config.kinds import OptionError
@@ -420,13 +421,13 @@ def test_level_of_the_app_stays() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no FIFOs")
 @pytest.mark.parametrize("option", ["access_log_file", "error_log_file"])
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["", "2"])
 def test_fifo(option: str, workers: str, tmp_path: Path) -> None:
     """A FIFO without a reader is an error. The server does not wait for a reader."""
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "app.py").write_text("async def app(scope, receive, send): ...")
     name = f"--{option.replace('_', '-')}"
-    words = ["--port=0", "--workers", workers, f"{name}=fifo", "app:app"]
+    words = ["--port=0", *workers_option(workers), f"{name}=fifo", "app:app"]
     with Command(*words, cwd=tmp_path) as command:
         assert command.wait() == 2
     assert f"{name} {tmp_path}/fifo can't be opened: no process reads" in command.log
@@ -502,12 +503,12 @@ loggers: {tinyasgi: {handlers: [console], level: INFO}}
 @pytest.mark.parametrize(
     ("name", "text"), [("log.json", AS_JSON), ("log.toml", AS_TOML), ("log.yaml", AS_YAML)]
 )
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["", "2"])
 def test_log_config(name: str, text: str, workers: str, run: Any, tmp_path: Path) -> None:
     if name == "log.yaml":
         pytest.importorskip("yaml")
     (tmp_path / name).write_text(text)
-    log, output = run("", "--log-config", name, "--workers", workers)
+    log, output = run("", "--log-config", name, *workers_option(workers))
     lines = [json.loads(line) for line in log.splitlines()]
     (line,) = [line for line in lines if line["logger"] == "tinyasgi.access"]
     assert (line["status"], line["path"]) == (200, "/")

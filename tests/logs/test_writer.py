@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.helpers import GET, PATIENCE, Client, Command
+from tests.support.helpers import GET, PATIENCE, Client, Command, workers_option
 from tinyasgi import Config
 from tinyasgi.config.kinds import OptionError
 from tinyasgi.logs.writer import PIPE_BUF, AccessLog, AccessLogFile
@@ -357,11 +357,11 @@ def test_lines_of_workers_do_not_mix(tmp_path: Path) -> None:
     assert {line[-3:] for line in lines} == {b" ms"}
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["", "2"])
 def test_rotation(workers: str, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
     files = ["--access-log-file", "access.log", "--error-log-file", "error.log"]
-    words = ["--port", "0", "--lifespan", "off", "--workers", workers, *files, "app:app"]
+    words = ["--port", "0", "--lifespan", "off", *workers_option(workers), *files, "app:app"]
     (tmp_path / "access.log").write_text("yesterday\n")
 
     def wait_for(name: str, text: str) -> None:

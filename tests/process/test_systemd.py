@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.helpers import PATIENCE, Command
+from tests.support.helpers import PATIENCE, Command, workers_option
 from tests.support.processes import Start, nothing_left, start, who
 from tinyasgi.process import systemd
 
@@ -18,7 +18,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no sys
 
 __all__ = ["nothing_left", "start"]
 
-both = pytest.mark.parametrize("workers", ["1", "2"])
+#: Without workers, and with them.
+both = pytest.mark.parametrize("workers", ["", "2"])
 
 
 @pytest.fixture
@@ -37,10 +38,10 @@ def next_notice(notices: socket.socket) -> str:
 
 @both
 def test_notices(workers: str, start: Start, notices: socket.socket) -> None:
-    with start("--workers", workers, NOTIFY_SOCKET=notices.getsockname()) as command:
+    with start(*workers_option(workers), NOTIFY_SOCKET=notices.getsockname()) as command:
         assert next_notice(notices) == "READY=1"
-        assert len(who(command.port, int(workers))) == int(workers)
-        for _ in range(2):
+        assert len(who(command.port, int(workers or 1))) == int(workers or 1)
+        for _ in range(2 if workers else 0):
             command.send(signal.SIGHUP)
             state, moment = next_notice(notices).split("\n")
             assert state == "RELOADING=1"
@@ -54,7 +55,7 @@ def test_notices(workers: str, start: Start, notices: socket.socket) -> None:
 @both
 def test_watchdog(workers: str, start: Start, notices: socket.socket) -> None:
     environment = {"NOTIFY_SOCKET": notices.getsockname(), "WATCHDOG_USEC": "100000"}
-    with start("--workers", workers, **environment) as command:
+    with start(*workers_option(workers), **environment) as command:
         seen = []
         while "READY=1" not in seen or seen.count("WATCHDOG=1") < 5:
             seen.append(next_notice(notices))
@@ -69,7 +70,7 @@ def test_watchdog_of_another_process(workers: str, start: Start, notices: socket
         "WATCHDOG_USEC": "1",
         "WATCHDOG_PID": "1",
     }
-    with start("--workers", workers, **environment) as command:
+    with start(*workers_option(workers), **environment) as command:
         assert next_notice(notices) == "READY=1"
         command.send(signal.SIGTERM)
         assert next_notice(notices) == "STOPPING=1"
@@ -86,16 +87,17 @@ import os, sys
 os.dup2({given.fileno()}, 3)
 os.set_inheritable(3, True)
 os.environ |= {{"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}}
-os.execv(sys.executable, [sys.executable, "-m", "tinyasgi", "--workers", "{workers}", "app:app"])
+os.execv(sys.executable, [sys.executable, "-m", "tinyasgi", *{workers_option(workers)}, "app:app"])
 """
         (tmp_path / "script.py").write_text(script)
         with Command(script="script.py", cwd=tmp_path, pass_fds=[given.fileno()]) as command:
             assert command.port == port
-            assert len(who(port, int(workers))) == int(workers)
-            command.send(signal.SIGHUP)
-            command.wait_for("1 worker" if workers == "1" else "all workers are replaced")
-            command.wait_for("shutdown of", int(workers))
-            assert len(who(port, int(workers))) == int(workers)
+            assert len(who(port, int(workers or 1))) == int(workers or 1)
+            if workers:
+                command.send(signal.SIGHUP)
+                command.wait_for("all workers are replaced")
+                command.wait_for("shutdown of", int(workers))
+                assert len(who(port, int(workers))) == int(workers)
             assert command.stop() == 0
         with socket.create_connection(("127.0.0.1", port), PATIENCE):
             pass
@@ -154,3 +156,14 @@ def test_notices_in_the_abstract_namespace(monkeypatch: pytest.MonkeyPatch) -> N
         systemd.Notifier().ready()
         assert sock.recv(100) == b"READY=1"
         assert "NOTIFY_SOCKET" not in os.environ
+
+
+def test_reader_that_stands_still(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Signs of life are dropped; the service does not wait."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "n"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "n"))
+        notifier = systemd.Notifier()
+        for _ in range(1000):
+            notifier.beat()
+        assert sock.recv(100) == b"WATCHDOG=1"

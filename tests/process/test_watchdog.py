@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.helpers import GET, LOOPS, Client, in_loop
 from tests.support.processes import APP, Start, ask, nothing_left, start, who
-from tinyasgi.process.watchdog import LoopWatchdog
+from tinyasgi.process.watchdog import LoopWatchdog, report_slow_start
 
 __all__ = ["nothing_left", "start"]
 
@@ -125,9 +125,7 @@ def test_blocked_worker_is_replaced(start: Start) -> None:
         before = who(command.port, 2)
         with Client(command.port) as client:
             client.send(BLOCK)
-            pid = int(
-                command.wait_for(r"event loop of worker \d \(pid (\d+)\) has been blocked")[1]
-            )
+            pid = int(command.wait_for(r"event loop of worker \d \(pid (\d+)\) was blocked")[1])
             assert client.rest() == b""
         command.wait_for("worker . .* was killed")
         command.wait_for("is ready")
@@ -165,3 +163,27 @@ def test_busy_workers_live(start: Start, tmp_path: Any) -> None:
         assert who(command.port, 2) == before
         assert command.stop() == 0
     assert "killed" not in command.log
+
+
+# The start.
+
+
+def test_slow_start_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """With the line of the thread that starts."""
+    with report_slow_start(0.02):
+        while not caplog.records:
+            time.sleep(0.001)
+    (record,) = caplog.records
+    text = record.getMessage()
+    assert text.startswith("the app has not started after 0.01 s (--timeout-start: 0.02 s), it is")
+    assert "in test_slow_start_is_reported" in text
+
+
+@pytest.mark.parametrize("limit", [0, 600, 1e9])
+def test_start_in_time_is_not_reported(limit: float, caplog: pytest.LogCaptureFixture) -> None:
+    """And no thread is left, which a forked process must not have."""
+    before = threading.active_count()
+    with report_slow_start(limit):
+        assert threading.active_count() == before + bool(limit)
+    assert threading.active_count() == before
+    assert caplog.records == []

@@ -18,6 +18,7 @@ from tests.support.helpers import (
     in_loop,
     reply,
     until,
+    workers_option,
 )
 from tests.support.processes import Start, nothing_left, start, wait_until, who
 from tinyasgi import Server
@@ -135,12 +136,12 @@ async def test_who_comes_last_is_answered(loop: Any, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="watches its processes in /proc")
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["", "2"])
 def test_shutdown_delay_of_the_command(workers: str, start: Start) -> None:
-    words = ["--workers", workers, "--shutdown-delay", "30", "--health-path", "/healthz"]
+    words = [*workers_option(workers), "--shutdown-delay", "30", "--health-path", "/healthz"]
     with start(*words) as command:
         port = command.port
-        who(port, int(workers))
+        who(port, int(workers or 1))
         command.send(signal.SIGTERM)
         command.wait_for("stopping")
 

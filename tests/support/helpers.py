@@ -38,6 +38,7 @@ __all__ = [
     "Response",
     "elapse",
     "hello",
+    "workers_option",
 ]
 __all__ += ["in_loop", "quick_loop", "reply", "until", "upload"]
 
@@ -250,6 +251,11 @@ class Client:
 
 
 # The command.
+
+
+def workers_option(workers: str) -> list[str]:
+    """The words for so many workers; none for a single process."""
+    return ["--workers", workers] if workers else []
 
 
 _OURS = re.compile("TINYASGI_|WEB_CONCURRENCY")

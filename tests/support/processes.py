@@ -14,8 +14,8 @@ import pytest
 
 from tests.support.helpers import GET, PATIENCE, Client, Command
 
-__all__ = ["APP", "SLEEP", "Start", "ask", "free_ports", "is_alive", "members", "nothing_left"]
-__all__ += ["start", "wait_until", "who"]
+__all__ = ["APP", "SLEEP", "Start", "ask", "children", "free_ports", "is_alive", "members"]
+__all__ += ["nothing_left", "start", "wait_until", "who"]
 
 #: The app `app:app` of a test. A response contains the slot and the process id of the worker.
 APP = """
@@ -68,6 +68,11 @@ def members(folder: Path) -> set[int]:
             except OSError:  # the process has exited
                 pass
     return found
+
+
+def children(pid: int) -> set[int]:
+    """The child processes of a process."""
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
 def is_alive(pid: int) -> bool:

@@ -126,7 +126,7 @@ class Site:
             words += ["--proxy-protocol"]
         delay = "6" if self.kind == "haproxy" else "1"  # in deploy/ 3 s, for a machine at rest
         words += ["--health-path", "/healthz", "--shutdown-delay", delay, "--no-access-log"]
-        command = Command(*words, "app:app", cwd=self.folder, NAME=name)
+        command = Command("--workers", "1", *words, "app:app", cwd=self.folder, NAME=name)
         self.backends[name] = command
         return self._stack.enter_context(command)
 

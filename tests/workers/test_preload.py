@@ -5,11 +5,23 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.processes import APP, SLEEP, Start, nothing_left, start, wait_until, who
+from tests.support.processes import (
+    APP,
+    SLEEP,
+    Start,
+    ask,
+    children,
+    nothing_left,
+    start,
+    wait_until,
+    who,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at memory in /proc")
 
@@ -29,9 +41,10 @@ def test_app_is_imported_once(start: Start, tmp_path: Path) -> None:
     assert "Warning" not in command.log
 
 
-def test_what_ends_a_forked_process_is_told() -> None:
+def test_an_exception_ends_a_forked_process_like_any_other() -> None:
     code = (
-        "from tinyasgi.workers import spawn; p = spawn.fork(lambda: 1 / 0); p.wait(); print(p.code)"
+        "import os; from tinyasgi.workers import spawn\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(spawn.fork(lambda: 1 / 0), 0)[1]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
@@ -147,13 +160,12 @@ def test_hup_with_an_app_that_fails(start: Start, tmp_path: Path) -> None:
         before = who(command.port, 2)
         (tmp_path / "app.py").write_text("raise ValueError('broken')")
         command.send(signal.SIGHUP)
-        command.wait_for("the workers go on as they are")
+        command.wait_for("reload failed, 2 of 2 workers keep running the old code: the new zygote")
         command.wait_for("ValueError: broken")
-        command.wait_for("workers that go on as they were: 2 of 2")
         assert who(command.port, 2) == before
         (tmp_path / "app.py").write_text(APP.replace('f"{os', 'f"1{os'))
         command.send(signal.SIGHUP)
-        command.wait_for("takes over", 2)
+        command.wait_for("is ready and has replaced", 2)
         for pid in before.values():
             command.wait_for(f"shutdown of {pid}")
         assert who(command.port, 2).keys() == {10, 11}
@@ -190,4 +202,102 @@ def test_environment(start: Start, tmp_path: Path) -> None:
         command.send(signal.SIGHUP)
         command.wait_for("shutdown of")
         assert who(command.port, 1).keys() == {8}
+        assert command.stop() == 0
+
+
+# The zygote.
+
+
+def test_zygote_that_is_killed(start: Start, tmp_path: Path) -> None:
+    """Workers go on, and their exits are still noticed; further ones have another zygote."""
+    with start("--preload", "--workers", "2") as command:
+        before = who(command.port, 2)
+        (zygote,) = children(command.process.pid)
+        assert children(zygote) == set(before.values())
+        os.kill(zygote, signal.SIGKILL)
+        command.wait_for(rf"zygote \(pid {zygote}\) was killed by SIGKILL")
+        command.wait_for("zygote .* is ready")
+        assert who(command.port, 2) == before
+        os.kill(before[1], signal.SIGKILL)
+        command.wait_for(rf"worker 1 \(pid {before[1]}\) was killed by SIGKILL")
+        command.wait_for("worker 1 .* is ready")
+        assert who(command.port, 2)[0] == before[0]
+        assert command.stop() == 0
+    assert command.log.count("shutdown of") == 2
+
+
+def test_zygote_that_is_killed_in_a_reload(start: Start, tmp_path: Path) -> None:
+    """The workers stay, and a newer reload ends one that hangs."""
+    with start("--preload", "--workers", "2") as command:
+        before = who(command.port, 2)
+        (old,) = children(command.process.pid)
+        (tmp_path / "app.py").write_text(f"{SHOUTING}{SLEEP}")
+        command.send(signal.SIGHUP)
+        command.wait_for("imported")
+        (hanging,) = children(command.process.pid) - {old}
+        os.kill(hanging, signal.SIGKILL)
+        command.wait_for("reload failed, 2 of 2 workers keep running the old code: the new zygote")
+        assert who(command.port, 2) == before
+        command.send(signal.SIGHUP)
+        command.wait_for("imported", 2)
+        (tmp_path / "app.py").write_text(APP)
+        command.send(signal.SIGHUP)
+        command.wait_for("all workers are replaced")
+        assert command.stop() == 0
+    assert "Traceback" not in command.log
+
+
+def test_signals_right_after_a_fork(start: Start) -> None:
+    """None is handled by the wrong process."""
+    with start("--preload", "--workers", "1") as command:
+        before = who(command.port, 1)
+        for count in range(1, 11):
+            command.send(signal.SIGTTIN)
+            command.wait_for("now running 2 workers", count)
+            for pid in (command.process.pid, *members_of(command)):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTTOU)
+            command.wait_for("now running 1 worker$", count)
+        wait_until(lambda: len(members_of(command)) == 2)
+        assert who(command.port, 1) == before
+        assert command.stop() == 0
+    assert "Traceback" not in command.log
+
+
+def members_of(command: Any) -> set[int]:
+    """The zygote and the workers."""
+    zygotes = children(command.process.pid)
+    return zygotes.union(*(children(zygote) for zygote in zygotes))
+
+
+def test_thread_that_the_import_starts(start: Start, tmp_path: Path) -> None:
+    """It keeps neither the zygote nor the service from their end."""
+    (tmp_path / "app.py").write_text(
+        f"import threading\nthreading.Thread(target=threading.Event().wait).start()\n{APP}"
+    )
+    words = ["--preload", "--timeout-graceful-shutdown", "0.1"]
+    with start(*words, PYTHONWARNINGS="") as command:
+        before = who(command.port, 1)
+        command.send(signal.SIGHUP)
+        command.wait_for("all workers are replaced")
+        command.wait_for(f"shutdown of {before[0]}")
+        assert who(command.port, 1) != before
+        assert command.stop() == 0
+
+
+def test_orphans_are_reaped(start: Start, tmp_path: Path) -> None:
+    orphan = """\
+        if not os.fork():
+            os.fork()
+            os._exit(0)
+        os.wait()
+"""
+    app = APP.replace(
+        '    if path == "/block":', f'    if path == "/orphan":\n{orphan}    if path == "/block":'
+    )
+    (tmp_path / "app.py").write_text(app)
+    with start("--preload", PYTHONWARNINGS="") as command:
+        for _ in range(3):
+            ask(command.port, "/orphan")
+        wait_until(lambda: len(children(command.process.pid)) == 1)
         assert command.stop() == 0

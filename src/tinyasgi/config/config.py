@@ -109,9 +109,9 @@ class Config:
         kinds.ADDRESS,
     )
 
-    workers: int = option(
-        1,
-        "number of worker processes",
+    workers: int | None = option(
+        None,
+        "number of worker processes under a supervisor; without it, a single process serves",
         _AT_LEAST_ONE,
         heading="Processes",
         variable="WEB_CONCURRENCY",
@@ -125,6 +125,11 @@ class Config:
     )
     worker_timeout: float = option(
         0.0, "kill a worker whose event loop is blocked for this many seconds; 0: never"
+    )
+    timeout_start: float = option(
+        300.0,
+        "kill a worker that has not started after this many seconds, and log its stack after half"
+        " of them; 0: never",
     )
     reload: bool = option(False, "restart the app when its files change", heading="Development")
     reload_dir: Repeated[str] = option(

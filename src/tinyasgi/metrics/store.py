@@ -165,10 +165,6 @@ class MetricsStore:
         os.set_inheritable(spec.file, False)
         return cls(spec.file, sockets[-spec.listeners :], spec.shard)
 
-    def copy(self) -> "MetricsStore":
-        """Return a store with duplicates of all file descriptors. It is closed independently."""
-        return MetricsStore(os.dup(self.file), [sock.dup() for sock in self.listeners], self.shard)
-
     def close(self) -> None:
         """Close the memory and the sockets; remove the files of unix sockets."""
         os.close(self.file)
@@ -216,13 +212,6 @@ class MetricsStore:
         for index in GAUGES:
             values[index] = 0.0
         self.values(0)[EXITS + EXIT_REASONS.index(reason)] += 1.0
-
-    def become_supervisor(self) -> None:
-        """Retire the shard of a single process that has re-executed itself as a supervisor."""
-        os.set_inheritable(self.file, False)
-        if self.shard:
-            self.retire(self.shard, "stopped")
-            self.shard = 0
 
 
 def page_config(config: Config) -> Config:

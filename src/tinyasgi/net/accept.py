@@ -45,7 +45,6 @@ class Acceptor:
     def __init__(self, context: Context, tls: "TLSContexts | None") -> None:
         self._context = context
         self._tls = tls
-        self._sockets: list[socket.socket] = []
         #: Listening sockets, and whether connections are accepted from them at the moment.
         self._readers: dict[socket.socket, bool] = {}
         #: Set while a connection could not be accepted in the last second.
@@ -60,7 +59,6 @@ class Acceptor:
     async def listen(self, sock: socket.socket) -> None:
         """Accepts from a bound socket, from now on. Raises ListenError."""
         loop, config = self._context.loop, self._context.config
-        self._sockets.append(sock)
         sock.setblocking(False)
         tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
         if tcp and hasattr(socket, "TCP_NOTSENT_LOWAT"):
@@ -72,6 +70,12 @@ class Acceptor:
         listen.listen(sock, config)  # uvloop would not raise the error
         loop.add_reader(sock, self._accept, sock)
         self._readers[sock] = True
+
+    def release(self, sock: socket.socket) -> None:
+        """Accept no more from a socket, which another process goes on with, and close it."""
+        if self._readers.pop(sock, None):
+            self._context.loop.remove_reader(sock)
+        sock.close()
 
     def _accept(self, sock: socket.socket) -> bool:
         """Accepts a connection, if one waits and there is room for it; whether it has."""

@@ -66,14 +66,12 @@ def listen(sock: socket.socket, config: Config) -> None:
 
 
 def clone(sock: socket.socket) -> socket.socket:
-    """Return another listener on the address of `sock`, for one more worker. Raise OSError.
+    """Return a listener with its own accept queue on the address of `sock`, for one more worker.
 
-    On Linux, each listener on a TCP port has its own accept queue (SO_REUSEPORT). The kernel
-    spreads connections evenly. The next process that accepts from a queue gets the connections in
-    it. On other systems, and for other sockets, the queue is shared.
+    `has_own_queue` must hold for `sock`. The kernel spreads connections evenly over the queues
+    (SO_REUSEPORT). The next process that accepts from a queue gets the connections in it. Raise
+    OSError.
     """
-    if not has_own_queue(sock):
-        return sock.dup()
     # Not set before the first bind, which shows that no other process uses the port.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     new = socket.socket(sock.family, sock.type, sock.proto)
@@ -88,7 +86,11 @@ def clone(sock: socket.socket) -> socket.socket:
 
 
 def has_own_queue(sock: socket.socket) -> bool:
-    """Return whether each clone of a listener has its own accept queue."""
+    """Return whether each worker can have its own accept queue on the address of a listener.
+
+    If not, all workers get the same socket. `sock.dup()` would set the open file description, which
+    all of them share, to blocking.
+    """
     inherited = isinstance(sock, InheritedSocket)
     return sys.platform == "linux" and sock.family in _TCP and not inherited
 

@@ -19,9 +19,6 @@ from typing import Any, NamedTuple, TypeAlias
 from ..server_log import logger
 from ..signals import Signals
 
-__all__ = ["BLOCKED", "LAST", "THREADS", "Ending", "What", "describe_rest", "describe_tasks"]
-__all__ += ["describe_threads", "end_processes"]
-
 #: Seconds between two looks at the clock.
 TICK = 0.05
 #: Seconds until a step that takes longer is reported, and between two reports.
@@ -240,17 +237,6 @@ def describe_rest() -> list[str]:
     """What the interpreter waits for."""
     processes = [f"process {process.name} (pid {process.pid})" for process in _processes()]
     return describe_threads() + processes
-
-
-def end_processes() -> None:
-    """Ends the processes of `multiprocessing`, for a program that is replaced by another one."""
-    module = sys.modules.get("multiprocessing")
-    with suppress(Exception):
-        children = module.active_children()  # type: ignore[union-attr]
-        for process in children:
-            process.terminate()
-        for process in children:
-            process.join(LAST)
 
 
 def _processes() -> list[Any]:

@@ -8,8 +8,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-__all__ = ["keeping", "withheld"]
-
 _withheld: list[Callable[[], Iterable[int]]] = []
 _keeps = False
 

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 from ..config.config import Config
 
-__all__ = ["loop_factory"]
-
 
 def loop_factory(config: Config) -> Callable[[], asyncio.AbstractEventLoop]:
     """The factory of the loop that is asked for; with `auto` of uvloop, if it is installed.

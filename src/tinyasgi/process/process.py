@@ -8,6 +8,7 @@ import os
 import socket
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import importer, signals
@@ -31,8 +32,6 @@ from .watchdog import LoopWatchdog
 
 if TYPE_CHECKING:
     from ..metrics.store import MetricsStore
-
-__all__ = ["APP_FAILED", "BAD_OPTION", "CANNOT_LISTEN", "Process", "explain"]
 
 #: New objects that may be there before the garbage collector looks at them. Requests under way are
 #: more than its usual 700, and with ten thousand connections each full collection takes 14 ms.
@@ -58,19 +57,38 @@ def explain(error: Exception) -> str:
     return "".join([*lines, f"{log.ERROR_PREFIX}{failed}{error}"])
 
 
-class Process:
-    """This process, as it serves one app in one event loop, alone or as a worker."""
+def exit_code(
+    work: Callable[[], int | None], report: Callable[[str], None], taken: signals.Signals
+) -> int:
+    """Run `work`; return its exit code, or the one for an exception, which is reported."""
+    try:
+        return work() or 0
+    except (OptionError, ListenError, importer.LoadError, LifespanFailed) as error:
+        report(explain(error))
+        return next(code for kind, code in _CODES.items() if isinstance(error, kind))
+    except SystemExit as leaving:
+        if leaving.code is None or isinstance(leaving.code, int):
+            return leaving.code or 0
+        report(f"{log.ERROR_PREFIX}{leaving.code}")
+        return 1  # as Python does with a text
+    except asyncio.CancelledError as error:
+        if not taken.count:  # no signal during startup
+            failure = importer.LoadError("the app cancelled the task of the server")
+            failure.__cause__ = error
+            report(explain(failure))
+            return APP_FAILED
+    return 0
+
+
+class ServerProcess:
+    """A process that serves one app in one event loop."""
 
     level = logging.INFO
-    """The level of what is told of its course."""
-    stops: Sequence[int] = signals.STOPS
-    """The signals that end it."""
-    others: Sequence[int] = ()
-    """Signals that mean something else to it."""
+    """Level of the log messages about its start and end."""
     server: Server
     loop: asyncio.AbstractEventLoop
     metrics_store: "MetricsStore | None" = None
-    """Where it counts, if that is shared with other processes."""
+    """Shared with other processes, if it is given."""
 
     def __init__(
         self, app: Any, config: Config, ending: Ending, sockets: Sequence[socket.socket] = ()
@@ -90,30 +108,10 @@ class Process:
         if 0 < gc.get_threshold()[0] < YOUNG:  # an app may set another as it is imported
             gc.set_threshold(YOUNG)
         self._signals.on_stop = self._on_stop_signal
-        return self._outcome(self._load_and_serve)
-
-    def _outcome(self, work: Callable[..., int | None], *args: object) -> int:
-        """The exit code that follows from what work raises; what goes wrong is told."""
-        try:
-            return work(*args) or 0
-        except (OptionError, ListenError, importer.LoadError, LifespanFailed) as error:
-            self.tell(explain(error))
-            return next(code for kind, code in _CODES.items() if isinstance(error, kind))
-        except SystemExit as leaving:
-            if leaving.code is None or isinstance(leaving.code, int):
-                return leaving.code or 0
-            self.tell(f"{log.ERROR_PREFIX}{leaving.code}")
-            return 1  # as Python does with a text
-        except asyncio.CancelledError as error:
-            if not self._signals.count:  # no signal during startup
-                failure = importer.LoadError("the app cancelled the task of the server")
-                failure.__cause__ = error
-                self.tell(explain(failure))
-                return APP_FAILED
-        return 0
+        return exit_code(self._load_and_serve, self.tell, self._signals)
 
     def tell(self, text: str) -> None:
-        """Says why it ends."""
+        """Report why it ends."""
         log.report_failure(text, self.config.log_format)
 
     def _load_and_serve(self) -> int:
@@ -123,21 +121,22 @@ class Process:
             app = self.app
             target = importer.load(app, self.config.app_dir) if isinstance(app, str) else app
         runner = asyncio.Runner(loop_factory=loop_factory(self.config))
-        code = self.ending.code = self._outcome(runner.run, self._main(target))
-        self.finish(runner)
+        main = partial(runner.run, self._main(target))
+        code = self.ending.code = exit_code(main, self.tell, self._signals)
+        self._finish(runner)
         if not code:
             logger.log(self.level, "stopped")
         return code
 
-    def finish(self, runner: asyncio.Runner) -> None:
-        """Ends what the app has left running."""
+    def _finish(self, runner: asyncio.Runner) -> None:
+        """End what the app has left running."""
         self.ending.begin(LAST)
-        runner.run(self.end_tasks())
+        runner.run(self._end_tasks())
         self.ending.last_step(describe_threads, THREADS)
         runner.close()
 
-    async def end_tasks(self) -> None:
-        """Cancels the tasks that the app has left running."""
+    async def _end_tasks(self) -> None:
+        """Cancel the tasks that the app has left running."""
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         self.ending.last_step(lambda: describe_tasks(tasks), LAST)
         for task in tasks:
@@ -183,8 +182,7 @@ class Process:
             for number in self._early:
                 self.on_signal(number)
             await self.until_told()
-            if self.exits:
-                self._begin_end()
+            self._begin_end()
             logger.log(self.level, "stopping")
 
     def announce(self) -> None:
@@ -215,15 +213,18 @@ class Process:
         await self.server.stopped()
 
     def reopen(self) -> None:
-        """Opens all log files again, for whoever has moved them away."""
-        log.reopen_files()
-        if self._access is not None:
-            self._access.reopen()
+        """Open all log files again, because they may have been moved."""
+        try:
+            log.reopen_files()
+            if self._access is not None:
+                self._access.reopen()
+        except OSError as error:  # out of descriptors
+            logger.error("can't reopen the log files: %s", error)
 
     # Signals.
 
     def take_signals(self) -> None:
-        """Of `stops` the first stops it in order, the second at once, the third is the kernel's."""
+        """Handle signals. The first stop is graceful, the second hurries, the third kills."""
         self._signals.install()  # the app may have set others in its import
         try:
             self.loop.add_reader(self._signals.fileno(), self._on_signals)
@@ -232,7 +233,7 @@ class Process:
 
     def _on_signals(self) -> None:
         for number in self._signals.received():
-            if number in self.stops:
+            if self._signals.is_stop(number):
                 self._stops += 1
                 self.on_stop()
             elif self._ready:
@@ -254,14 +255,9 @@ class Process:
         self.server.stop()
 
     def on_signal(self, number: int) -> None:
-        """A signal of `others` has come."""
+        """Handle a signal that does not stop the process."""
 
     # The end.
-
-    @property
-    def exits(self) -> bool:
-        """Whether the process is to exit when it has served."""
-        return True
 
     @property
     def stops_by_signal(self) -> bool:

@@ -8,10 +8,10 @@ from contextlib import suppress
 
 from ..config.kinds import OptionError
 
-__all__ = ["Notifier", "inherited"]
-
 #: The first descriptor of a socket that systemd hands over (SD_LISTEN_FDS_START).
 FIRST = 3
+#: Seconds to send a state, if the queue of the service manager is full.
+PATIENCE = 1.0
 
 #: Seconds to wait while the queue of systemd is full.
 FULL_QUEUE = 1.0

@@ -6,11 +6,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ..server_log import logger
-
-__all__ = ["LoopWatchdog"]
 
 #: How often the loop is asked in the time that is given.
 PARTS = 10
@@ -76,18 +75,42 @@ class LoopWatchdog:
                 continue
             faulthandler.cancel_dump_traceback_later()
             logger.warning(
-                "the event loop has been blocked for %g s, here:\n%s", self._seconds, self._stack()
+                "the event loop has been blocked for %g s, here:\n%s",
+                self._seconds,
+                _stack(self._blocked),
             )
             self._turn.wait()
             if not self._end.is_set():
                 taken = time.monotonic() - seen
                 logger.warning("the event loop goes on after %.1f s", taken)
 
-    def _stack(self) -> str:
-        frame = sys._current_frames().get(self._blocked)
-        frames = traceback.extract_stack(frame)
-        inner = 0
-        for number, summary in enumerate(frames):
-            if summary.filename.replace("\\", "/").endswith(_LOOP):
-                inner = number + 1
-        return "".join(traceback.format_list(frames[inner:])).rstrip()
+
+@contextmanager
+def report_slow_start(limit: float) -> Iterator[None]:
+    """Log the stack of this thread if the block takes longer than half of `limit` seconds."""
+    starting = threading.get_ident()
+
+    def report() -> None:
+        text = "the app has not started after %g s (--timeout-start: %g s), it is here:\n%s"
+        logger.warning(text, limit / 2, limit, _stack(starting))
+
+    timer = threading.Timer(min(limit / 2, threading.TIMEOUT_MAX), report)
+    timer.name, timer.daemon = "tinyasgi-start", True
+    if limit:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        if limit:
+            timer.join()  # a process that forks must have no other thread
+
+
+def _stack(thread: int) -> str:
+    """Return the stack of a thread, without the way from the process to the event loop."""
+    frames = traceback.extract_stack(sys._current_frames().get(thread))
+    inner = 0
+    for number, summary in enumerate(frames):
+        if summary.filename.replace("\\", "/").endswith(_LOOP):
+            inner = number + 1
+    return "".join(traceback.format_list(frames[inner:])).rstrip()

@@ -270,6 +270,12 @@ class Server:
             self._sockets.append(sock)
             await self._acceptor.listen(sock)
 
+    def give_back(self, sock: socket.socket) -> None:
+        """End a `take`: another process accepts from this socket."""
+        if sock in self._sockets:
+            self._sockets.remove(sock)
+            self._acceptor.release(sock)
+
     def _on_gone(self) -> None:
         """A connection or an exchange has ended."""
         self._gone.set()

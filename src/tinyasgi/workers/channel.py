@@ -1,86 +1,176 @@
-"""What a supervisor and a worker say to each other: lines over a pair of sockets.
+"""Framed messages over a pair of sockets, which may carry descriptors. Nothing ever blocks.
 
-Each end sees the other one's end, however that came about.
+A message is written completely or not at all. Each end sees the end of the other one, however that
+came about.
 """
 
+import os
+import select
 import socket
-from collections.abc import Sequence
+import struct
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
-__all__ = ["Channel"]
-
-SENDS_SOCKETS = hasattr(socket, "recv_fds")
-
-# What a supervisor says.
-BEGIN = "begin"  # with all that the worker has to know
-TAKE = "take"  # connections from the sockets that come with it, too
-LEAVE = "leave"  # another worker has its place
+# From the supervisor to a worker.
+BEGIN = "begin"  # with a WorkerSpec
+SHARE = "share"  # accept from these sockets, too; with the number of the queue
+UNSHARE = "unshare"  # the end of it
+RETIRE = "retire"  # another worker has its slot
 STOP = "stop"
-QUIT = "quit"  # cut short what a stop waits for
+QUIT = "quit"  # hurry a stop
 REOPEN = "reopen"  # the log files
+FORK = "fork"  # to a zygote: a worker, with an id and a WorkerSpec
 
-# What a worker says.
+# From a worker to the supervisor.
 READY = "ready"  # with the names of parser and event loop
-FAILED = "failed"  # before it was ready, with what there is to say
-REPLACE = "replace"  # it wants to leave, and serves until it is told to
+FAILED = "failed"  # with the reason, before it was ready
+REPLACE = "replace"  # it asks for a replacement, and serves until it is told to retire
 BEAT = "beat"  # its event loop runs
-FILES = "files"  # that it has imported, one a line
+FILES = "files"  # that it has imported, one per line
+FORKED = "forked"  # by a zygote: id and process id; or an id and the reason of a failure
+EXITED = "exited"  # a child of a zygote: process id and exit code
+
+_HEADER = struct.Struct("!IH")  # bytes of the text, number of descriptors
+#: Goes with descriptors that are too many for one system call; the message follows.
+_NOTHING = _HEADER.pack(0, 0)
+#: Descriptors of one system call. Linux takes 253.
+_MAX_DESCRIPTORS = 200
+#: Bytes of one read.
+_READ = 1 << 16
+#: Unsent bytes from which on messages are dropped.
+_MAX_UNSENT = 1 << 22
+
+
+class Message(NamedTuple):
+    word: str
+    text: str
+    descriptors: list[int]
 
 
 class Channel:
-    """One end. A message is a word and perhaps a text."""
+    """One end of a pair of sockets."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._rest = b""
-        self.sockets: list[socket.socket] = []
-        """That have come with messages."""
+        self._unsent: deque[tuple[bytes, Sequence[int]]] = deque()
+        self._data = b""
+        self._descriptors: list[int] = []
+        self._has_ended = False
+        sock.setblocking(False)
 
     @classmethod
     def pair(cls) -> tuple["Channel", socket.socket]:
-        """An end, and the socket of the other one."""
+        """Return an end, and the socket of the other one."""
         ours, theirs = socket.socketpair()
         return cls(ours), theirs
 
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def send(self, word: str, text: str = "", sockets: Sequence[socket.socket] = ()) -> None:
-        """Says something, even if nobody is there any more.
+    @property
+    def is_blocked(self) -> bool:
+        """Whether `flush` has something to write when the socket is writable."""
+        return bool(self._unsent)
 
-        sockets: to go with it, which only works where `SENDS_SOCKETS` says so.
+    def send(self, word: str, text: str = "", descriptors: Sequence[int] = ()) -> None:
+        """Send a message, or drop it if the other end is gone or does not read.
+
+        Raises OSError if descriptors can't be kept until they can be sent.
         """
-        data = f"{word} {text}".encode("unicode_escape") + b"\n"
-        with suppress(OSError):
-            if sockets:
-                socket.send_fds(self._sock, [data], [sock.fileno() for sock in sockets])
-            else:
-                self._sock.sendall(data)
+        if sum(len(data) for data, _ in self._unsent) > _MAX_UNSENT:
+            return
+        body = f"{word} {text}".encode("utf-8", "surrogateescape")
+        data = _HEADER.pack(len(body), len(descriptors)) + body
+        while len(descriptors) > _MAX_DESCRIPTORS:
+            self._send(_NOTHING, descriptors[:_MAX_DESCRIPTORS])
+            descriptors = descriptors[_MAX_DESCRIPTORS:]
+        self._send(data, descriptors)
 
-    def receive(self) -> list[tuple[str, str]]:
-        """What has been said since; waits for some of it. Raises EOFError at the end."""
+    def _send(self, data: bytes, descriptors: Sequence[int]) -> None:
+        sent = 0 if self._unsent else self._write(data, descriptors)
+        if sent < len(data):
+            # The caller may close the descriptors.
+            kept = [] if sent else [os.dup(number) for number in descriptors]
+            self._unsent.append((data[sent:], kept))
+
+    def flush(self) -> None:
+        """Write what could not be written before."""
+        while self._unsent:
+            data, numbers = self._unsent[0]
+            sent = self._write(data, numbers)
+            if not sent:
+                return
+            for number in numbers:
+                os.close(number)
+            self._unsent.popleft()
+            if sent < len(data):
+                self._unsent.appendleft((data[sent:], []))
+
+    def _write(self, data: bytes, descriptors: Sequence[int]) -> int:
+        """Return how many bytes were written, or dropped because the other end is gone."""
         try:
-            if SENDS_SOCKETS:
-                data, numbers, _, _ = socket.recv_fds(self._sock, 1 << 16, 16)
-                self.sockets += [socket.socket(fileno=number) for number in numbers]
-            else:
-                data = self._sock.recv(1 << 16)
-        except OSError:  # reset: it ended with something unread
-            data = b""
-        if not data:
-            raise EOFError
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        texts = [line.decode("unicode_escape").partition(" ") for line in lines]
-        return [(word, text) for word, _, text in texts]
+            if descriptors:
+                return socket.send_fds(self._sock, [data], descriptors)
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return len(data)
 
-    def rest(self) -> list[tuple[str, str]]:
-        """What the other end, which is gone, has still said."""
-        self._sock.setblocking(False)  # a process that it has forked may still hold its end
-        said = []
+    def receive(self) -> list[Message]:
+        """Return the messages that have arrived; raise EOFError if there are no more to come."""
+        while not self._has_ended:
+            try:
+                data, numbers, flags, _ = socket.recv_fds(self._sock, _READ, _MAX_DESCRIPTORS)
+            except BlockingIOError:
+                break
+            except OSError:  # reset: the other end had unread data
+                data, numbers, flags = b"", [], 0
+            self._data += data
+            for number in numbers:
+                os.set_inheritable(number, False)
+            self._descriptors += numbers
+            # Without free descriptors, the kernel drops those of a message.
+            self._has_ended = not data or bool(flags & socket.MSG_CTRUNC)
+        messages = list(self._parse())
+        if self._has_ended and not messages:
+            raise EOFError
+        return messages
+
+    def _parse(self) -> Iterator[Message]:
+        while len(self._data) >= _HEADER.size:
+            size, count = _HEADER.unpack_from(self._data)
+            end = _HEADER.size + size
+            if len(self._data) < end or len(self._descriptors) < count:
+                return
+            body, self._data = self._data[_HEADER.size : end], self._data[end:]
+            numbers, self._descriptors = self._descriptors[:count], self._descriptors[count:]
+            word, _, text = body.decode("utf-8", "surrogateescape").partition(" ")
+            if word:
+                yield Message(word, text, numbers)
+
+    def rest(self) -> list[Message]:
+        """Return what the other end, which has exited, has still sent."""
+        messages: list[Message] = []
         with suppress(EOFError):
-            while True:
-                said += self.receive()
-        return said
+            while new := self.receive():  # a process that it has forked may hold its end open
+                messages += new
+        return messages
 
     def close(self) -> None:
+        """Close this end. A message that is not written yet is lost."""
+        for _, numbers in self._unsent:
+            for number in numbers:
+                os.close(number)
+        self._unsent.clear()
         self._sock.close()
+
+    def drain(self, seconds: float) -> None:
+        """Write what is left, for at most so many seconds; for the end of a process."""
+        deadline = time.monotonic() + seconds
+        while self._unsent and (left := deadline - time.monotonic()) > 0:
+            select.select([], [self._sock], [], left)
+            self.flush()

@@ -11,8 +11,6 @@ from pathlib import Path
 from ..config.config import Config
 from ..server_log import logger
 
-__all__ = ["Changes", "check"]
-
 #: Directories whose files are never watched, wherever they are.
 IGNORED = frozenset((
     ".git", ".hg", ".idea", ".mypy_cache", ".nox", ".pytest_cache", ".ruff_cache", ".svn", ".tox",

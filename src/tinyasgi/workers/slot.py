@@ -1,134 +1,119 @@
-"""A worker as its supervisor sees it, and the place that it fills."""
+"""Slots and workers as the policy sees them: plain data."""
 
+import enum
 import math
 import signal
-import socket
-import time
 from dataclasses import dataclass
 
-from ..config.config import Config
-from . import channel
-from .channel import Channel
-from .spawn import SIGNALS, Process
+from ..signals import OTHERS, STOPS
 
-__all__ = ["MARGIN", "Child", "Slot", "WorkerFailed", "fate", "patience", "reason"]
-
-#: Seconds beyond the times that a worker keeps by itself, until it is killed.
-MARGIN = 10.0
-
-#: Seconds between two starts of a worker that fails again and again.
-MAX_WAIT = 30.0
+#: Signals that stop a worker that was told to stop: a terminal sends them to all processes.
+SIGNALS = (*STOPS, *OTHERS)
+#: Name of the slot whose process imports the app and forks the workers.
+ZYGOTE = "zygote"
+#: Seconds before the next start of a worker that keeps failing; the last one repeats.
+BACK_OFF = (0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+#: Seconds that a worker has to live for its exit not to count as a failed start.
+MIN_LIFE = 1.0
 
 
-class WorkerFailed(Exception):
-    """A worker could not start; `code` is for the process, the message all that there is to say."""
+class SlotState(enum.Enum):
+    """State of a slot; docs/design.md has a diagram."""
 
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(text)
-        self.code = code
+    EMPTY = "no worker; the next one starts as soon as the zygote can fork it"
+    STARTING = "the worker starts; no other one serves"
+    READY = "the worker serves"
+    REPLACING = "the worker serves, and its successor starts"
+    BACKING_OFF = "no worker until `start_at`"
+    STOPPING = "no worker until the last one has exited"
+    WAITING = "no worker until a file changes or a request arrives"
 
 
-@dataclass(eq=False)
-class Slot:
-    """A place for a worker. Its listeners stay, whoever fills it."""
+class WorkerState(enum.Enum):
+    """State of a worker process."""
 
-    index: int
-    sockets: list[socket.socket]
-    worker: "Child | None" = None
-    """Serves, or starts where there is none to be replaced."""
-    successor: "Child | None" = None
-    """Starts, and takes the place when it is ready."""
-    due: str = ""
-    """Why the worker is to be replaced."""
-    start_at: float = 0.0
-    """When the next worker may start; infinite: not before something happens."""
-    failures: int = 0
-    """Workers in a row that did not live for a second."""
-    helper: "Child | None" = None
-    """A worker of another place that takes from this queue meanwhile."""
-
-    def back_off(self, child: "Child") -> None:
-        """Sets when the next one may start after `child`: at once, then later each time."""
-        now = time.monotonic()
-        lived = now - child.ready_at if child.ready_at is not None else 0.0
-        self.failures = self.failures + 1 if lived < 1 else 0
-        self.start_at = now
-        if self.failures > 1:
-            self.start_at += min(2.0 ** (self.failures - 2), MAX_WAIT)
-
-    def close(self) -> None:
-        """Closes its listeners; a worker that has them goes on."""
-        for sock in self.sockets:
-            sock.close()
+    STARTING = "starting"
+    READY = "serving, or ready to fork workers"
+    ENDING = "told to stop, or to retire"
 
 
 @dataclass(eq=False)
-class Child:
-    """A worker process, and what has been heard of it. Times are of `time.monotonic`."""
+class Worker:
+    """A worker process, or the zygote. Times are those that the policy was given."""
 
-    slot: Slot
-    process: Process
-    channel: Channel
+    slot: "Slot"
     generation: int
-    """The count of HUP signals when it was started."""
-    sockets: list[socket.socket]
-    """What it accepts from."""
-    shard: int
-    """Where it counts, 0 for nowhere."""
+    """The number of reloads before it was started, or before its zygote was."""
+    started_at: float
+    state: WorkerState = WorkerState.STARTING
+    pid: int = 0
+    """0 until it is known."""
     ready_at: float | None = None
     heard_at: float = 0.0
     kill_at: float = math.inf
     is_killed: bool = False
-    """By its supervisor."""
-    parts: str = ""
-    """The names of its parser and its event loop."""
+    """The supervisor has killed it."""
     failure: str = ""
-    """What it has said of a start that failed."""
+    """Reason of a failed start."""
 
     def __str__(self) -> str:
-        return f"worker {self.slot.index} (pid {self.process.pid})"
+        return f"{self.slot.name} (pid {self.pid})"
 
     @property
     def is_doomed(self) -> bool:
-        """It was killed, or is to be."""
+        """Whether it was killed or has a time at which it will be."""
         return self.is_killed or self.kill_at < math.inf
 
-    def take(self, queues: list[socket.socket]) -> None:
-        """Makes it accept connections from these queues, too."""
-        new = [sock for sock in queues if sock not in self.sockets]
-        if new:
-            self.sockets += new
-            self.channel.send(channel.TAKE, sockets=new)
 
-    def tell(self, word: str, seconds: float) -> None:
-        """Tells it to end; after so many seconds it is killed."""
-        if self.ready_at is not None:
-            self.channel.send(word)
-        else:  # it does not listen yet, and has nothing to lose
-            self.process.terminate()
-        self.kill_at = min(self.kill_at, time.monotonic() + seconds)
+@dataclass(eq=False)
+class Slot:
+    """A position for a worker, which keeps its number and its accept queue."""
+
+    index: int
+    name: str
+    state: SlotState = SlotState.EMPTY
+    worker: Worker | None = None
+    successor: Worker | None = None
+    """Starts while `worker` still serves."""
+    reason: str = ""
+    """Why the worker is to be replaced; empty if it is not."""
+    start_at: float = 0.0
+    """The earliest time of the next start."""
+    failures: int = 0
+    """Consecutive workers that lived for less than MIN_LIFE."""
+
+    @property
+    def is_serving(self) -> bool:
+        return self.state in (SlotState.READY, SlotState.REPLACING)
+
+    @property
+    def workers(self) -> list[Worker]:
+        return [worker for worker in (self.worker, self.successor) if worker is not None]
+
+    def back_off(self, worker: Worker, now: float) -> None:
+        """Set the time of the start after the exit of `worker`: at once, then later each time."""
+        lived = now - worker.ready_at if worker.ready_at is not None else 0.0
+        self.failures = self.failures + 1 if lived < MIN_LIFE else 0
+        self.start_at = now + BACK_OFF[min(self.failures, len(BACK_OFF) - 1)]
 
 
-def reason(child: Child, code: int | None, told: bool) -> str:
-    """What has ended a worker, in one of the words of `store.REASONS`. told: it was to end."""
-    if child.is_killed:
+def exit_reason(worker: Worker, code: int | None) -> str:
+    """Return why a worker exited, as one of `store.EXIT_REASONS`. code: None if it is not known."""
+    if worker.is_killed:
         return "killed"
-    if told and (not code or -code in SIGNALS):
+    if worker.state is WorkerState.ENDING and (not code or -code in SIGNALS):
         return "stopped"
     return "signal" if code and code < 0 else "failed"
 
 
-def fate(code: int | None) -> str:
-    """How a process ended, in words."""
-    if code is None or code >= 0:
+def describe_exit(code: int | None) -> str:
+    """Return how a process ended. code: None if it is not known."""
+    if code is None:
+        return "exited"
+    if code >= 0:
         return f"exited with code {code}"
     try:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
     return f"was killed by {name}" + (", maybe out of memory" if name == "SIGKILL" else "")
-
-
-def patience(config: Config) -> float:
-    """Seconds in which a worker that was told to end has ended by itself."""
-    return config.shutdown_delay + 2 * config.timeout_graceful_shutdown + MARGIN

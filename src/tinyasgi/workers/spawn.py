@@ -1,7 +1,12 @@
-"""Processes: how one is started with sockets, and how its end is seen. Platforms differ here."""
+"""Processes: their start, signals and exit. All differences of platforms are here.
+
+Workers need POSIX. On Linux the kernel also tells a process when its supervisor dies, gives orphans
+to the supervisor, and tells how much memory a process uses.
+"""
 
 import atexit
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -12,201 +17,134 @@ from contextlib import suppress
 from typing import NoReturn
 
 from .. import signals
-from ..process import forks
+from .channel import Channel
 
-__all__ = ["OF_GROUP", "SIGNALS", "Process", "fork", "given", "memory", "spawn"]
-
-#: How Python is started to become a worker.
-COMMAND = "from tinyasgi.workers.worker import main; main()"
-
-
-class Process:
-    """A child process, spawned or forked: what is needed of `subprocess.Popen`."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.code: int | None = None
-        """The exit code, or the number of the signal that ended it, negative."""
-        self.sentinel: int | None = None
-        """A descriptor that can be read when it has ended, where there is such a thing."""
-        if sys.platform == "linux":
-            with suppress(OSError):  # an old kernel, or a sandbox
-                self.sentinel = os.pidfd_open(pid)
-
-    def poll(self) -> int | None:
-        """Its exit code, None while it runs."""
-        return self._wait(os.WNOHANG)
-
-    def wait(self) -> None:
-        self._wait(0)
-
-    def _wait(self, options: int) -> int | None:
-        if self.code is None:
-            try:
-                pid, status = os.waitpid(self.pid, options)
-            except ChildProcessError:  # somebody else has asked for it
-                pid, status = self.pid, 0
-            if pid:
-                self.code = os.waitstatus_to_exitcode(status)
-        return self.code
-
-    def terminate(self) -> None:
-        """Asks it to end, gently where the platform can."""
-        self._send(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self._send(signal.SIGKILL)
-
-    def _send(self, number: int) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-    def close(self) -> None:
-        """Gives the sentinel back."""
-        if self.sentinel is not None:
-            os.close(self.sentinel)
-            self.sentinel = None
+#: Whether this platform can run workers.
+IS_SUPPORTED = hasattr(os, "posix_spawn")
+#: Signals that are often sent to a whole process group, as by Ctrl-C. They are for the supervisor.
+OF_GROUP = tuple(number for number in (*signals.STOPS, *signals.OTHERS) if number != signal.SIGTERM)
+_IS_LINUX = sys.platform == "linux"
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-def fork(run: Callable[[], int]) -> Process:
-    """A copy of this process, which runs `run` and exits with what it returns."""
-    # Blocked in the child until it has handlers, as in one that is spawned.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, OF_GROUP)
+def spawn(module: str, descriptors: Sequence[int], environment: dict[str, str]) -> int:
+    """Start a Python that inherits descriptors and calls `main` of a module; return its id.
+
+    Signals of the group are blocked in it until it can handle them.
+    """
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    code = f"from {module} import main; main()"
+    command = [sys.executable, *flags, "-c", code, *map(str, descriptors)]
+    for number in descriptors:
+        os.set_inheritable(number, True)
     try:
-        with forks.keeping():
-            pid = os.fork()
+        return os.posix_spawn(sys.executable, command, environment, setsigmask=OF_GROUP)
+    finally:
+        for number in descriptors:
+            os.set_inheritable(number, False)
+
+
+def inherited() -> tuple[Channel, list[int]]:
+    """Return the channel to the supervisor and the other descriptors of a spawned process."""
+    first, *others = map(int, sys.argv[1:])
+    for number in (first, *others):  # they are not for programs that the app starts
+        os.set_inheritable(number, False)
+    return Channel(socket.socket(fileno=first)), others
+
+
+def fork(run: Callable[[], int]) -> int:
+    """Fork a process that runs a function and exits with its result; return its id.
+
+    No signal reaches the child before it has the handlers that this process had at first.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
     except OSError:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         raise
-    if pid:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        return Process(pid)
-    _begin_anew()
+    if not pid:
+        _run_child(run)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return pid
+
+
+def _run_child(run: Callable[[], int]) -> NoReturn:
+    signal.pthread_sigmask(signal.SIG_SETMASK, OF_GROUP)
+    atexit._clear()  # what the parent has registered is for the parent
+    if (util := sys.modules.get("multiprocessing.util")) is not None:
+        sys.modules["multiprocessing.process"]._children.clear()
+        atexit.register(util._exit_function)
     code = 1
     try:
         code = run()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # as of any Python that ends so
-    finally:
-        with suppress(BaseException):  # as at the end of any Python
+        sys.excepthook(*sys.exc_info())
+    finally:  # the end of an interpreter, without freeing memory that is shared
+        with suppress(BaseException):
             threading._shutdown()  # type: ignore[attr-defined]
             atexit._run_exitfuncs()
-        flush()
+        for file in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                file.flush()
         os._exit(code)
 
 
-def _begin_anew() -> None:
-    """Leaves to the parent what it is to do in its end."""
-    atexit._clear()
-    if (util := sys.modules.get("multiprocessing.util")) is not None:
-        sys.modules["multiprocessing.process"]._children.clear()
-        atexit.register(util._exit_function)
+def unblock_signals() -> None:
+    """Let signals come that were blocked at the start."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_GROUP)
 
 
-def flush() -> None:
-    """Writes what is buffered for stdout and stderr, as far as there are such files."""
-    for file in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            file.flush()
+def hang_up_with_parent() -> None:
+    """Let Linux send SIGHUP when the parent dies, which may be the supervisor or a zygote."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGHUP)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of processes whose own parent dies: of workers that outlive a zygote."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _IS_LINUX:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(option, value)
+
+
+def is_hung_up(channel: Channel) -> bool:
+    """Return whether the process at the other end is gone. May be called by signal handlers."""
+    poll = select.poll()
+    with suppress(OSError, ValueError):
+        poll.register(channel, 0)
+        return bool(poll.poll(0))
+    return True
+
+
+def wait(pid: int) -> tuple[int, int] | None:
+    """Return id and exit code of a child that has exited, or None. pid: -1 for any child.
+
+    The code is negative for a signal. Raises ChildProcessError.
+    """
+    found, status = os.waitpid(pid, os.WNOHANG)
+    return (found, os.waitstatus_to_exitcode(status)) if found else None
+
+
+def exists(pid: int) -> bool:
+    """Return whether there is a process with this id, be it a child or not."""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
 
 
 def memory(pid: int) -> int:
-    """The bytes that a process has in memory, 0 where that is not known."""
+    """Return the bytes of memory that a process uses, or 0 if that is not known."""
     try:
         with open(f"/proc/{pid}/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
-
-
-def _interpreter() -> list[str]:
-    """How this Python was started."""
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return [sys.executable, *flags]
-
-
-#: What a supervisor takes, as far as the platform has it.
-SIGNALS = (*signals.STOPS, *signals.OTHERS)
-#: What often goes to a whole process group, as Ctrl-C does; workers hear of it from the supervisor.
-OF_GROUP = tuple(number for number in SIGNALS if number != signal.SIGTERM)
-
-if sys.platform != "win32":
-
-    def spawn(
-        sockets: Sequence[socket.socket], environment: dict[str, str], files: Sequence[int] = ()
-    ) -> Process:
-        """A new Python with these sockets and descriptors, which runs `worker.main`."""
-        numbers = [sock.fileno() for sock in sockets]
-        command = [*_interpreter(), "-c", COMMAND, *map(str, numbers)]
-        numbers += files
-        for number in numbers:
-            os.set_inheritable(number, True)
-        try:
-            pid = os.posix_spawn(sys.executable, command, environment, setsigmask=OF_GROUP)
-        finally:
-            for number in numbers:
-                os.set_inheritable(number, False)
-        return Process(pid)
-
-    def given() -> list[socket.socket]:
-        """The sockets that this process was started with."""
-        numbers = [int(number) for number in sys.argv[1:]]
-        for number in numbers:  # they are not for programs that the app runs
-            os.set_inheritable(number, False)
-        return [socket.socket(fileno=number) for number in numbers]
-
-    def block_signals() -> None:
-        """Lets what a supervisor takes wait for `unblock_signals`."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-
-    def unblock_signals() -> None:
-        """Takes what has waited for a handler."""
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-
-    def execute(code: str, arguments: Sequence[str], environment: dict[str, str]) -> NoReturn:
-        """Becomes a new Python that runs `code`, with the same process id and children."""
-        flush()
-        command = [*_interpreter(), "-c", code, *arguments]
-        os.execve(sys.executable, command, environment)
-
-else:
-
-    class _WindowsProcess(Process):
-        def __init__(self, process: subprocess.Popen[bytes]) -> None:
-            super().__init__(process.pid)
-            self._process = process
-
-        def _wait(self, options: int) -> int | None:
-            self.code = self._process.poll() if options else self._process.wait()
-            return self.code
-
-        def terminate(self) -> None:
-            self._process.terminate()
-
-        kill = terminate
-
-    os.WNOHANG = 1  # what `Process.poll` says
-
-    def spawn(
-        sockets: Sequence[socket.socket], environment: dict[str, str], files: Sequence[int] = ()
-    ) -> Process:
-        import pickle
-
-        assert not files  # no way to give them is known
-
-        command = [*_interpreter(), "-c", COMMAND]
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
-        assert process.stdin is not None
-        pickle.dump([sock.share(process.pid) for sock in sockets], process.stdin)
-        process.stdin.close()
-        return _WindowsProcess(process)
-
-    def given() -> list[socket.socket]:
-        import pickle
-
-        return [socket.fromshare(data) for data in pickle.load(sys.stdin.buffer)]
-
-    def unblock_signals() -> None:
-        pass  # none is ever blocked

@@ -1,51 +1,75 @@
-"""The process above the workers: one wait, and what follows from each thing that ends it.
+"""The supervisor: reports events to the policy and performs its actions.
 
-It waits for whatever comes first: a word or the end of a worker, a signal, a changed file, a
-deadline. It never imports the server, nor the app unless that is to be preloaded.
+It waits in one place for whatever comes first: a message or the exit of a worker, a signal, a
+changed file, a deadline. It never imports the app.
 """
 
 import dataclasses
 import functools
+import itertools
+import logging
 import math
 import os
 import selectors
 import signal
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .._version import __version__
 from ..config.config import Config
 from ..logs import setup as log
 from ..net import listen
-from ..process.spec import WorkerSpec
 from ..process.systemd import Notifier
 from ..server_log import logger
 from ..signals import Signals
-from . import channel, spawn
-from .pool import Become, WorkerPool
-from .slot import patience
+from . import channel, policy, spawn
+from .channel import Channel
+from .policy import Policy
+from .slot import Slot, Worker, WorkerState, exit_reason
+from .spec import WorkerSpec
 
 if TYPE_CHECKING:
     from ..metrics.store import MetricsStore
     from .reload import Changes
 
-__all__ = ["Supervisor"]
-
-#: Seconds for what is running when a changed file ends a worker, and until that is killed.
+READ = selectors.EVENT_READ
+#: Modules that spawned processes run.
+WORKER = f"{__package__}.worker"
+ZYGOTE = f"{__package__}.zygote"
+#: Seconds for running requests when a file has changed.
 RELOAD_GRACE = 1.0
-RELOAD_KILL = 2.0
-#: Seconds of one wait: a day, as in asyncio. epoll has no room for more than 24 days.
+#: Seconds of one wait: a day, as in asyncio. epoll takes at most 24 days.
 LONGEST = 24 * 3600.0
-#: Seconds for workers to end that are told to hurry.
-HURRY = 2.0
+#: Seconds between two checks of a worker that has closed its channel and has not exited yet.
+CHECK = 0.05
+
+
+@dataclass(eq=False)
+class WorkerHandle:
+    """The process of a worker as the supervisor holds it."""
+
+    worker: Worker
+    channel: Channel
+    shard: int
+    """Where it counts, 0 for nowhere."""
+    zygote: "WorkerHandle | None"
+    """Forks and reaps it, as long as that is there."""
+    request: int
+    """Number of the request to fork it."""
+    is_silent: bool = False
+    """It has closed its end of the channel."""
 
 
 class Supervisor:
-    """Keeps as many processes as `spec` says, which serve its app on `sockets`.
+    """Runs workers that serve an app on `sockets`, which are bound.
 
-    become: given when they are forked off this process, which has imported the app. metrics_store:
-    where they count; it is closed at the end.
+    metrics_store: shared with the workers; it is closed at the end. reaps_orphans: this process
+    has no children but the workers and those that it has adopted.
     """
 
     def __init__(
@@ -53,216 +77,371 @@ class Supervisor:
         spec: WorkerSpec,
         sockets: list[socket.socket],
         notifier: Notifier,
-        become: Become | None = None,
         metrics_store: "MetricsStore | None" = None,
+        reaps_orphans: bool = False,
     ) -> None:
-        self.spec = spec
         self.config = config = spec.config
+        self._spec = dataclasses.replace(spec, config=_for_workers(config))
+        self._environment = dict(os.environ)
+        self._queues = {0: [sock for sock in sockets if listen.has_own_queue(sock)]}
+        self._shared = [sock for sock in sockets if not listen.has_own_queue(sock)]
+        self._policy = Policy(config, has_queues=bool(self._queues[0]))
+        self._handles: dict[Worker, WorkerHandle] = {}
+        self._requests = itertools.count(1)
         self._selector = selectors.DefaultSelector()
-        theirs = dataclasses.replace(spec, config=_for_workers(config))
-        self.crew = WorkerPool(
-            theirs, config, sockets, self._selector, become, metrics_store=metrics_store
-        )
+        self._actions: deque[policy.Action] = deque()
+        self._awaiting: set[Slot] = set()
         self._notifier = notifier
+        self._metrics_store = metrics_store
+        self._reaps_orphans = reaps_orphans
         self._files = listen.socket_files(sockets)
-        self._addresses = [listen.address(s, config.speaks_tls) for s in sockets]
+        self._addresses = [listen.address(sock, config.speaks_tls) for sock in sockets]
         if metrics_store is not None:
             self._addresses.append(f"metrics on {metrics_store.url}")
         self._has_terminal = os.isatty(0)
-        self._stops = 0  # how often it was told to stop
-        self._announced = False
-        self._renewed = False  # this program has begun with the last HUP
-        self._rolling = False  # a HUP is being carried out
         self._beat_at = 0.0 if notifier.interval else math.inf
+        self._child_has_exited = False
         self._changes: Changes | None = None
+        self._parts = ""  # parser and event loop of the workers
+        self._result: policy.Done | None = None
 
-    # Life.
+    def run(self, taken: Signals) -> policy.Done:
+        """Supervise until all workers have stopped. Raises ListenError."""
+        taken.add(signal.SIGCHLD)
+        self._selector.register(taken, READ, functools.partial(self._on_signals, taken))
+        try:
+            for sock in (*self._queues[0], *self._shared):
+                listen.listen(sock, self.config)
+            for index in range(self.config.workers or 1):
+                self._listeners(index)
+            if self.config.reload:
+                self._watch_files()
+            self._perform(self._policy.start(time.monotonic()))
+            while self._result is None:
+                self._turn()
+        finally:
+            self._close()
+        return self._result
 
-    def start(self) -> None:
-        """Listens, and starts the workers; they are not waited for. Raises ListenError."""
-        if self.config.reload:
-            self._watch_files()
-        self.crew.start()
-        self._act()
+    def abandon(self) -> None:
+        """Kill the workers, for the end of a process that can do nothing else any more."""
+        for worker in list(self._handles):
+            self._signal(worker, signal.SIGKILL)
+        listen.remove_files(self._files)
 
-    def run(self, taken: Signals, first: bool) -> bool:
-        """Goes on until it was told to stop and no worker is left.
-
-        taken: what tells it. first: it has still to start. Returns whether it is to go on in a new
-        program, which has the app as it is by then. Raises WorkerFailed, and ListenError at the
-        first start.
-        """
-        taken.install()
-        take = functools.partial(self.take_signals, taken)
-        self._selector.register(taken, selectors.EVENT_READ, take)
-        spawn.unblock_signals()
-        if first:
-            self.start()
-        self._act()
-        while not self.crew.stopping or self.crew.ending:
-            self.turn()
-            if self._is_outdated:
-                self._selector.unregister(taken)
-                return True
-        self.close()
-        if self.crew.failure is not None:
-            raise self.crew.failure
-        logger.info("stopped")
-        return False
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For `reexec`: what waits for something is made anew."""
-        return {**vars(self), "_selector": None, "_changes": None}
-
-    def renew(self) -> None:
-        """Goes on in a new program, with the workers that there are."""
-        self._selector = self.crew.selector = selectors.DefaultSelector()
-        self._renewed = True
-        if self.crew.metrics_store is not None:
-            self.crew.metrics_store.become_supervisor()
-        for child in self.crew.children:
-            self.crew.watch(child)
-        if self.config.reload:
-            self._watch_files()
-
-    def give_up(self, why: str) -> None:
-        """The app can't be preloaded again: the workers that there are go on."""
-        logger.error("the workers go on as they are:\n%s", why)
-        self.crew.become = None
-        self.crew.keep()
-
-    def fileno(self) -> int:
-        """Can be read when `turn` has something to do."""
-        return self._selector.fileno()
-
-    def turn(self, wait: bool = True) -> None:
-        """Waits until something happens, unless told not to, and does what follows from it."""
-        timeout = 0.0
-        if wait:
-            deadline = min(self._beat_at, *self.crew.deadlines())
-            timeout = max(0.0, deadline - time.monotonic())
-        for key, _ in self._selector.select(min(timeout, LONGEST)):
-            if key.fileobj in self._selector.get_map():  # and not unregistered by another
-                key.data()
-        self._act()
-
-    @property
-    def _is_outdated(self) -> bool:
-        """Whether this program has an app in it that is to be replaced."""
-        return self._rolling and self.crew.become is not None and not self._renewed
-
-    def _act(self) -> None:
-        if self._is_outdated:
-            return
-        self.crew.act()
-        if self.crew.started and not self._announced:
-            self._announced = True
-            self._announce()
-            self._notifier.ready()
-        if self._rolling and self.crew.is_current():
-            self._rolling = False
-            kept, count = self.crew.kept, len(self.crew.slots)
-            if kept:
-                logger.error("workers that go on as they were: %d of %d", kept, count)
-            else:
-                logger.info("all workers are replaced")
-            self._notifier.ready()
-        now = time.monotonic()
-        if now >= self._beat_at:
-            self._notifier.beat()
-            self._beat_at = now + (self._notifier.interval or math.inf)
-
-    def _announce(self) -> None:
-        workers = [slot.worker for slot in self.crew.slots]
-        parts = next(worker.parts for worker in workers if worker is not None)
-        count = f"{len(workers)} worker" + "s" * (len(workers) > 1)
-        addresses = ", ".join(self._addresses)
-        text = "tinyasgi %s on %s (%s, %s, pid %d); Ctrl-C stops it"
-        logger.info(text, __version__, addresses, parts, count, os.getpid())
-
-    def close(self) -> None:
+    def _close(self) -> None:
         if self._changes is not None:
             self._changes.close()
         self._selector.close()
+        self._close_listeners()
         listen.remove_files(self._files)
-        if self.crew.metrics_store is not None:
-            self.crew.metrics_store.close()
+        if self._metrics_store is not None:
+            self._metrics_store.close()
 
-    def abandon(self) -> None:
-        """Kills the workers, for the end of a process in which nothing else can be done."""
-        for child in self.crew.children:
-            child.process.kill()
-        listen.remove_files(self._files)
+    # Events.
 
-    # What it is told.
+    def _turn(self) -> None:
+        """Wait for the next events and handle them."""
+        timeout = min(self._policy.deadline(), self._beat_at) - time.monotonic()
+        if any(handle.is_silent for handle in self._handles.values()):
+            timeout = min(timeout, CHECK)
+        for key, _ in self._selector.select(min(max(timeout, 0.0), LONGEST)):
+            if key.fileobj in self._selector.get_map():  # no earlier event has unregistered it
+                key.data()
+        self._reap()
+        now = time.monotonic()
+        if now >= self._policy.deadline():
+            self._perform(self._policy.tick(now))
+        if now >= self._beat_at:
+            self._notifier.beat()
+            self._beat_at = now + (self._notifier.interval or math.inf)
+        for handle in self._handles.values():
+            if not handle.is_silent:
+                key = self._selector.get_key(handle.channel)
+                events = READ | (selectors.EVENT_WRITE if handle.channel.is_blocked else 0)
+                if key.events != events:
+                    self._selector.modify(handle.channel, events, key.data)
 
-    def stop(self) -> None:
-        """Ends all workers in order; called again it cuts that short, and then kills."""
-        self._stops += 1
-        if self._stops == 1:
-            seconds, count = self.config.timeout_graceful_shutdown, len(self.crew.children)
-            text = "stopping %d worker%s within %g s; a second signal exits at once"
-            logger.info(text, count, "s" * (count > 1), seconds)
-            self._notifier.stopping()
-            self.crew.stop(channel.STOP, patience(self.config))
-        elif self._stops == 2:
-            logger.info("stopping at once")
-            self.crew.stop(channel.QUIT, HURRY)
-        else:
-            self.crew.stop(channel.QUIT, 0.0)
-
-    def replace(self) -> None:
-        """Replaces the workers one after another."""
-        logger.info("replacing the workers")
-        self._notifier.reloading()
-        self.crew.generation += 1
-        self.crew.kept = 0
-        self._rolling = True
-        self._renewed = False
-
-    def on_signal(self, name: str) -> None:
-        """Does what a signal means."""
-        hung_up = name == "SIGHUP" and self._has_terminal and not os.isatty(0)
-        if name in ("SIGINT", "SIGTERM", "SIGBREAK") or hung_up:
-            self.stop()
-        elif self.crew.stopping:
-            pass
-        elif name == "SIGHUP":
-            self.replace()
-        elif name in ("SIGTTIN", "SIGTTOU"):
-            if name == "SIGTTIN":
-                self.crew.add()
-            else:
-                self.crew.remove()
-            logger.info("workers from now on: %d", len(self.crew.slots))
-        elif name == "SIGUSR1":
-            log.reopen_files()
-            for child in self.crew.children:
-                child.channel.send(channel.REOPEN)
-
-    def take_signals(self, taken: Signals) -> None:
-        """Does what the signals mean that have come."""
+    def _on_signals(self, taken: Signals) -> None:
         for number in taken.received():
-            self.on_signal(signal.Signals(number).name)
+            now, name = time.monotonic(), signal.Signals(number).name
+            hung_up = name == "SIGHUP" and self._has_terminal and not os.isatty(0)
+            if number in taken.stops or hung_up:
+                self._perform(self._policy.stop(now))
+            elif name == "SIGHUP":
+                self._perform(self._policy.reload(now))
+            elif name == "SIGTTIN":
+                self._perform(self._policy.grow(now))
+            elif name == "SIGTTOU":
+                self._perform(self._policy.shrink(now))
+            elif name == "SIGUSR1":
+                log.reopen_files()
+                for handle in self._handles.values():
+                    handle.channel.send(channel.REOPEN)
+            else:
+                self._child_has_exited = True
+
+    def _reap(self) -> None:
+        """Collect processes that have exited."""
+        silent = [handle for handle in self._handles.values() if handle.is_silent]
+        if not (self._child_has_exited or silent):
+            return
+        self._child_has_exited = False
+        handles = {h.worker.pid: h for h in self._handles.values() if h.worker.pid}
+        for pid in [-1] if self._reaps_orphans else list(handles):
+            with suppress(ChildProcessError):
+                while (found := spawn.wait(pid)) is not None:
+                    if found[0] in handles:
+                        self._on_exit(handles[found[0]], found[1])
+        for handle in silent:  # forked by a zygote that is gone, where orphans are not adopted
+            is_orphan = handle.zygote is not None and handle.zygote.worker not in self._handles
+            if is_orphan and not spawn.exists(handle.worker.pid):
+                self._on_exit(handle, None)
+
+    def _on_exit(self, handle: WorkerHandle, code: int | None) -> None:
+        worker = handle.worker
+        if worker not in self._handles:
+            return
+        for message in handle.channel.rest():
+            self._on_message(handle, message)
+        self._forget(handle)
+        if self._metrics_store is not None and handle.shard:
+            self._metrics_store.retire(handle.shard, exit_reason(worker, code))
+        for other in list(self._handles.values()):
+            if other.zygote is handle and not other.worker.pid:  # it was not forked any more
+                self._on_exit(other, None)
+        self._perform(self._policy.exited(time.monotonic(), worker, code))
+
+    def _forget(self, handle: WorkerHandle) -> None:
+        del self._handles[handle.worker]
+        if not handle.is_silent:
+            self._selector.unregister(handle.channel)
+        handle.channel.close()
+
+    def _on_channel(self, handle: WorkerHandle) -> None:
+        handle.channel.flush()
+        try:
+            messages = handle.channel.receive()
+        except EOFError:
+            self._selector.unregister(handle.channel)
+            handle.is_silent = True
+            return
+        for message in messages:
+            self._on_message(handle, message)
+
+    def _on_message(self, handle: WorkerHandle, message: channel.Message) -> None:
+        now, worker, text = time.monotonic(), handle.worker, message.text
+        match message.word:
+            case channel.READY:
+                self._parts = text or self._parts
+                self._perform(self._policy.ready(now, worker))
+            case channel.FAILED:
+                worker.failure = text
+            case channel.REPLACE:
+                self._perform(self._policy.asked_for_replacement(now, worker))
+            case channel.BEAT:
+                self._perform(self._policy.alive(now, worker))
+            case channel.FILES:
+                if self._changes is not None:
+                    self._changes.imported(text.split("\n"))
+            case channel.FORKED:
+                self._on_forked(*text.split(" ", 2))
+            case channel.EXITED:
+                pid, code = map(int, text.split())
+                for other in list(self._handles.values()):
+                    if other.zygote is handle and other.worker.pid == pid:
+                        self._on_exit(other, code)
+
+    def _on_forked(self, request: str, pid: str, reason: str = "") -> None:
+        for handle in list(self._handles.values()):
+            if handle.request == int(request):
+                handle.worker.pid = int(pid)
+                if reason:
+                    self._forget(handle)
+                    now = time.monotonic()
+                    self._perform(self._policy.failed_to_start(now, handle.worker, reason))
 
     def _watch_files(self) -> None:
         from .reload import Changes
 
         self._changes = Changes(self.config)
-        self.crew.on_files = self._changes.imported
-        self._selector.register(self._changes, selectors.EVENT_READ, self._on_change)
+        self._selector.register(self._changes, READ, self._on_change)
 
     def _on_change(self) -> None:
         assert self._changes is not None
-        files = [os.path.relpath(file) for file in self._changes.take()]
-        if files and not self.crew.stopping:
-            more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-            logger.info("%s%s changed: the app starts anew", files[0], more)
-            self.crew.restart(RELOAD_KILL)
+        if files := [os.path.relpath(file) for file in self._changes.take()]:
+            self._perform(self._policy.changed(time.monotonic(), files))
+
+    # Actions.
+
+    def _perform(self, actions: list[policy.Action]) -> None:
+        """Perform actions in their order, also those that follow from the first ones."""
+        is_running = bool(self._actions)
+        self._actions.extend(actions)
+        while self._actions and not is_running:
+            self._perform_one(self._actions[0])
+            self._actions.popleft()
+
+    def _perform_one(self, action: policy.Action) -> None:
+        match action:
+            case policy.Start(worker):
+                self._start(worker)
+            case policy.Tell(worker, word):
+                self._send(worker, word)
+            case policy.Terminate(worker):
+                self._signal(worker, signal.SIGTERM)
+            case policy.Kill(worker):
+                self._signal(worker, signal.SIGKILL)
+            case policy.Share(worker, queue):
+                descriptors = [sock.fileno() for sock in self._queues.get(queue, ())]
+                self._send(worker, channel.SHARE, str(queue), descriptors)
+            case policy.Unshare(worker, queue):
+                self._send(worker, channel.UNSHARE, str(queue))
+            case policy.Await(slot):
+                self._await(slot)
+            case policy.Measure():
+                self._measure()
+            case policy.Started():
+                self._announce()
+            case policy.Notify(state):
+                getattr(self._notifier, state)()
+            case policy.Log(level, text):
+                logger.log(level, "%s", text)
+            case policy.Close():
+                self._stop_awaiting(*self._awaiting)
+                self._close_listeners()
+            case policy.Done():
+                self._result = action
+
+    def _start(self, worker: Worker) -> None:
+        self._stop_awaiting(worker.slot)
+        try:
+            handle = self._start_process(worker)
+        except OSError as error:  # out of processes, memory or descriptors
+            reason = error.strerror or str(error)
+            self._perform(self._policy.failed_to_start(time.monotonic(), worker, reason))
+            return
+        self._handles[worker] = handle
+        self._selector.register(handle.channel, READ, functools.partial(self._on_channel, handle))
+        logger.log(logging.DEBUG, "%s starts", worker)
+
+    def _start_process(self, worker: Worker) -> WorkerHandle:
+        """Spawn a process, or ask the zygote to fork one. Raises OSError."""
+        slot, zygote = worker.slot, None
+        spec, descriptors = self._spec, list[int]()
+        if slot is not self._policy.zygote:
+            spec, descriptors = self._describe(slot)
+            if self._policy.zygote is not None and self._policy.zygote.worker is not None:
+                zygote = self._handles[self._policy.zygote.worker]
+        ours, theirs = Channel.pair()
+        request = next(self._requests)
+        with theirs:
+            descriptors.insert(0, theirs.fileno())
+            try:
+                if zygote is not None:
+                    zygote.channel.send(channel.FORK, f"{request} {spec.dump()}", descriptors)
+                else:
+                    module = ZYGOTE if slot is self._policy.zygote else WORKER
+                    worker.pid = spawn.spawn(module, descriptors, self._environment)
+                    ours.send(channel.BEGIN, spec.dump())
+            except OSError:
+                ours.close()
+                raise
+        shard = spec.metrics.shard if spec.metrics is not None else 0
+        return WorkerHandle(worker, ours, shard, zygote, request)
+
+    def _describe(self, slot: Slot) -> tuple[WorkerSpec, list[int]]:
+        """Return what a worker of a slot has to know, and its descriptors. Raises OSError."""
+        sockets, spec = self._listeners(slot.index), self._spec
+        spec = dataclasses.replace(spec, index=slot.index)
+        descriptors = [sock.fileno() for sock in sockets]
+        if self._metrics_store is not None:
+            metrics = self._metrics_store.allocate(
+                handle.shard for handle in self._handles.values()
+            )
+            spec = dataclasses.replace(spec, metrics=metrics)
+            descriptors += [sock.fileno() for sock in self._metrics_store.listeners]
+            descriptors.append(metrics.file)
+        return spec, descriptors
+
+    def _send(
+        self, worker: Worker, word: str, text: str = "", descriptors: Sequence[int] = ()
+    ) -> None:
+        if worker in self._handles:
+            try:
+                self._handles[worker].channel.send(word, text, descriptors)
+            except OSError as error:  # no descriptor is free, and the worker does not read
+                logger.error("can't send '%s' to %s: %s", word, worker, error)
+
+    def _signal(self, worker: Worker, number: int) -> None:
+        if worker.pid:
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, number)
+        elif worker in self._handles:  # not forked yet; then it finds the channel closed
+            self._on_exit(self._handles[worker], None)
+
+    def _measure(self) -> None:
+        for worker in list(self._handles):
+            if worker.slot is not self._policy.zygote and worker.state is WorkerState.READY:
+                mebibytes = spawn.memory(worker.pid) >> 20
+                self._perform(self._policy.measured(time.monotonic(), worker, mebibytes))
+
+    def _announce(self) -> None:
+        count = len(self._policy.slots)
+        workers = f"{count} worker" + "s" * (count > 1)
+        addresses = ", ".join(self._addresses)
+        text = "tinyasgi %s on %s (%s, %s, pid %d); Ctrl-C stops it"
+        logger.info(text, __version__, addresses, self._parts, workers, os.getpid())
+
+    # Listeners.
+
+    @property
+    def _all_listeners(self) -> list[socket.socket]:
+        return [*itertools.chain(*self._queues.values()), *self._shared]
+
+    def _listeners(self, index: int) -> list[socket.socket]:
+        """Return the listeners of a slot, which stay until the end. Raises OSError."""
+        if index not in self._queues:
+            sockets: list[socket.socket] = []
+            try:
+                for sock in self._queues[0]:
+                    sockets.append(listen.clone(sock))
+                    listen.listen(sockets[-1], self.config)
+            except OSError:
+                for sock in sockets:
+                    sock.close()
+                raise
+            self._queues[index] = sockets
+        return [*self._queues[index], *self._shared]
+
+    def _await(self, slot: Slot) -> None:
+        """Report when a connection waits for a slot that has no worker.
+
+        It starts the workers of all slots that wait for one.
+        """
+        self._awaiting.add(slot)
+        for sock in self._listeners(slot.index):
+            if sock not in self._selector.get_map():
+                self._selector.register(sock, READ, self._on_connection)
+
+    def _on_connection(self) -> None:
+        for slot in list(self._awaiting):
+            self._perform(self._policy.requested(time.monotonic(), slot))
+
+    def _stop_awaiting(self, *slots: Slot) -> None:
+        if self._awaiting:
+            self._awaiting.difference_update(slots)
+            for sock in self._all_listeners:
+                if not self._awaiting and sock in self._selector.get_map():
+                    self._selector.unregister(sock)
+
+    def _close_listeners(self) -> None:
+        for sock in self._all_listeners:
+            sock.close()
 
 
 def _for_workers(config: Config) -> Config:
-    """The options as workers have them."""
+    """Return the options of the workers."""
     if not config.reload:
         return config
     return config.replace(

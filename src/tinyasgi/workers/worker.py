@@ -1,51 +1,68 @@
-"""A process that serves for a supervisor: what it is given, what it says, when it ends."""
+"""A process that serves under a supervisor, with which it exchanges messages."""
 
 import asyncio
+import contextlib
+import dataclasses
 import logging
 import os
 import re
+import select
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import signals
+from ..config.config import Config
 from ..process import forks
 from ..process.ending import Ending
-from ..process.process import Process
-from ..process.spec import WorkerSpec
-from ..process.watchdog import LoopWatchdog
+from ..process.process import ServerProcess
+from ..process.watchdog import LoopWatchdog, report_slow_start
+from ..signals import Signals
 from . import channel, spawn
 from .channel import Channel
+from .spec import WorkerSpec
 
-__all__ = ["become", "main"]
+#: Seconds to send the last messages before the process exits.
+DRAIN = 1.0
 
 
 def main() -> NoReturn:
-    """What `spawn.spawn` starts."""
-    mine, *sockets = spawn.given()
-    messages = Channel(mine)
-    try:
-        (_, text), *_ = messages.receive()  # the rest is for a worker that listens already
-    except EOFError:
-        sys.exit(0)  # the supervisor is gone already
-    spec = WorkerSpec.read(text)
-    sys.path[:], sys.argv[:] = spec.path, spec.arguments
-    os.chdir(spec.folder)
-    sys.exit(become(messages, sockets, spec))
+    """Run a process that the supervisor has spawned."""
+    messages, descriptors = spawn.inherited()
+    spec = receive_spec(messages)
+    spec.apply()
+    sys.exit(run_worker(messages, descriptors, spec))
 
 
-def become(messages: Channel, sockets: list[socket.socket], spec: WorkerSpec) -> int:
-    """Serves as a worker; returns the exit code."""
-    ending = Ending(signals.take(Worker.stops, Worker.others), exits=True)
-    spawn.unblock_signals()
-    _end_with_parent()
+def receive_spec(messages: Channel) -> WorkerSpec:
+    """Wait for the first message. Exit if the supervisor is gone."""
+    found: list[channel.Message] = []
+    while not found:
+        select.select([messages], [], [])
+        try:
+            found = messages.receive()
+        except EOFError:
+            sys.exit(0)
+    return WorkerSpec.load(found[0].text)
+
+
+def run_worker(messages: Channel, descriptors: list[int], spec: WorkerSpec) -> int:
+    """Serve as a worker; return the exit code."""
+    os.environ["TINYASGI_WORKER"] = str(spec.index)
+    if spec.metrics is not None:
+        *descriptors, file = descriptors
+        spec = dataclasses.replace(spec, metrics=spec.metrics._replace(file=file))
+    sockets = [socket.socket(fileno=number) for number in descriptors]
+    ending = Ending(signals.take((signal.SIGTERM,), spawn.OF_GROUP), exits=True)
     try:
         with forks.withheld(lambda: [messages.fileno(), *(sock.fileno() for sock in sockets)]):
-            code = Worker(messages, sockets, spec, ending).run()
+            process = WorkerProcess(messages, sockets, spec, ending)
+            listen_to_supervisor(ending.signals, messages)
+            code = process.run()
     finally:
+        messages.drain(DRAIN)
         messages.close()
         for sock in sockets:
             sock.close()
@@ -53,24 +70,35 @@ def become(messages: Channel, sockets: list[socket.socket], spec: WorkerSpec) ->
     return code
 
 
-def _end_with_parent() -> None:
-    """Lets Linux send SIGTERM when the supervisor dies, also while the event loop does not run."""
-    if sys.platform == "linux":
-        import ctypes
+def listen_to_supervisor(taken: Signals, messages: Channel) -> None:
+    """Stop by a signal when the supervisor dies, also while the event loop does not run."""
 
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    def is_stop(number: int) -> bool:
+        return number in taken.stops or (number == signal.SIGHUP and spawn.is_hung_up(messages))
+
+    taken.is_stop = is_stop
+    spawn.hang_up_with_parent()
+    spawn.unblock_signals()
+    if spawn.is_hung_up(messages):
+        sys.exit(0)
 
 
-class Worker(Process):
-    """It leaves when its supervisor says so, or is gone.
+def send_files(messages: Channel, config: Config, traceback: str = "") -> None:
+    """With --reload, send the files of all modules and of a traceback, so that they are watched."""
+    if config.reload:
+        files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+        files += re.findall(r'File "([^"]+)"', traceback)
+        messages.send(channel.FILES, "\n".join(filter(None, files)))
 
-    Whatever else makes it want to leave, be it a signal, a limit or an error of the app, it asks
-    to be replaced, and serves until another worker has its place.
+
+class WorkerProcess(ServerProcess):
+    """Serves until its supervisor tells it to stop, or is gone.
+
+    For any other reason to stop, be it a signal, a limit or an error of the app, it asks for a
+    replacement and serves until that is ready.
     """
 
-    level = logging.DEBUG  # of what its supervisor tells, too
-    stops = (signal.SIGTERM,)
-    others = spawn.OF_GROUP  # they are for the supervisor, and mean nothing here
+    level = logging.DEBUG  # the supervisor reports starts and stops
 
     def __init__(
         self, messages: Channel, sockets: list[socket.socket], spec: WorkerSpec, ending: Ending
@@ -81,16 +109,23 @@ class Worker(Process):
             self.metrics_store = MetricsStore.attach(spec.metrics, sockets)
             sockets = sockets[: -spec.metrics.listeners]
         super().__init__(spec.target, spec.config, ending, sockets)
-        self._parent = os.getppid()
         self._channel = messages
+        self._start = contextlib.ExitStack()
         self._told = asyncio.Event()
-        self._word = ""  # that has told it to end
+        self._word = ""  # with which it was told to stop
+        self._shared: dict[str, Sequence[socket.socket]] = {}
+        self._sharing: set[asyncio.Task[None]] = set()
+
+    def run(self) -> int:
+        with self._start:
+            self._start.enter_context(report_slow_start(self.config.timeout_start))
+            return super().run()
 
     def tell(self, text: str) -> None:
         if self._ready:
             super().tell(text)
-        else:  # perhaps all workers fail alike: the supervisor tells it once
-            self._tell_files(re.findall(r'File "([^"]+)"', text))
+        else:  # perhaps all workers fail alike: the supervisor logs one of the reasons
+            send_files(self._channel, self.config, text)
             self._channel.send(channel.FAILED, text)
 
     def watch(self) -> LoopWatchdog | None:
@@ -99,76 +134,75 @@ class Worker(Process):
             return super().watch()
         seconds = min(limit, self.config.debug_blocking or limit)
         dump = self.config.log_format == "text"  # no handler could make JSON of it
-        return LoopWatchdog(self.loop, seconds, lambda: self._channel.send(channel.BEAT), dump)
+        return LoopWatchdog(self.loop, seconds, self._beat, dump)
+
+    def _beat(self) -> None:
+        if not self._channel.is_blocked:  # one that comes late says nothing
+            self._send(channel.BEAT)
 
     def announce(self) -> None:
-        self._listen()
-        self._tell_files()
-        self._channel.send(channel.READY, self.parts)
-
-    def _tell_files(self, others: Sequence[str] = ()) -> None:
-        """Says which files a change of which matters: those of modules, and others."""
-        if self.config.reload:
-            modules = list(sys.modules.values())
-            files = [getattr(module, "__file__", None) for module in modules]
-            self._channel.send(channel.FILES, "\n".join(filter(None, [*files, *others])))
+        self._start.close()
+        self.loop.add_reader(self._channel, self._on_messages)
+        send_files(self._channel, self.config)
+        self._send(channel.READY, self.parts)
 
     async def until_told(self) -> None:
         await self.server.stopped()
         if not self._told.is_set():
-            self._channel.send(channel.REPLACE)
+            self._send(channel.REPLACE)
             await self._told.wait()
 
-    # What the supervisor says.
+    # Messages.
 
-    def _listen(self) -> None:
-        if sys.platform != "win32":
-            self.loop.add_reader(self._channel, self._hear)
-            return
+    def _send(self, word: str, text: str = "") -> None:
+        self._channel.send(word, text)
+        if self._channel.is_blocked:
+            self.loop.add_writer(self._channel, self._flush)
 
-        def listen() -> None:  # its event loop does not wait for sockets of others
-            while True:
-                try:
-                    said = self._channel.receive()
-                except EOFError:
-                    said = [(channel.STOP, "")]
-                for word, _ in said:
-                    self.loop.call_soon_threadsafe(self._obey, word)
+    def _flush(self) -> None:
+        self._channel.flush()
+        if not self._channel.is_blocked:
+            self.loop.remove_writer(self._channel)
 
-        threading.Thread(target=listen, daemon=True).start()
-
-    def _hear(self) -> None:
+    def _on_messages(self) -> None:
         try:
-            said = self._channel.receive()
+            messages = self._channel.receive()
         except EOFError:  # the supervisor is gone
             self.loop.remove_reader(self._channel)
-            said = [(channel.STOP, "")]
-        for word, _ in said:
-            self._obey(word)
+            self.loop.remove_writer(self._channel)
+            messages = [channel.Message(channel.STOP, "", [])]
+        for message in messages:
+            self._on_message(message)
 
-    def _obey(self, word: str) -> None:
+    def _on_message(self, message: channel.Message) -> None:
+        word = message.word
         if word == channel.REOPEN:
             self.reopen()
-            return
-        if word == channel.TAKE:
-            sockets, self._channel.sockets = self._channel.sockets, []
-            self._taking = self.loop.create_task(self.server.take(sockets))
-            return
-        self._word = word
-        self._told.set()
-        if word == channel.LEAVE:
-            self.server.leave()
-        elif word == channel.STOP:
-            self.server.stop()
-        elif word == channel.QUIT:
-            self.server.quit()
-            self.ending.hurry()
+        elif word == channel.SHARE:
+            sockets = [socket.socket(fileno=number) for number in message.descriptors]
+            self._shared[message.text] = sockets
+            task = self.loop.create_task(self.server.take(sockets))
+            self._sharing.add(task)
+            task.add_done_callback(self._sharing.discard)
+        elif word == channel.UNSHARE:
+            for sock in self._shared.pop(message.text, ()):
+                self.loop.call_soon(self.server.give_back, sock)  # not before it was taken
+        else:
+            self._word = word
+            self._told.set()
+            if word == channel.RETIRE:
+                self.server.leave()
+            elif word == channel.STOP:
+                self.server.stop()
+            else:
+                self.server.quit()
+                self.ending.hurry()
 
     @property
     def stops_by_signal(self) -> bool:
-        return self._word == channel.STOP  # its supervisor has got one
+        return self._word == channel.STOP  # the supervisor has got one
 
     def _on_stop_signal(self, count: int) -> None:
         # When it serves it goes on until it is replaced, or until its supervisor is gone.
-        if count > 1 or not self._ready or os.getppid() != self._parent:
+        if count > 1 or not self._ready or spawn.is_hung_up(self._channel):
             super()._on_stop_signal(count)

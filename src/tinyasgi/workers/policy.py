@@ -1,0 +1,551 @@
+"""Policy of the supervisor: a pure state machine over slots. Events in, actions out.
+
+Each event is a method, which is passed the time and returns the actions that follow. It first
+records what has happened. Then `_advance` derives the next actions from the state of the slots, not
+from the sequence of events. So two events need no code for the order in which they come.
+"""
+
+import logging
+import math
+from collections.abc import Iterator
+from typing import NamedTuple, TypeAlias
+
+from ..config.config import Config
+from ..logs.setup import ERROR_PREFIX
+from .channel import QUIT, RETIRE, STOP
+from .slot import SIGNALS, ZYGOTE, Slot, SlotState, Worker, WorkerState, describe_exit
+
+#: Seconds beyond the limits of a worker that stops, until it is killed.
+MARGIN = 10.0
+#: Seconds for workers to stop after a second signal.
+HURRY = 2.0
+#: Seconds for workers to stop when a file has changed.
+RELOAD = 2.0
+#: Seconds between SIGTERM and SIGKILL for a worker that is blocked.
+UNBLOCK = 2.0
+#: Seconds before another attempt to start a process.
+RETRY = 1.0
+#: Seconds between two measurements of memory.
+MEASURE = 5.0
+#: States in which connections wait for the slot, and are not for another worker.
+_WAITS = (SlotState.STOPPING, SlotState.WAITING)
+#: Exit code if a worker could not start and has no code of its own.
+START_FAILED = 3
+#: Exit code of a worker for an invalid option.
+BAD_OPTION = 2
+
+
+# Actions.
+
+
+class Start(NamedTuple):
+    """Start a process; then report `ready`, `failed_to_start` or `exited`."""
+
+    worker: Worker
+
+
+class Tell(NamedTuple):
+    """Send a word to a worker that is ready."""
+
+    worker: Worker
+    word: str
+
+
+class Terminate(NamedTuple):
+    """Send SIGTERM."""
+
+    worker: Worker
+
+
+class Kill(NamedTuple):
+    """Send SIGKILL."""
+
+    worker: Worker
+
+
+class Share(NamedTuple):
+    """Let a worker accept from the queue of another slot as well."""
+
+    worker: Worker
+    queue: int
+
+
+class Unshare(NamedTuple):
+    """End a `Share`."""
+
+    worker: Worker
+    queue: int
+
+
+class Await(NamedTuple):
+    """Report `requested` when a connection waits in the queue of a slot, until it starts."""
+
+    slot: Slot
+
+
+class Measure(NamedTuple):
+    """Report the memory of each worker by `measured`."""
+
+
+class Started(NamedTuple):
+    """All workers are ready for the first time."""
+
+
+class Notify(NamedTuple):
+    """Tell the service manager: ready, reloading or stopping."""
+
+    state: str
+
+
+class Log(NamedTuple):
+    level: int
+    text: str
+
+
+class Close(NamedTuple):
+    """Close the listeners: the workers have their own copies."""
+
+
+class Done(NamedTuple):
+    """Exit. text: an error message, or empty."""
+
+    code: int
+    text: str
+
+
+Action: TypeAlias = (
+    Start | Tell | Terminate | Kill | Share | Unshare | Await | Measure | Started | Notify | Log
+    | Close | Done
+)  # fmt: skip
+
+
+def time_to_stop(config: Config) -> float:
+    """Return the seconds after which a worker that was told to stop is killed."""
+    return config.shutdown_delay + 2 * config.timeout_graceful_shutdown + MARGIN
+
+
+class Policy:
+    """Keeps as many workers as `config` says; with `preload` there is a zygote that forks them.
+
+    has_queues: each slot has its own accept queue. Another worker accepts from it while the slot
+    has none.
+    """
+
+    def __init__(self, config: Config, has_queues: bool) -> None:
+        self.config = config
+        self.generation = 0
+        """Number of reloads."""
+        self.slots: list[Slot] = []
+        self.zygote = Slot(-1, ZYGOTE) if config.preload else None
+        self.ending: set[Worker] = set()
+        """Workers that have no slot any more."""
+        self.helpers: dict[int, Worker] = {}
+        """Workers that accept for slots that have no worker, or are gone; by the slot's number."""
+        self.is_started = False
+        self.is_reloading = False
+        self.stops = 0
+        self._queues: set[int] = set()
+        self._has_queues = has_queues
+        self._is_kept = False  # the last reload has failed
+        self._failure: Done | None = None
+        self._is_done = False
+        self._measure_at = 0.0
+        self._actions: list[Action] = []
+
+    @property
+    def is_stopping(self) -> bool:
+        return self.stops > 0 or self._failure is not None
+
+    @property
+    def workers(self) -> list[Worker]:
+        """All processes, including the zygote and those that end."""
+        return [*(worker for slot in self._all_slots for worker in slot.workers), *self.ending]
+
+    @property
+    def _all_slots(self) -> list[Slot]:
+        return [self.zygote, *self.slots] if self.zygote is not None else self.slots
+
+    # Events.
+
+    def start(self, now: float) -> list[Action]:
+        """The addresses are bound."""
+        while len(self.slots) < (self.config.workers or 1):
+            self._add_slot()
+        return self._advance(now)
+
+    def failed_to_start(self, now: float, worker: Worker, reason: str) -> list[Action]:
+        """The system could not make a process."""
+        slot = worker.slot
+        self._log(logging.ERROR, f"can't start {slot.name}: {reason}")
+        if worker in self.ending:
+            self.ending.discard(worker)
+        elif worker is slot.successor:
+            slot.successor, slot.state = None, SlotState.READY
+        else:
+            slot.worker, slot.state = None, SlotState.BACKING_OFF
+        slot.start_at = now + RETRY
+        return self._advance(now)
+
+    def ready(self, now: float, worker: Worker) -> list[Action]:
+        """A worker serves, or the zygote has imported the app."""
+        slot = worker.slot
+        worker.ready_at = worker.heard_at = now
+        if worker.state is WorkerState.ENDING:  # SIGTERM came too early, or will be ignored
+            self._actions.append(Tell(worker, STOP))
+            return self._advance(now)
+        worker.state = WorkerState.READY
+        if worker is slot.successor:
+            old, slot.worker, slot.successor, slot.reason = slot.worker, worker, None, ""
+            if old is not None:
+                self._log(logging.INFO, f"{worker} is ready and has replaced pid {old.pid}")
+                self._end(now, old, RETIRE, time_to_stop(self.config))
+        elif self.is_started:
+            self._log(logging.INFO, f"{worker} is ready")
+        slot.state = SlotState.READY
+        return self._advance(now)
+
+    def alive(self, now: float, worker: Worker) -> list[Action]:
+        """The event loop of a worker runs."""
+        worker.heard_at = now
+        if worker.state is WorkerState.READY and not worker.is_killed:
+            worker.kill_at = math.inf
+        return self._advance(now)
+
+    def asked_for_replacement(self, now: float, worker: Worker) -> list[Action]:
+        """A worker has reached a limit or got SIGTERM, and serves until it is replaced."""
+        if worker.state is WorkerState.ENDING:
+            self._actions.append(Tell(worker, STOP))
+        elif worker is worker.slot.worker:
+            worker.slot.reason = "it received SIGTERM or reached --limit-max-requests"
+        return self._advance(now)
+
+    def measured(self, now: float, worker: Worker, mebibytes: int) -> list[Action]:
+        """A worker uses so much memory."""
+        limit = self.config.worker_max_rss
+        if limit and mebibytes >= limit and worker is worker.slot.worker:
+            worker.slot.reason = f"it uses {mebibytes} MiB of memory (--worker-max-rss)"
+        return self._advance(now)
+
+    def exited(self, now: float, worker: Worker, code: int | None) -> list[Action]:
+        """A process has exited. code: None if it is not known."""
+        slot = worker.slot
+        what = f"{worker} {'was killed' if worker.is_killed else describe_exit(code)}"
+        if worker in self.ending:
+            self.ending.discard(worker)
+            quiet = worker.ready_at is None or not code or -code in SIGNALS
+            self._log(logging.DEBUG if quiet else logging.WARNING, f"{what} while it was stopping")
+            return self._advance(now)
+        slot.back_off(worker, now)
+        if worker.failure:
+            what += f":\n{worker.failure}"
+        if worker is slot.successor:
+            slot.successor, slot.state = None, SlotState.READY
+            self._on_failed_successor(slot, worker, what)
+            return self._advance(now)
+        slot.worker, slot.successor, slot.reason = slot.successor, None, ""
+        slot.state = SlotState.STARTING if slot.worker is not None else SlotState.BACKING_OFF
+        if not self.is_started and (not self.config.reload or code == BAD_OPTION):
+            self._fail(now, worker, code, what)
+            return self._advance(now)
+        self._log(logging.ERROR, what)
+        if self.config.reload and slot.worker is None:
+            self._wait(slot, for_requests=worker.ready_at is not None and slot is not self.zygote)
+        return self._advance(now)
+
+    def reload(self, now: float) -> list[Action]:
+        """Replace all workers, one after another (SIGHUP)."""
+        if self.is_stopping:
+            return []
+        self._log(logging.INFO, "replacing the workers")
+        self._actions.append(Notify("reloading"))
+        self.generation += 1
+        self.is_reloading, self._is_kept = True, False
+        for slot in self._all_slots:
+            slot.start_at = now  # the reload may have repaired what failed
+            if slot.state is SlotState.WAITING:
+                slot.state = SlotState.EMPTY
+        return self._advance(now)
+
+    def grow(self, now: float) -> list[Action]:
+        """Add a worker (SIGTTIN)."""
+        if not self.is_stopping:
+            self._add_slot()
+            self._log_count()
+        return self._advance(now)
+
+    def shrink(self, now: float) -> list[Action]:
+        """Remove a worker, but not the last one (SIGTTOU)."""
+        if not self.is_stopping:
+            if len(self.slots) > 1:
+                self._vacate(now, self.slots.pop(), RETIRE, time_to_stop(self.config))
+            self._log_count()
+        return self._advance(now)
+
+    def changed(self, now: float, files: list[str]) -> list[Action]:
+        """Stop all workers, and start others when they are gone (--reload)."""
+        if not self.is_stopping:
+            more = len(files) - 1
+            others = f" and {more} more file{'s' * (more > 1)}" if more else ""
+            self._log(logging.INFO, f"{files[0]}{others} changed; restarting the app")
+            for slot in self._all_slots:
+                self._vacate(now, slot, STOP, RELOAD)
+                slot.state, slot.start_at, slot.failures = SlotState.STOPPING, now, 0
+        return self._advance(now)
+
+    def requested(self, now: float, slot: Slot) -> list[Action]:
+        """A connection waits for a slot that is WAITING."""
+        if slot.state is SlotState.WAITING:
+            slot.state = SlotState.EMPTY
+        return self._advance(now)
+
+    def stop(self, now: float) -> list[Action]:
+        """Stop all workers; a second call hurries them, a third one kills them."""
+        self.stops += 1
+        config = self.config
+        if self.stops == 1:
+            limit, count = config.timeout_graceful_shutdown, len(self.slots)
+            self._log(
+                logging.INFO,
+                f"stopping {count} worker{'s' * (count > 1)} within {limit:g} s;"
+                " a second signal exits at once",
+            )
+            self._actions.append(Notify("stopping"))
+            self._stop_all(now, STOP, time_to_stop(config))
+        elif self.stops == 2:
+            self._log(logging.INFO, "stopping at once")
+            self._stop_all(now, QUIT, HURRY)
+        else:
+            self._stop_all(now, QUIT, 0.0)
+        return self._advance(now)
+
+    def tick(self, now: float) -> list[Action]:
+        """The time of `deadline` has come, and all events before it were reported."""
+        self._enforce_limits(now)
+        return self._advance(now)
+
+    # What events have in common.
+
+    def _log(self, level: int, text: str) -> None:
+        self._actions.append(Log(level, text))
+
+    def _log_count(self) -> None:
+        count = len(self.slots)
+        self._log(logging.INFO, f"now running {count} worker{'s' * (count > 1)}")
+
+    def _add_slot(self) -> None:
+        index = len(self.slots)
+        self.slots.append(Slot(index, f"worker {index}"))
+        if self._has_queues:
+            self._queues.add(index)
+
+    def _end(self, now: float, worker: Worker, word: str, seconds: float) -> None:
+        """Make a worker end within so many seconds."""
+        is_ready = worker.ready_at is not None
+        self._actions.append(Tell(worker, word) if is_ready else Terminate(worker))
+        worker.state = WorkerState.ENDING
+        if not worker.is_killed:
+            worker.kill_at = min(worker.kill_at, now + seconds)
+        self.ending.add(worker)
+
+    def _vacate(self, now: float, slot: Slot, word: str, seconds: float) -> None:
+        for worker in slot.workers:
+            self._end(now, worker, word, seconds)
+        slot.worker = slot.successor = None
+        slot.reason = ""
+
+    def _stop_all(self, now: float, word: str, seconds: float) -> None:
+        for worker in self.ending:
+            self._end(now, worker, word, seconds)
+        for slot in self._all_slots:
+            self._vacate(now, slot, word, seconds)
+            slot.state = SlotState.STOPPING
+        self._actions.append(Close())
+
+    def _fail(self, now: float, worker: Worker, code: int | None, what: str) -> None:
+        """The first start has failed. One worker gives the reason for all."""
+        if self._failure is None:
+            text = worker.failure or f"{ERROR_PREFIX}{what} before it was ready"
+            self._failure = Done(code if code and code > 0 else START_FAILED, text)
+            self._stop_all(now, STOP, MARGIN)
+
+    def _wait(self, slot: Slot, for_requests: bool) -> None:
+        slot.state = SlotState.WAITING
+        what = "a file change or a request" if for_requests else "a file change"
+        self._log(logging.INFO, f"waiting for {what} to restart the app")
+        if for_requests:
+            self._actions.append(Await(slot))
+
+    def _on_failed_successor(self, slot: Slot, successor: Worker, what: str) -> None:
+        assert slot.worker is not None
+        if not self.is_reloading or slot.worker.generation >= successor.generation:
+            self._log(logging.ERROR, f"the old one keeps running: the new {what}")
+            return
+        # The others would fail in the same way, and half a reload is worse than none.
+        target, count = self.generation, len(self.slots)
+        kept = sum(each.worker.generation < target for each in self.slots if each.worker)
+        text = f"reload failed, {kept} of {count} workers keep running the old code: the new {what}"
+        self._log(logging.ERROR, text)
+        for worker in self.workers:
+            worker.generation = target
+        self._is_kept = True
+
+    # Actions that follow from the state.
+
+    def _advance(self, now: float) -> list[Action]:
+        if not self.is_stopping:
+            self._supersede(now)
+            self._start_empty(now)
+            self._replace_next(now)
+            self._finish(now)
+            self._assign_queues()
+        elif not (self.ending or self._is_done):
+            self._is_done = True
+            self._actions.append(self._failure or Done(0, ""))
+        actions, self._actions = self._actions, []
+        return actions
+
+    def _target(self, slot: Slot) -> int:
+        """Return the generation of a worker that would start now."""
+        if self.zygote is None or slot is self.zygote:
+            return self.generation
+        return self.zygote.worker.generation if self.zygote.worker is not None else 0
+
+    def _can_start(self, slot: Slot) -> bool:
+        return slot is self.zygote or self.zygote is None or self.zygote.is_serving
+
+    def _new_worker(self, now: float, slot: Slot) -> Worker:
+        worker = Worker(slot, self._target(slot), now)
+        self._actions.append(Start(worker))
+        return worker
+
+    def _supersede(self, now: float) -> None:
+        """End workers that start for an older reload."""
+        for slot in self._all_slots:
+            if slot.successor is not None and slot.successor.generation < self._target(slot):
+                self._end(now, slot.successor, STOP, MARGIN)
+                slot.successor, slot.state = None, SlotState.READY
+            if slot.state is SlotState.STARTING and self.is_started:
+                assert slot.worker is not None
+                if slot.worker.generation < self._target(slot):
+                    self._vacate(now, slot, STOP, MARGIN)
+                    slot.state = SlotState.EMPTY
+
+    def _start_empty(self, now: float) -> None:
+        for slot in self._all_slots:
+            if slot.state is SlotState.STOPPING and not any(w.slot is slot for w in self.ending):
+                slot.state = SlotState.EMPTY
+            if slot.state is SlotState.BACKING_OFF and now >= slot.start_at:
+                slot.state = SlotState.EMPTY
+            if slot.state is SlotState.EMPTY and self._can_start(slot):
+                slot.worker, slot.state = self._new_worker(now, slot), SlotState.STARTING
+
+    def _replace_next(self, now: float) -> None:
+        """Start the next successor: of the zygote, or of one worker at a time."""
+        for slot in self._all_slots:
+            if now >= self._replace_at(slot):
+                self._log(logging.INFO, f"replacing {slot.worker}: {self._reason(slot)}")
+                slot.successor, slot.state = self._new_worker(now, slot), SlotState.REPLACING
+
+    def _replace_at(self, slot: Slot) -> float:
+        """Return the time from which a successor can start; infinity if not before an event."""
+        worker, lifetime = slot.worker, self.config.worker_lifetime
+        if slot.state is not SlotState.READY or not worker or not self._can_start(slot):
+            return math.inf
+        if slot is not self.zygote and any(s.state is SlotState.REPLACING for s in self.slots):
+            return math.inf
+        if worker.generation < self._target(slot) or slot.reason:
+            return slot.start_at
+        if lifetime and slot is not self.zygote:
+            return max(slot.start_at, (worker.ready_at or 0.0) + lifetime)
+        return math.inf
+
+    def _reason(self, slot: Slot) -> str:
+        assert slot.worker is not None
+        if slot.worker.generation < self._target(slot):
+            return "SIGHUP received"
+        lifetime = self.config.worker_lifetime
+        return slot.reason or f"it has run for {lifetime:g} s (--worker-lifetime)"
+
+    def _assign_queues(self) -> None:
+        """Let another worker accept from the queue of a slot that has none."""
+        serving = [slot.worker for slot in self.slots if slot.is_serving and slot.worker]
+        kept = [slot.index for slot in self.slots if slot.is_serving or slot.state in _WAITS]
+        for queue in self._queues if self.is_started else ():
+            helper = self.helpers.get(queue)
+            if queue in kept:
+                if self.helpers.pop(queue, None) in serving and helper is not None:
+                    self._actions.append(Unshare(helper, queue))
+            elif helper not in serving:
+                self.helpers.pop(queue, None)
+                if serving:
+                    shares = list(self.helpers.values())
+                    helper = self.helpers[queue] = min(serving, key=shares.count)
+                    self._actions.append(Share(helper, queue))
+
+    def _finish(self, now: float) -> None:
+        """Report the end of the start, and of a reload."""
+        if not all(slot.is_serving for slot in self.slots):
+            return
+        if not self.is_started:
+            self.is_started = True
+            self._measure_at = now
+            self._actions += [Started(), Notify("ready")]
+        workers = [slot.worker for slot in self._all_slots]
+        if self.is_reloading and all(w and w.generation == self.generation for w in workers):
+            self.is_reloading = False
+            if not self._is_kept:
+                self._log(logging.INFO, "all workers are replaced")
+            self._actions.append(Notify("ready"))
+
+    # Time.
+
+    def deadline(self) -> float:
+        """Return the time of the next `tick`, or infinity."""
+        return min(self._deadlines())
+
+    def _deadlines(self) -> Iterator[float]:
+        yield math.inf
+        for worker in self.workers:
+            yield worker.kill_at
+            yield self._blocked_at(worker)
+        if self.is_stopping:
+            return
+        for slot in self._all_slots:
+            yield slot.start_at if slot.state is SlotState.BACKING_OFF else self._replace_at(slot)
+        if self.config.worker_max_rss and self.is_started:
+            yield self._measure_at
+
+    def _blocked_at(self, worker: Worker) -> float:
+        """Return the time from which a worker counts as blocked."""
+        if worker.state is WorkerState.ENDING or worker.is_doomed:
+            return math.inf
+        if worker.state is WorkerState.STARTING:
+            return worker.started_at + (self.config.timeout_start or math.inf)
+        limit = self.config.worker_timeout
+        return worker.heard_at + limit + 1 if limit and worker.slot is not self.zygote else math.inf
+
+    def _enforce_limits(self, now: float) -> None:
+        for worker in self.workers:
+            if now >= worker.kill_at:
+                worker.is_killed, worker.kill_at = True, math.inf
+                self._log(logging.WARNING, f"{worker} did not stop in time; killing it")
+                self._actions.append(Kill(worker))
+            elif now >= self._blocked_at(worker):
+                self._end_blocked(now, worker)
+        if self.config.worker_max_rss and self.is_started and now >= self._measure_at:
+            self._measure_at = now + MEASURE
+            self._actions.append(Measure())
+
+    def _end_blocked(self, now: float, worker: Worker) -> None:
+        if worker.state is WorkerState.READY:
+            limit = self.config.worker_timeout
+            self._log(logging.ERROR, f"the event loop of {worker} was blocked for {limit:g} s")
+        else:
+            if not worker.pid and self.zygote is not None and self.zygote.worker is not None:
+                worker.started_at = now  # it is the zygote that is blocked, before it forks
+                worker = self.zygote.worker
+            limit = self.config.timeout_start
+            text = f"{worker} did not start within {limit:g} s (--timeout-start); ending it"
+            self._log(logging.ERROR, text)
+        self._actions.append(Terminate(worker))
+        worker.kill_at = now + UNBLOCK

@@ -1,0 +1,69 @@
+"""Everything that another process needs to know to serve the same app."""
+
+import os
+import pickle
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..config.config import Config
+
+if TYPE_CHECKING:
+    from ..metrics.store import MetricsSpec
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """The app and its options, and how this process was started."""
+
+    target: str
+    config: Config
+    directory: str
+    """The working directory. Its links are resolved again by each process."""
+    path: list[str]
+    """`sys.path`."""
+    arguments: list[str]
+    """`sys.argv`."""
+    index: int = 0
+    """Number of the slot."""
+    metrics: "MetricsSpec | None" = None
+    """Where the process counts, if there are metrics."""
+
+    @classmethod
+    def of(cls, target: str, config: Config) -> "WorkerSpec":
+        """Return the spec of processes that start as this one has started."""
+        real, directory = os.getcwd(), _working_directory()
+
+        def relocate(path: str) -> str:
+            inside = path == real or path.startswith(real + os.sep)
+            return directory + path[len(real) :] if inside else path
+
+        config = config.replace(app_dir=relocate(config.app_dir))
+        if config.env_file is not None:
+            config = config.replace(env_file=relocate(config.env_file))
+        path = [relocate(entry) for entry in sys.path]
+        return cls(target, config, directory, path, sys.argv.copy())
+
+    def dump(self) -> str:
+        """Return the spec as text. Raises OptionError for an option that can't be passed on."""
+        return pickle.dumps(self).hex()
+
+    @staticmethod
+    def load(text: str) -> "WorkerSpec":
+        spec = pickle.loads(bytes.fromhex(text))
+        assert isinstance(spec, WorkerSpec)
+        return spec
+
+    def apply(self) -> None:
+        """Give this process the same directory, path and arguments."""
+        sys.path[:], sys.argv[:] = self.path, self.arguments
+        os.chdir(self.directory)
+
+
+def _working_directory() -> str:
+    """Return the working directory as the shell names it, with the links in its path."""
+    name = os.environ.get("PWD", "")
+    try:
+        return name if os.path.isabs(name) and os.path.samefile(name, ".") else os.getcwd()
+    except OSError:
+        return os.getcwd()
