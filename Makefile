@@ -1,7 +1,7 @@
 # make serve, make test, make test-all, make flaky, make check, make bench, make hotpath,
 # make figures, make docs, make map, make site, make links, make fuzz, make property,
 # make autobahn, make browser, make clients, make promtool, make proxies, make trials, make package,
-# make soak
+# make soak, make chaos
 #
 # VENV=.venv-3.13 PYTHON=python3.13 makes another environment beside the first.
 
@@ -19,7 +19,7 @@ parallel := -n auto --dist loadgroup
 # Bytecode files save a third of the time of the processes that tests start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test test-all flaky check bench hotpath figures docs map site links fuzz property autobahn browser clients promtool proxies trials package soak
+.PHONY: serve test test-all flaky check bench hotpath figures docs map site links fuzz property autobahn browser clients promtool proxies trials package soak chaos
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/standard.stamp
@@ -111,6 +111,10 @@ proxies:
 # Honest clients and attackers at one server: memory and descriptors stay, no honest request fails.
 soak: $(VENV)/test.stamp
 	$(bin)/python -m tests.soak $(SECONDS) $(OPTIONS)
+
+# Signals, kills, hanging imports, full disks and other events at random, under load.
+chaos: $(VENV)/test.stamp
+	$(bin)/python -m tests.chaos $(SECONDS) $(OPTIONS)
 
 trials: $(VENV)/test.stamp
 	TRIALS=20 $(bin)/python -m pytest -rP -k 'nothing_fails or only_what' tests/workers/test_supervisor.py tests/test_single.py
