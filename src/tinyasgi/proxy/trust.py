@@ -9,7 +9,7 @@ from ..http.memo import Memo
 
 
 class Trust(Memo[str, bool]):
-    """Whether a peer is trusted, by its address: `trust["10.0.0.1"]`, `trust["unix"]`."""
+    """Decisions by address: `trust["10.0.0.1"]` and `trust["unix"]` are True for trusted peers."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(self._is_trusted, 1024, longest=64)
