@@ -29,6 +29,8 @@ ERRORS = {
     "setsockopt": [errno.EINVAL, errno.ENOPROTOOPT],
     "shutdown": [errno.ENOTCONN],
 }
+#: Connections at once.
+LIMIT = 4
 CLOSE = b"Connection: close\r\n\r\n"
 
 
@@ -61,6 +63,7 @@ def tell(simulation: Simulation) -> None:
     late.send(GET[:20])
     waits.send(GET)
     loop.settle()
+    assert len(simulation.connections) <= LIMIT
     keeps.send(upload(100_000) + bytes(100_000))
     socket.send(masked(0x81, b"hello"))
     loop.advance(3)
@@ -83,7 +86,7 @@ def tell(simulation: Simulation) -> None:
 
 def calls() -> list[str]:
     """The calls of the story, if none fails."""
-    with simulated(app, limit_connections=4) as simulation:
+    with simulated(app, limit_connections=LIMIT) as simulation:
         tell(simulation)
         return simulation.loop.calls
 
@@ -112,7 +115,7 @@ def test_server_goes_on(name: str, number: int) -> None:
 
 
 def tell_with_fault(place: int, number: int) -> None:
-    with simulated(app, limit_connections=4, failing={place: number}) as simulation:
+    with simulated(app, limit_connections=LIMIT, failing={place: number}) as simulation:
         if simulation.main.done():  # it did not start, and left nothing behind
             assert isinstance(simulation.main.exception(), OSError)
             assert CALLS[place] in ("getsockname", "listen", "register")
@@ -125,6 +128,8 @@ def tell_with_fault(place: int, number: int) -> None:
         simulation.loop.advance(2)
         assert peer.received.endswith(b"end"), f"call {place} of {CALLS}"
         check_errors(simulation, CALLS[place], number)
+        if number == errno.ECONNABORTED:  # only the client has left
+            assert not [each for each in simulation.records if each.levelname == "ERROR"]
 
 
 def check_errors(simulation: Simulation, name: str, number: int) -> None:

@@ -105,7 +105,7 @@ class Talk:
         elif command == "drain":
             while not self.code:
                 await self._receive(receive)
-        elif command == "accept" and not self.has_accepted:
+        elif command == "accept" and not (self.has_accepted or self.has_closed):
             self.has_accepted = True
             await send({"type": "websocket.accept"})
         elif command == "close" and not self.has_closed:
@@ -139,7 +139,9 @@ class Client:
         self.number, self.peer = number, peer
         self.compress = compress
         self.is_alive = is_alive
-        """It answers pings."""
+        """It answers pings, unless `was_silent`."""
+        self.was_silent = not is_alive
+        """It may have left a ping unanswered: it did not read, or was within a frame."""
         self.queue = b""
         self.sent = 0
         self.ended = math.inf
@@ -230,12 +232,15 @@ class Client:
         pings = [payload for first, payload in self.frames() if first & 15 == PING]
         new = pings[self._pongs :]
         if not (new and self.is_alive and self.is_able and self.peer.reads):
+            self.was_silent = self.was_silent or bool(new) or not self.peer.reads
             return False
         self._pongs = len(pings)
         for payload in new:
             self.add(masked(FIN | PONG, payload))
         if len(self.queue) == len(masked(FIN | PONG, new[0])) * len(new):
             self.send(len(self.queue))
+        else:
+            self.was_silent = True
         return True
 
     def check(self, talk: Talk | None) -> None:

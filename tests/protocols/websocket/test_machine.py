@@ -243,7 +243,7 @@ class WebSocketMachine(RuleBasedStateMachine):
     def check_code(self, client: Client, code: int) -> None:
         """The app gets the code of whoever has ended the connection."""
         if code == 1011:
-            assert not client.is_alive or not client.peer.reads or client.queue
+            assert client.was_silent
         elif code == client.last and code != 1000:
             pass
         elif code != 1006:
