@@ -1,7 +1,10 @@
 """A server in virtual time, with clients on a virtual network."""
 
+import inspect
+import io
 import logging
 import select
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -123,7 +126,11 @@ def footprint(holder: Any) -> int:
         seen.add(id(found))
         if isinstance(found, bytes | bytearray | str):
             total += len(found)
-        elif isinstance(found, list | tuple | set | frozenset):
+        elif isinstance(found, io.BytesIO):
+            total += found.getbuffer().nbytes
+        elif inspect.isgenerator(found):
+            pending += inspect.getgeneratorlocals(found).values()
+        elif isinstance(found, list | tuple | set | frozenset | deque):
             pending += found
         elif hasattr(found, "get_write_buffer_size"):
             total += found.get_write_buffer_size()
