@@ -148,7 +148,7 @@ def replacement() -> str:
     messages = (
         (100, 115, 585, "start, with the same sockets"),
         (160, 585, 115, "ready: the app has started"),
-        (220, 115, 355, "leave"),
+        (220, 115, 355, "retire"),
         (350, 355, 115, "exit, after lifespan shutdown"),
     )
     for y, start, end, label in messages:
