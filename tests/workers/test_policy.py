@@ -45,8 +45,12 @@ class World:
         self.measures = 0
         self.done: tuple[int, str] | None = None
         self.closed = False
+        self.asked_at = 0.0
+        """The last time at which something asked for starts."""
 
     def do(self, event: str, *arguments: Any) -> list[Any]:
+        if event in ("reload", "grow", "shrink", "changed", "requested"):
+            self.asked_at = self.now
         actions = getattr(self.policy, event)(self.now, *arguments)
         for action in actions:
             self.perform(action)
@@ -622,7 +626,6 @@ class Anything(RuleBasedStateMachine):
         self.world = World(queues, workers=workers, **self.options)
         self.world.do("start")
         self.capacity = 0
-        self.reloaded_at = 0.0
         self.stopped_at = math.inf
 
     # Events.
@@ -643,6 +646,14 @@ class Anything(RuleBasedStateMachine):
         self.world.exit(worker, code)
         self.capacity -= was_serving
 
+    @rule()
+    def crash_again_and_again(self) -> None:
+        """All that starts exits at once."""
+        for _ in range(5):
+            for worker in self.world.starting():
+                if self.world.policy.is_started and worker in self.world.alive:
+                    self.world.exit(worker, 3)
+
     @precondition(lambda self: self.world.starting())
     @rule(data=st.data())
     def fail_to_start(self, data: Any) -> None:
@@ -658,7 +669,6 @@ class Anything(RuleBasedStateMachine):
 
     @rule()
     def reload(self) -> None:
-        self.reloaded_at = self.world.now
         self.world.do("reload")
 
     @rule()
@@ -772,6 +782,13 @@ class Anything(RuleBasedStateMachine):
         if found.is_started and not found.is_stopping:
             for worker in self.world.starting():
                 assert worker.generation == found._target(worker.slot)
+
+    @invariant()
+    def no_crash_loop_is_faster_than_its_back_off(self) -> None:
+        world = self.world
+        since = max(world.now - 0.99, world.asked_at + 0.01)
+        recent = [str(worker.slot.name) for at, worker in world.starts if at >= since]
+        assert max(map(recent.count, recent), default=0) <= 3
 
     @invariant()
     def a_stop_keeps_its_bound(self) -> None:

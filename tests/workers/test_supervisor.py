@@ -1,12 +1,14 @@
 """Several workers: how they start, are watched, replaced and stopped."""
 
 import os
+import selectors
 import signal
 import socket
 import sys
 import time
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,11 @@ from tests.support.processes import (
     wait_until,
     who,
 )
-from tinyasgi import run
+from tinyasgi import Config, run
+from tinyasgi.process.systemd import Notifier
+from tinyasgi.workers.channel import Channel
+from tinyasgi.workers.spec import WorkerSpec
+from tinyasgi.workers.supervisor import Supervisor
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches its processes in /proc")
 
@@ -35,6 +41,30 @@ __all__ = ["nothing_left", "start"]
 
 #: How often a worker is replaced or killed under load; `make trials` says 20.
 TRIALS = int(os.environ.get("TRIALS", "2"))
+
+
+def test_event_that_closes_another_channel() -> None:
+    """Both have something to read in the same iteration."""
+    supervisor = Supervisor(WorkerSpec.of("app:app", Config()), [], Notifier())
+    (one, theirs), (two, others) = Channel.pair(), Channel.pair()
+    calls = []
+
+    def close(this: Channel, other: Channel) -> None:
+        calls.append(this)
+        this.receive()
+        supervisor._selector.unregister(other)
+        other.close()
+
+    for this, other in ((one, two), (two, one)):
+        supervisor._selector.register(this, selectors.EVENT_READ, partial(close, this, other))
+    with theirs, others:
+        theirs.send(b"x")
+        others.send(b"x")
+        supervisor._turn()
+    assert len(calls) == 1
+    for channel in (one, two):
+        channel.close()
+    supervisor._selector.close()
 
 
 # Start.

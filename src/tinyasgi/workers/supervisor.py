@@ -146,7 +146,8 @@ class Supervisor:
         if any(handle.is_silent for handle in self._handles.values()):
             timeout = min(timeout, CHECK)
         for key, _ in self._selector.select(min(max(timeout, 0.0), LONGEST)):
-            if key.fileobj in self._selector.get_map():  # no earlier event has unregistered it
+            # An earlier event may have unregistered or closed it.
+            if key in self._selector.get_map().values():
                 key.data()
         self._reap()
         now = time.monotonic()
