@@ -11,7 +11,8 @@ from ..http.parsers import TOKEN
 
 T = TypeVar("T")
 
-#: Maximum of times, in seconds (31 years). Larger values overflow the timers of some systems.
+#: Maximum of options for times, in seconds (31 years). Larger values overflow the timers of some
+#: systems.
 MAX_SECONDS = 10**9
 #: Shown in place of a secret.
 MASK = "***"
@@ -61,10 +62,10 @@ class Spelling(NamedTuple):
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of value. A repeatable kind has a tuple of such values.
+    """A kind of option value. The value of a repeatable option is a tuple of single values.
 
-    The functions of a kind apply to one value. They raise AttributeError, TypeError or ValueError
-    if the value has the wrong type or form.
+    The functions of a kind apply to a single value. They raise AttributeError, TypeError or
+    ValueError if the value has the wrong type or form.
     """
 
     expected: str
@@ -72,7 +73,7 @@ class Kind:
     metavar: str
     """Name of the value in `--help`; the unit, if the value has one."""
     accepts: Callable[[Any], object]
-    """Return a true value if the value is allowed."""
+    """Check a value; the result is truthy if the value is allowed."""
     parse: Callable[[str], Any] = str
     """Convert a text from the command line, the environment or a file to a value."""
     show: Callable[[Any], str] = str
@@ -80,7 +81,7 @@ class Kind:
     convert: Callable[[Any], Any] = lambda value: value
     """Convert a Python or TOML object of another type to a value."""
     resolve: Callable[[Any], Any] = lambda value: value
-    """Make a value independent of the current directory."""
+    """Replace a relative path in a value by the absolute path."""
     split: Callable[[str], Sequence[str]] | None = None
     """For a repeatable kind: split a text into the texts of single values."""
     secret: bool = False
@@ -122,11 +123,11 @@ class Kind:
         return spelling.given(MASK if self.secret else value)
 
     def texts(self, value: Any) -> list[str]:
-        """Return the texts that stand for a value: one, or any number for a repeatable kind."""
+        """Convert a value to a list of texts: one text, or one per item of a repeatable kind."""
         return list(map(self.show, [value] if self.split is None else value))
 
     def resolved(self, value: Any) -> Any:
-        """Return a value of an option, independent of the current directory."""
+        """Return the value of an option with absolute paths in place of relative ones."""
         if self.split is None:
             return self.resolve(value)
         return tuple(map(self.resolve, value))
@@ -136,15 +137,16 @@ class Kind:
 
 
 def choice(*words: str, aliases: dict[str, str] | None = None) -> Kind:
-    """Return a kind for one word out of a few, in upper or lower case.
+    """Return a kind for a choice of words. Case does not matter.
 
-    aliases: other words with the same meaning. A number stands for its digits.
+    aliases: maps other accepted words to these words; an int is accepted like the str of its
+    digits.
     """
     known = {word: word for word in words} | (aliases or {})
 
     def convert(value: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
-            value = str(int(value))  # an IntEnum, too
+            value = str(int(value))  # an IntEnum such as `ssl.CERT_NONE`, too
         return known.get(value.lower(), value)
 
     expected, metavar = ", ".join(words[:-1]) + f" or {words[-1]}", "{" + ",".join(words) + "}"
@@ -164,7 +166,7 @@ def number(low: int = 0, high: int | None = None, *, example: int, unit: str = "
 
 
 def repeatable(kind: Kind, split: Callable[[str], Sequence[str]] | None = None) -> Kind:
-    """Return a kind for tuples of such values. By default, a text has one value per line."""
+    """Return a kind for tuples of values of `kind`. By default, a text has one value per line."""
     return dataclasses.replace(kind, split=split or _lines)
 
 
@@ -244,7 +246,7 @@ STREAM = dataclasses.replace(
     expected="a path, or - for the standard stream",
     resolve=lambda path: path if path == "-" else os.path.abspath(path),
 )
-#: A function, or its name. A text and a pickled `Config` have the name.
+#: A function, or its name. In files, on the command line and in a pickled `Config` it is a name.
 FUNCTION = Kind(
     "a function, or MODULE:ATTRIBUTE such as site.tls:make_context",
     "MODULE:ATTRIBUTE",

@@ -7,7 +7,7 @@ from .buffer import ReceiveBuffer
 from .parsers import START_LINE, TOKEN, BadRequest, Parser
 from .request import CHUNKED
 
-# chunk-size [ chunk-ext ] CRLF. Sixteen digits are 64 bits. The grammar has no trailing space.
+# chunk-size [ chunk-ext ] CRLF. Sixteen digits are 64 bits. The grammar allows no space at the end.
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
 _CHUNK_SIZE_LINE = re.compile(
     rb"([0-9A-Fa-f]{1,16})"
@@ -25,7 +25,7 @@ class BodyDecoder(Protocol):
     def decode(self, data: bytes) -> tuple[bytes, bytes | None]:
         """Return the content in `data`, and the bytes after the end of the body.
 
-        The second value is None until the body is complete. Raise BadRequest.
+        The second value is None until the body is complete. Raise BadRequest for invalid data.
         """
 
 
@@ -129,7 +129,10 @@ class ChunkedDecoder:
         return data[end:]
 
     def _keep(self, data: bytes) -> None:
-        """Keep an incomplete line or section until the rest arrives. Raise BadRequest."""
+        """Keep an incomplete line or section until more data arrives.
+
+        Raise BadRequest if it is already invalid or too long.
+        """
         self._buffer = ReceiveBuffer(data)
         self._is_complete(self._buffer)
 
@@ -151,10 +154,10 @@ class ChunkedDecoder:
 
 
 def create_decoder(length: int, limit: int, parser: Parser) -> BodyDecoder:
-    """Return the decoder for a body of `length` bytes, or CHUNKED.
+    """Return the decoder for a body.
 
-    limit: maximum size of the content in bytes, 0 for no limit. Raise BadRequest 413 if `length`
-    exceeds it.
+    length: size of the body in bytes, or CHUNKED. limit: maximum size of the content in bytes, 0
+    for no limit. Raise BadRequest 413 if `length` exceeds the limit.
     """
     if length == CHUNKED:
         return ChunkedDecoder(limit, parser)

@@ -17,8 +17,8 @@ EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
 _VERSIONS = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 
-# RFC 3986 §3.3 and §3.4, and bytes that browsers do not encode (URL Standard, percent-encode sets).
-# Invalid percent encodings are allowed; decoding keeps them.
+# Allowed bytes: those of RFC 3986 §3.3 and §3.4, and those that browsers do not encode
+# (URL Standard, percent-encode sets). Invalid percent encodings are allowed; decoding keeps them.
 _PATH_BYTES = (
     b"-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!$&'()*+,;=:@%/[]^|"
 )
@@ -54,7 +54,7 @@ class RequestLine:
     host: bytes | None
     """Authority of an absolute-form target; None for the other forms."""
     scope: dict[str, Any]
-    """ASGI scope. The connection adds the keys that depend on headers and client."""
+    """ASGI scope. The connection sets the values that depend on the headers and the client."""
     text: str
     """The line itself, without control characters."""
 
@@ -141,7 +141,7 @@ def is_valid_path(path: bytes) -> bool:
 
 
 def _is_valid_authority(host: bytes) -> bool:
-    """Return whether this is `uri-host [":" port]`, not empty (RFC 9110 §7.2).
+    """Return whether `host` has the form `uri-host [":" port]` (RFC 9110 §7.2) and is not empty.
 
     The grammar allows commas in names. They are rejected, because repeated Host headers are joined
     with a comma.
@@ -171,7 +171,7 @@ class Framing:
     """The client asks to switch to WebSocket (RFC 9110 §7.8)."""
 
 
-#: Framing of a request that has none of these headers except Host.
+#: Framing, by HTTP version, of a request whose only header of `_FRAMING_HEADERS` is Host.
 _NO_BODY = {"1.1": Framing(0), "1.0": Framing(0, persistent=False)}
 
 
@@ -216,7 +216,7 @@ def _body_length(version: str, values: dict[bytes, bytes]) -> int:
 
 
 def _check_coding(version: str, coding: bytes) -> int:
-    """Return CHUNKED if that is the only transfer coding. Raise BadRequest."""
+    """Return CHUNKED if `chunked` is the only transfer coding; otherwise raise BadRequest."""
     if version == "1.0":
         raise BadRequest(400, "Transfer-Encoding in an HTTP/1.0 request")
     *others, last = _list_items(coding)

@@ -49,7 +49,7 @@ def _path(exchange: Exchange) -> str | None:
 
 
 def _user(exchange: Exchange) -> str | None:
-    """User of Basic authentication (RFC 7617). Spaces are escaped, so it stays one column."""
+    """User of Basic authentication (RFC 7617). Spaces are escaped, so the name is one column."""
     import binascii
 
     kind, _, code = str(_authorization(exchange)).partition(" ")
@@ -174,7 +174,7 @@ def default_line(exchange: Exchange) -> str:
 def _compile(text: str) -> LineFormatter:
     """Compile a format with gunicorn's fields. If it begins with `{`, escape values as in JSON.
 
-    Raises ValueError; its text continues a message that begins with the format.
+    Raises ValueError with a text such as `has no fields`; the caller puts the format before it.
     """
     getters: list[Getter] = []
 
@@ -238,7 +238,7 @@ def _escape(match: re.Match[str]) -> str:
 def _json_formatter() -> LineFormatter:
     """Return a function that formats lines with the keys of `JSONFormatter`, followed by KEYS.
 
-    A template takes 7 µs per line; encoding a dict with `json` would take 11 µs.
+    Filling a template takes about two thirds of the time of encoding a dict with `json`.
     """
     from json.encoder import encode_basestring_ascii as encode  # lazy: needed only for JSON
 
@@ -263,7 +263,7 @@ def _json_formatter() -> LineFormatter:
 def is_enabled() -> bool:
     """Return whether `tinyasgi.access` itself lets access lines through.
 
-    The level of its parent does not count, because `--log-level` sets that for server messages.
+    The level of the parent logger does not count: `--log-level` sets it for server messages.
     """
     return logger.level <= logging.INFO > logger.manager.disable and not logger.disabled
 

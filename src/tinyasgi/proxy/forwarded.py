@@ -96,7 +96,7 @@ def _parse_prefix(text: str) -> str:
 
 
 class Forwarded:
-    """Reads one set of headers: `forwarded(peer, headers)`.
+    """Callable that reads one set of headers and returns the client of a request.
 
     log_error: called with the name of a peer and a message, once for each peer and header.
     """

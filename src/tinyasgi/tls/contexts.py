@@ -40,9 +40,9 @@ class TLSContexts:
     """The contexts of a server.
 
     The next handshake after a change of the files reloads them. An idle server checks nothing. A
-    session ticket is bound to a context, so no session outlives the certificate with which it
-    began. The constructor raises OptionError for unusable files. If a later reload fails, the
-    contexts stay in use, and the error is logged.
+    session ticket is valid only for its context, so a session can't be resumed after a reload. The
+    constructor raises OptionError for unusable files. If a later reload fails, the contexts stay in
+    use, and the error is logged.
     """
 
     def __init__(self, config: Config) -> None:
@@ -61,7 +61,7 @@ class TLSContexts:
             self._check_at = now + CHECK_INTERVAL
             stamps = self._read_stamps()
             if stamps != self._stamps:
-                # Stored even if the reload fails: it succeeds when the matching key has arrived.
+                # Stored even if the reload fails: the next change, such as a new key, is a new try.
                 self._stamps = stamps
                 self._reload()
         return self._context
@@ -89,7 +89,7 @@ def _file_stamp(file: str) -> object:
 
 
 def _create_contexts(config: Config) -> ssl.SSLContext:
-    """Create all contexts; return that of the first certificate, which selects others by SNI.
+    """Create all contexts, and return the first one. Its SNI callback selects the others.
 
     Certificates with the same host names share a context. OpenSSL chooses the type of key that the
     client prefers.
@@ -151,7 +151,7 @@ def _read_certificate(config: Config, file: str) -> tuple[str, frozenset[str]]:
 
 
 def _create_context(config: Config, pairs: Sequence[_Pair]) -> ssl.SSLContext:
-    """Create a context by `--ssl-context-factory`, or the default context. Raise OptionError."""
+    """Create a context with `--ssl-context-factory` or from the options. Raise OptionError."""
     function = given = config.ssl_context_factory
     if function is None:
         return _default_context(config, pairs)
@@ -172,9 +172,9 @@ def _create_context(config: Config, pairs: Sequence[_Pair]) -> ssl.SSLContext:
 def _default_context(config: Config, pairs: Sequence[_Pair]) -> TLSContext:
     """Create a context from the options. Raise OptionError.
 
-    Other settings are Python's defaults for servers: no compression, no broken versions and
-    ciphers. `ssl.create_default_context` is not used. Since Python 3.13 it checks client
-    certificates more strictly, and rejects those of some authorities.
+    All other settings are Python's defaults for servers, without compression and without insecure
+    TLS versions and ciphers. `ssl.create_default_context` is not used, because since Python 3.13
+    it rejects the client certificates of some authorities.
     """
     if not pairs:
         raise OptionError(f"the default TLS context needs {config.spelling('ssl_certfile')}")
@@ -203,7 +203,7 @@ def _load_pair(context: ssl.SSLContext, pair: _Pair, config: Config) -> None:
     certfile, keyfile, _ = pair
     encrypted = False
 
-    def password() -> str:  # always passed: OpenSSL would ask on the terminal
+    def password() -> str:  # always passed, so that OpenSSL does not ask on the terminal
         nonlocal encrypted
         encrypted = True
         return config.ssl_keyfile_password or ""
@@ -252,6 +252,6 @@ def explain(error: ssl.SSLError) -> str:
 
 
 def _error_text(error: OSError) -> str:
-    """Return the text of the system, or of OpenSSL: `NO_SHARED_CIPHER` in lower-case words."""
+    """Return the text of an OSError. The reason of an SSLError is shown as `no shared cipher`."""
     reason = getattr(error, "reason", None)
     return reason.lower().replace("_", " ") if reason else str(error.strerror or error.args[0])

@@ -21,7 +21,7 @@ WSGIApp: TypeAlias = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 #: Maximum number of bytes that a thread may post before they are sent.
 MAX_AHEAD = 256 * 1024
-#: Bytes that each piece of body counts in addition to its length.
+#: Bytes added to the length of each piece of body, for its overhead in memory.
 PIECE_OVERHEAD = 128
 #: Size in bytes up to which small pieces are joined. Copying large ones costs more than it saves.
 JOIN_SIZE = 32 * 1024
@@ -128,7 +128,7 @@ class _Call:
         self._waiter: asyncio.Future[None] | None = None
         #: The exception of the app.
         self._error: BaseException | None = None
-        #: Why the response can't be sent. Raised in the thread when it posts something.
+        #: The error that prevents sending. The thread raises it when it posts the next item.
         self._failure: Exception | None = None
         #: Whether the client has disconnected or closed its sending side; None: unknown.
         self._disconnected: bool | None = None
@@ -166,7 +166,7 @@ class _Call:
                 del failed  # its traceback refers to this frame
 
     def cancel(self) -> None:
-        """Let the thread fail when it posts something, because the request was cancelled."""
+        """Make the thread raise ClientDisconnected at its next item: the request is cancelled."""
         self._failure = ClientDisconnected("the request was cancelled")
 
     async def _next_item(self) -> Any:
@@ -200,7 +200,7 @@ class _Call:
             self._waiter.set_result(None)
 
     def abandon(self) -> None:
-        """Respond with 503 in place of the app: the client left while the call was waiting."""
+        """Respond with 503 without calling the app, because the client has disconnected."""
         self._post(*_response(503), END)
 
     # In the thread.
@@ -212,9 +212,9 @@ class _Call:
             try:
                 self._call_app(app, values)
             finally:
-                errors.flush()  # a last line without a line end
+                errors.flush()  # the last line may lack a line end
         except asyncio.CancelledError as error:  # from an event loop that the app runs
-            # Raised by `forward`, it would mean that this request was cancelled.
+            # `forward` must not raise it: asyncio would treat the request as cancelled.
             self._error = RuntimeError("the app raised CancelledError")
             self._error.__cause__ = error
         except BaseException as error:

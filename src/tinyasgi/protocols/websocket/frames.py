@@ -14,7 +14,7 @@ CLOSE: Final = 8
 PING: Final = 9
 PONG: Final = 10
 
-#: Maximum size of a message, in bytes, that the reader keeps until it gets further data.
+#: Maximum size, in bytes, of a returned message that the reader keeps until the next `send`.
 MAX_RETAINED: Final = 256
 #: Maximum number of frames of one message. Empty frames do not count towards its size.
 MAX_FRAMES: Final = 128 * 1024
@@ -28,7 +28,7 @@ CONTROL: Final = 8
 #: First reserved bit: the message is compressed (RFC 7692 §6).
 COMPRESSED: Final = 0x40
 
-# Allowed first bytes: of the next frame between two messages, and of the next frame of a message.
+# Allowed first bytes of a frame. _INITIAL: between two messages. _CONTINUING: within a message.
 _CONTROL_FRAMES = frozenset({FIN | CLOSE, FIN | PING, FIN | PONG})
 _INITIAL = _CONTROL_FRAMES | {TEXT, BINARY, FIN | TEXT, FIN | BINARY}
 _INITIAL_COMPRESSED = _INITIAL | {COMPRESSED | first for first in _INITIAL - _CONTROL_FRAMES}
@@ -41,9 +41,10 @@ _COMPLETE = _CONTROL_FRAMES | {FIN | TEXT, FIN | BINARY}
 Inflate: TypeAlias = Callable[[bytes, bool, int], bytes]
 
 
-#: A message or control frame: opcode, content, and whether the caller must call `send(b"")` next,
-#: because more data is waiting or to free a large message. The content is a str for TEXT, bytes for
-#: BINARY, PING and PONG, code and reason for CLOSE. A NamedTuple would make an echo 5 % slower.
+#: A message or control frame: opcode, content, and whether the caller must call `send(b"")` next.
+#: The call is needed to parse waiting data, or to free a large message. The content is a str for
+#: TEXT, bytes for BINARY, PING and PONG, code and reason for CLOSE. A NamedTuple would make an
+#: echo 5 % slower.
 Frame: TypeAlias = tuple[int, Any, bool]
 #: Generator of `read_frames`.
 Reader: TypeAlias = Generator[Frame | None, bytes, None]
@@ -170,7 +171,8 @@ def _parse_head(data: bytes, position: int, allowed: frozenset[int]) -> tuple[in
     """Parse the head of a frame at `position` (RFC 6455 §5.2). Raise ProtocolError.
 
     allowed: first bytes that the frame may have. Return the first byte, the length of the payload
-    and its offset. Return None if the head is incomplete, or the payload of a control frame.
+    and its offset. Return None if the head is incomplete. A control frame must be complete with its
+    payload, otherwise return None.
     """
     available = len(data) - position
     if available < 2:
