@@ -94,13 +94,17 @@ def counted(app: Any) -> asyncio.Protocol:
     from tinyasgi.config.config import Config
     from tinyasgi.metrics.prometheus import Metrics
     from tinyasgi.metrics.store import MetricsStore
-    from tinyasgi.net.accept import Acceptor
+    from tinyasgi.protocols.context import Context
+    from tinyasgi.protocols.hooks import Hooks
+    from tinyasgi.protocols.http1 import HTTP1Connection
 
-    connection: Any = tinyasgi(app)
-    context = connection._context
-    metrics_store = MetricsStore.create(Config(metrics_bind="127.0.0.1:0"), shard=1)
-    context.access = Metrics(context, Acceptor(context, None), metrics_store).counting(None)
-    return connection  # type: ignore[no-any-return]
+    config = Config(http="httptools", metrics_bind="127.0.0.1:0")
+    metrics = Metrics(MetricsStore.create(config, shard=1))
+    hooks = Hooks(access=metrics.count, on_tick=metrics.on_tick)
+    loop = asyncio.get_running_loop()
+    context = Context(metrics.observed(app), config, loop, hooks)
+    metrics.start(context)
+    return HTTP1Connection(context)
 
 
 def uvicorn(app: Any) -> asyncio.Protocol:

@@ -125,6 +125,7 @@ def format_docstring(*arguments: Any) -> None:
 
 def setup(app: Sphinx) -> None:
     app.add_lexer("haproxy", TextLexer)
+    app.add_lexer("mermaid", TextLexer)
     app.connect("autodoc-process-docstring", format_docstring)
     app.connect("source-read", read_page)
     app.connect("include-read", read_included)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.helpers import Certificates
 
-pytest_plugins = ["tests.support.seeds", "tests.support.flaky"]
+pytest_plugins = ["tests.support.seeds", "tests.support.flaky", "tests.support.transitions"]
 
 # A busy machine is no fault of a test.
 hypothesis.settings.register_profile(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tinyasgi.protocols.states import ServerState
 from tinyasgi.testing import MemoryConnection, connect
 
 __all__ = ["check"]
@@ -112,7 +113,8 @@ async def end(connection: MemoryConnection, choice: int) -> None:
     elif choice == 2:
         await connection.reset()
     elif choice == 3:
-        context.stopping = True
+        context.enter(ServerState.LEAVING)
+        context.enter(ServerState.STOPPING)
         for known in list(context.connections):
             known.stop()
         await connection.settle()
@@ -120,7 +122,7 @@ async def end(connection: MemoryConnection, choice: int) -> None:
     for _ in range(3):
         context.ticks += LONG
         for known in list(context.connections):
-            known.sweep(context.ticks)
+            known.check_timeouts(context.ticks)
         await connection.settle()
 
 

@@ -34,11 +34,12 @@ from tinyasgi.http import parsers
 from tinyasgi.http import request as http_request
 from tinyasgi.http.client import ClientInfo
 from tinyasgi.http.memo import Memo
-from tinyasgi.logs.access import default_line, line_formatter, record_logger, without
+from tinyasgi.logs.access import default_line, exchange_filter, line_formatter, record_logger
 from tinyasgi.logs.formatters import JSONFormatter
 from tinyasgi.logs.writer import AccessLog, AccessLogFile
 from tinyasgi.protocols import refusal
 from tinyasgi.protocols.exchange import COMPLETE, Exchange
+from tinyasgi.protocols.hooks import Hooks
 from tinyasgi.testing import connect, serve
 
 
@@ -202,7 +203,7 @@ def test_app_may_spoil_its_scope(access: Any, caplog: pytest.LogCaptureFixture) 
         assert client.response(GET).body == b"fine"
     assert [line[1:3] for line in access()] == [("GET", "/"), ("GET", "/fail"), ("GET", "/")]
     assert caplog.text.count("Traceback") == 1
-    assert "did not end" not in caplog.text
+    assert "did not react" not in caplog.text
 
 
 @in_loop
@@ -223,8 +224,8 @@ async def test_access_lines_are_written_together() -> None:
             lines.clear()
 
     stream = Memory(Config())
-    async with connect(hello) as connection:
-        connection.context.access = AccessLog(default_line, stream, Loop())  # type: ignore[arg-type]
+    log = AccessLog(default_line, stream, Loop())  # type: ignore[arg-type]
+    async with connect(hello, Hooks(access=log)) as connection:
         await connection.feed(*[GET] * 100)
         assert stream.writes == 0
         (flush,) = flushes
@@ -386,8 +387,8 @@ def test_nothing_forges_a_line(field: bytes, user: bytes, sent: bytes, number: b
     basic = b"Basic " + base64.b64encode(user + b":c")
     fields = [(b"user-agent", field), (b"referer", sent), (b"authorization", basic)]
     scope = {"headers": fields, "state": {"request_id": number.decode("latin-1") + "\u2028\ud800"}}
-    exchange = Exchange(Carrier(), scope, request, True)  # type: ignore[arg-type]
-    exchange.started, exchange.client = 0.0, Carrier.client
+    exchange = Exchange(Stream(), scope, request, True)  # type: ignore[arg-type]
+    exchange.started, exchange.client = 0.0, Stream.client
     exchange.response_headers, exchange.phase = [(b"x", sent)], COMPLETE
     quoted = r'"((?:[^"\\]|\\x[0-9a-f]{2}|\\["\\])*)"'
     combined = line_formatter(Config(access_log_format="combined"))(exchange)
@@ -412,7 +413,7 @@ def _unescape(match: re.Match[str]) -> str:
     return chr(int(match[1], 16)) if match[1] else match[2]
 
 
-class Carrier:
+class Stream:
     """A connection with the attributes that an access line needs."""
 
     client = ClientInfo({"client": None}, "local")
@@ -486,9 +487,9 @@ async def test_status_of_a_response_that_was_not_sent() -> None:
         await receive()
 
     lines = []
-    async with connect(app) as connection:
-        config = Config(access_log_exclude=["/"])
-        connection.context.access = without(config, lambda exchange: lines.append(exchange.status))
+    config = Config(access_log_exclude=["/"])
+    access = exchange_filter(config, None, lambda exchange: lines.append(exchange.status))
+    async with connect(app, Hooks(access=access)) as connection:
         await connection.feed(GET)
         await connection.reset()
     assert lines == [202]
@@ -526,8 +527,8 @@ def test_refused_request(request_: bytes, expected: str, lines: Any) -> None:
 
 @in_loop
 async def test_head_that_does_not_arrive(lines: Any) -> None:
-    async with connect(hello, timeout_head=1) as connection:
-        connection.context.access = record_logger(connection.context.config)
+    hooks = Hooks(access=record_logger(Config()))
+    async with connect(hello, hooks, timeout_head=1) as connection:
         await connection.feed(b"GET /slow HTTP/1.1\r\nHost: he")
         await elapse(connection, 3)
     (line,) = lines()
@@ -541,16 +542,11 @@ async def test_refused_request_has_the_client_and_the_fields_that_are_known() ->
     config = Config(access_log_format="json")
     found = []
     head = b"X-Forwarded-For: 203.0.113.%d\r\nUser-Agent: curl\r\n\r\n"
-    async with connect(hello, limit_body_size=10) as connection:
-        connection.context.access = lambda each: found.append(
-            json.loads(line_formatter(config)(each))
-        )
+    hooks = Hooks(access=lambda each: found.append(json.loads(line_formatter(config)(each))))
+    async with connect(hello, hooks, limit_body_size=10) as connection:
         await connection.feed(GET[:-2] + head % 8)
         await connection.feed(upload(11)[:-2] + head % 9)
-    async with connect(hello) as connection:
-        connection.context.access = lambda each: found.append(
-            json.loads(line_formatter(config)(each))
-        )
+    async with connect(hello, hooks) as connection:
         await connection.feed(GET[:-2] + head % 8 + b"bad\r\n\r\n")
     keys = ("client", "method", "path", "version", "status", "user_agent", "aborted")
     assert [tuple(each[key] for key in keys) for each in found] == [
@@ -568,7 +564,7 @@ def test_no_refused_request_forges_a_line(head: bytes) -> None:
     parser = parsers.create_parser("h11")
     lines = Memo(lambda line: http_request.parse_request_line(line, ""), 8, longest=64)
     line, fields = refusal.read(head + b"\r\n\r\n", lines, parser)
-    exchange = refusal.Refusal(Carrier.client, line, fields, 400, b"\r\n\r\nwrong")
+    exchange = refusal.Refusal(Stream.client, line, fields, 400, b"\r\n\r\nwrong")
     quoted = r'"((?:[^"\\]|\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|["\\]))*)"'
     assert re.fullmatch(rf"local {quoted} 400 5 B [\d.]+ ms", default_line(exchange))
     combined = line_formatter(Config(access_log_format="combined"))(exchange)
@@ -589,8 +585,8 @@ async def test_response_fields_of_any_kind(kind: Any) -> None:
 
     line = line_formatter(Config(access_log_format="%({x-kind}o)s"))
     found: list[str] = []
-    async with connect(app) as connection:
-        connection.context.access = lambda exchange: found.append(line(exchange))
+    hooks = Hooks(access=lambda exchange: found.append(line(exchange)))
+    async with connect(app, hooks) as connection:
         assert b"x-kind: any" in await connection.feed(GET)
     assert found == ["any"]
 
@@ -627,8 +623,7 @@ async def test_logger_is_obeyed_at_any_time() -> None:
     lines = AccessLog(
         line_formatter(config), output, asyncio.get_running_loop(), record_logger(config)
     )
-    async with connect(hello) as connection:
-        connection.context.access = lines
+    async with connect(hello, Hooks(access=lines)) as connection:
         try:
             assert await ask(b"/1") == "/1\n"
             logger.setLevel(logging.WARNING)

@@ -96,7 +96,7 @@ def test_requests_and_what_goes_wrong_in_them(workers: str, start: Any) -> None:
     lines = objects(command.log)
     messages = [line["message"] for line in lines]
     assert sum("UserWarning: at the import" in message for message in messages) == workers
-    for message in ("GET /fail HTTP/1.1: the app failed", "two\nlines", "%d ('wrong',)"):
+    for message in ("GET /fail HTTP/1.1: exception in the app", "two\nlines", "%d ('wrong',)"):
         assert message in messages
     for error in ("two\nlines", "'in a task'", "division by zero", "in __del__"):
         (line,) = [line for line in lines if line.get("exception", "").endswith(f": {error}")]

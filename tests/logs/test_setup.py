@@ -154,7 +154,7 @@ def test_flood_of_faults_is_summed_up(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with connect(hello) as connection:
             for number in range(1000):
-                connection.context.note(("127.0.0.1", number), "is at fault")
+                connection.context.log_peer_error(("127.0.0.1", number), "is at fault")
             assert len(faults(caplog)) <= 20
             await until(lambda: "more" in caplog.messages[-1])
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.helpers import GET, LOOPS, Client, hello, in_loop, quick_loop, until
 from tinyasgi import Server
-from tinyasgi.net.accept import _first_spare
+from tinyasgi.net.accept import _first_reserved
 
 TOO_MANY = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
@@ -53,7 +53,7 @@ async def test_out_of_descriptors(
             assert (await asyncio.to_thread(client.response)).body == b"hello"
             client.close()
         lines = [record.getMessage() for record in caplog.records]
-        assert set(lines) == {f"can't accept connections, they have to wait: {TOO_MANY}"}
+        assert set(lines) == {f"can't accept connections, clients have to wait: {TOO_MANY}"}
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -83,7 +83,7 @@ async def test_some_descriptors_stay_free(
         clients = [Client(server) for _ in range(10)]
         lowest = os.dup(0)
         os.close(lowest)
-        monkeypatch.setattr(server._acceptor, "_spare", lowest + 4)
+        monkeypatch.setattr(server._acceptor, "_reserved", lowest + 4)
         await until(lambda: "have to wait" in caplog.text)
         connections = server._context.connections
         assert len([each for each in connections if each.fileno() >= lowest + 4]) <= 1
@@ -96,4 +96,4 @@ def test_spare_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     resource = pytest.importorskip("resource")
     for limit, expected in (64, 48), (1024, 992), (resource.RLIM_INFINITY, math.inf):
         monkeypatch.setattr(resource, "getrlimit", lambda which, limit=limit: (limit, limit))
-        assert _first_spare() == expected
+        assert _first_reserved() == expected

@@ -96,9 +96,9 @@ async def block_in_the_end():
 
 #: What the app may be doing, and what is logged of it when the time is over.
 KINDS = {
-    "request": "WARNING not ended within 0.5 s: .*GET /request",
-    "stream": "WARNING not ended within 0.5 s: .*GET /stream",
-    "websocket": "WARNING not ended within 0.5 s: .*GET /websocket",
+    "request": "WARNING still running after 0.5 s [^:]*: .*GET /request",
+    "stream": "WARNING still running after 0.5 s [^:]*: .*GET /stream",
+    "websocket": "WARNING still running after 0.5 s [^:]*: .*GET /websocket",
     "executor": r"  thread \w+_\d .*app\.py:\d+ in sleep",
     "pool": r"  thread ThreadPoolExecutor\S+ .*app\.py:\d+ in sleep",
     "thread": r"  thread of the app .*app\.py:\d+ in sleep",

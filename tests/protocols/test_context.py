@@ -31,6 +31,7 @@ from tinyasgi import Server
 from tinyasgi.errors import ClientDisconnected
 from tinyasgi.protocols.context import SLICE
 from tinyasgi.protocols.exchange import is_disconnect
+from tinyasgi.protocols.hooks import Hooks
 from tinyasgi.testing import connect, serve
 
 # Tasks and their contexts.
@@ -351,7 +352,7 @@ async def test_many_connections_are_judged_a_few_in_a_turn() -> None:
     turn, judged = 0, []
 
     class Idle:
-        def sweep(self, ticks: int) -> None:
+        def check_timeouts(self, ticks: int) -> None:
             judged.append((turn, self))
 
     async with connect(hello) as connection:
@@ -360,7 +361,7 @@ async def test_many_connections_are_judged_a_few_in_a_turn() -> None:
         context._timer.cancel()  # no tick of its own
         many = {Idle() for _ in range(1000)}
         context.connections = many.copy()  # type: ignore[assignment]
-        context._sweep(list(context.connections))
+        context._check_timeouts(list(context.connections))
         gone = set(list(many.difference(one for _, one in judged))[:100])
         context.connections.difference_update(gone)
         while len(judged) < 900:
@@ -625,8 +626,7 @@ async def test_access_hook_that_raises_after_a_websocket() -> None:
         while (await receive())["type"] != "websocket.disconnect":
             pass
 
-    async with connect(app) as connection:
-        connection.context.access = raising
+    async with connect(app, Hooks(access=raising)) as connection:
         await connection.feed(HANDSHAKE)
         await connection.feed(b"\x88\x80\0\0\0\0")
         await connection.reset()
@@ -658,15 +658,14 @@ async def test_filter_of_the_server_log_that_raises(
     finally:
         logger.removeFilter(fail)
     errors = capfd.readouterr().err
-    assert "logging failed: GET / HTTP/1.1: the app failed" in errors
+    assert "logging failed: GET / HTTP/1.1: exception in the app" in errors
     assert errors.count(f"{kind.__name__}: a filter") == 2
 
 
 @in_loop
 async def test_clock_goes_on_when_it_is_observed_badly() -> None:
-    async with connect(hello) as connection:
+    async with connect(hello, Hooks(on_tick=raising)) as connection:
         context = connection.context
-        context.on_tick = raising
         context._tick()
         assert context.ticks == 1
         assert context._timer is not None

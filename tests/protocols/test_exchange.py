@@ -23,19 +23,19 @@ def traceback_count(caplog: pytest.LogCaptureFixture) -> int:
 
 
 @pytest.mark.parametrize(
-    ("messages", "phase"),
+    ("messages", "text"),
     [
-        ([BODY], "at the start"),
-        ([START, START], "after http.response.start"),
-        ([START, MORE, START], "within the body"),
-        ([START, BODY, BODY], "after the end"),
-        ([START, BODY, START], "after the end"),
-        ([{"type": "http.response.nonsense"}], "at the start"),
-        ([START, {"type": "websocket.accept"}], "after http.response.start"),
+        ([BODY], "before 'http.response.start'"),
+        ([START, START], "sent twice"),
+        ([START, MORE, START], "sent twice"),
+        ([START, BODY, BODY], "after the response was complete"),
+        ([START, BODY, START], "after the response was complete"),
+        ([{"type": "http.response.nonsense"}], "unsupported message type"),
+        ([START, {"type": "websocket.accept"}], "unsupported message type"),
     ],
 )
 @in_loop
-async def test_message_out_of_order(messages: Any, phase: str) -> None:
+async def test_message_out_of_order(messages: Any, text: str) -> None:
     errors: list[Exception] = []
 
     async def app(scope, receive, send):
@@ -50,7 +50,7 @@ async def test_message_out_of_order(messages: Any, phase: str) -> None:
         await connection.feed(GET)
     (error,) = errors
     assert messages[-1]["type"] in str(error)
-    assert phase in str(error)
+    assert text in str(error)
 
 
 @pytest.mark.parametrize(

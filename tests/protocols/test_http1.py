@@ -329,7 +329,7 @@ async def test_pieces_before_a_half_close_are_sent() -> None:
 
     async with connect(app) as connection:
         connection.protocol.data_received(GET)
-        while not connection.protocol.burst:
+        while not connection.protocol.write_buffer:
             await asyncio.sleep(0)
         assert (await connection.eof()).endswith(b"piece")
 
@@ -357,7 +357,7 @@ async def test_head_that_ends_while_the_peer_does_not_read(cut: int) -> None:
         assert connection.sent.count(b" 200 OK") == 1
         connection.context.ticks += 20  # the time of a peer that reads slowly
         connection.protocol.resume_writing()
-        connection.protocol.sweep(connection.context.ticks)
+        connection.protocol.check_timeouts(connection.context.ticks)
         await connection.settle()
         assert connection.sent.count(b" 200 OK") == 3
         assert b" 408 " not in connection.sent

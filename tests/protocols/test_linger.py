@@ -20,7 +20,7 @@ from tests.support.helpers import (
     upload,
 )
 from tinyasgi import Server
-from tinyasgi.protocols.timeouts import CLOSE
+from tinyasgi.protocols.states import ConnectionState
 from tinyasgi.testing import connect
 from tinyasgi.testing.memory import MemoryConnection
 
@@ -89,11 +89,11 @@ async def test_a_slow_reader_gets_all_of_an_early_response(loop: Any) -> None:
         sock.sendall(upload(1_000_000))
         await until(lambda: context.connections)
         [connection] = context.connections
-        await until(lambda: connection._wait == CLOSE)
+        await until(lambda: connection._state is ConnectionState.CLOSING)
         assert connection._transport.get_write_buffer_size() == 0
         for _ in range(20):
             context.ticks += 1
-            connection.sweep(context.ticks)
+            connection.check_timeouts(context.ticks)
             await asyncio.sleep(0)
         sock.sendall(bytes(1000))  # a closed connection would answer it with a reset
         assert await asyncio.to_thread(read, sock) == 60_000

@@ -19,6 +19,7 @@ from tests.support.helpers import GET, LOOPS, Client, hello, in_loop, reply, unt
 from tinyasgi import Config, Server
 from tinyasgi.config.kinds import OptionError
 from tinyasgi.http.client import ClientInfo, peer_address
+from tinyasgi.protocols.hooks import Hooks
 from tinyasgi.proxy.forwarded import Forwarded, _elements
 from tinyasgi.proxy.trust import Trust
 from tinyasgi.testing import connect, serve
@@ -571,8 +572,8 @@ async def test_websocket() -> None:
 
     lines: list[str] = []
     fields = [b"For: 203.0.113.9:5", b"Proto: wss", b"Host: a", b"Prefix: /p"]
-    async with connect(app) as connection:
-        connection.context.access = lambda exchange: lines.append(exchange.client.name)
+    hooks = Hooks(access=lambda exchange: lines.append(exchange.client.name))
+    async with connect(app, hooks) as connection:
         await connection.feed(handshake(*[b"X-FORWARDED-" + field for field in fields]))
     (scope,) = seen
     assert scope["type"] == "websocket"

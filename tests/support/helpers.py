@@ -141,7 +141,7 @@ async def elapse(connection: MemoryConnection, seconds: int) -> bytes:
     for _ in range(seconds):
         if not connection.is_closing():
             connection.context.ticks += 1
-            connection.protocol.sweep(connection.context.ticks)
+            connection.protocol.check_timeouts(connection.context.ticks)
             await connection.settle()
     return bytes(connection.sent)
 

@@ -341,7 +341,10 @@ def test_app_that_returns_without_a_response() -> None:
     async def app(scope, receive, send):
         pass
 
-    with pytest.raises(RuntimeError, match="returned at the start"), serve(app) as server:
+    with (
+        pytest.raises(RuntimeError, match="returned without sending a response"),
+        serve(app) as server,
+    ):
         assert get(server) == 500
 
 

@@ -281,7 +281,7 @@ def test_server_name_not_ascii(start: Start, tls: Certificates, tmp_path: Path) 
                 client.send(data)
                 client.rest()
         assert command.stop() == 0
-    assert command.log.count("no TLS handshake: the server name is not ASCII") == 2
+    assert command.log.count("TLS handshake failed: the server name is not ASCII") == 2
     assert "ignored" not in command.log
     assert "Traceback" not in command.log
 
@@ -538,8 +538,8 @@ def test_log_lines_about_client_certificates(
         assert not is_served(server, strange)
     none, unknown = caplog.messages
     assert none.startswith("127.0.0.1:")
-    assert none.endswith(": no TLS handshake: the client sent no certificate")
-    assert ": no TLS handshake: the certificate of the client was rejected: " in unknown
+    assert none.endswith(": TLS handshake failed: the client sent no certificate")
+    assert ": TLS handshake failed: the certificate of the client was rejected: " in unknown
 
 
 # Contexts from `--ssl-context-factory`.

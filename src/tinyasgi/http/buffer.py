@@ -1,9 +1,9 @@
 """Buffers for incomplete request heads, chunk size lines and trailer sections."""
 
 import re
-from collections.abc import Mapping
 
 from . import request
+from .memo import Memo
 from .parsers import BadRequest
 from .request import RequestLine
 
@@ -45,7 +45,7 @@ class HeadBuffer(ReceiveBuffer):
 
     __slots__ = ("_limit", "_line_parsed", "_lines")
 
-    def __init__(self, lines: Mapping[bytes, RequestLine], limit: int) -> None:
+    def __init__(self, lines: Memo[bytes, RequestLine], limit: int) -> None:
         super().__init__()
         self._lines = lines
         self._limit = limit
@@ -66,7 +66,7 @@ class HeadBuffer(ReceiveBuffer):
             return bytes(head)
         request.check_size(head, self._limit)
         if not self._line_parsed and (end := self.find(b"\r\n")) >= 0:
-            self._lines[bytes(head[:end])]  # raises BadRequest
+            self._lines.check(bytes(head[:end]))
             self._line_parsed = True
         if self.has_bare_cr_or_lf():
             raise BadRequest(400, f"bare CR or LF in the request head: {bytes(head[:80])!r}")

@@ -31,6 +31,10 @@ class Memo(dict[K, V]):
         self._longest = longest
         self._measure = measure
 
+    def check(self, argument: K) -> None:
+        """Call the function for the exception that it may raise, unless its result is known."""
+        self[argument]
+
     def __missing__(self, argument: K) -> V:
         value = self._function(argument)
         if self._measure(argument) <= self._longest:

@@ -55,6 +55,14 @@ class DefaultHeaders:
         return b"".join([line for name, line in self._lines if name not in names])
 
 
+def with_default(headers: HeaderPairs, default: tuple[bytes, bytes]) -> HeaderPairs:
+    """Return the headers of an app, with `default` unless they contain its name in lower case."""
+    headers = list(headers)
+    if any(isinstance(name, bytes) and name.lower() == default[0] for name, _ in headers):
+        return headers
+    return [*headers, default]
+
+
 @dataclass(frozen=True, slots=True)
 class _HeaderSection:
     """The validated and encoded headers of an app."""

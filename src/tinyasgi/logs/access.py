@@ -69,7 +69,7 @@ def _request_id(exchange: Exchange) -> str | None:
 
 
 def _connection_status(exchange: Exchange) -> str:
-    if exchange.phase == LOST:
+    if exchange.phase is LOST:
         return "X"
     return "+" if exchange.persistent else "-"
 
@@ -133,7 +133,7 @@ KEYS: dict[str, Getter] = {
     "referer": FIELDS["f"],
     "user_agent": FIELDS["a"],
     "request_id": _request_id,
-    "aborted": lambda exchange: exchange.phase == LOST,
+    "aborted": lambda exchange: exchange.phase is LOST,
 }
 
 _COMMON = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s'
@@ -163,9 +163,9 @@ def default_line(exchange: Exchange) -> str:
     """
     duration = (perf_counter() - exchange.started) * 1000
     client, text, mark = exchange.client.name, exchange.line.text, ""
-    if exchange.phase == LOST:
+    if exchange.phase is LOST:
         mark = " aborted"
-    elif exchange.phase == REFUSED:
+    elif exchange.phase is REFUSED:
         text = _quoted(text)
     status = exchange.status or CLIENT_CLOSED_REQUEST
     return f'{client} "{text}" {status} {exchange.sent} B {duration:.1f} ms{mark}'
@@ -306,16 +306,33 @@ def record_logger(config: Config) -> Callable[[Exchange], None]:
     return log
 
 
-def without(config: Config, access: Callable[[Exchange], None]) -> Callable[[Exchange], None]:
-    """Wrap `access` to skip successful requests to the paths of `access_log_exclude`."""
-    import fnmatch
+def exchange_filter(
+    config: Config,
+    count: Callable[[Exchange], None] | None,
+    log: Callable[[Exchange], None] | None,
+) -> Callable[[Exchange], None] | None:
+    """Return a function that passes finished exchanges to `count` and `log`.
 
-    patterns = map(fnmatch.translate, config.access_log_exclude)
-    matches = re.compile("|".join(patterns)).match
+    Neither gets health checks. `log` gets no successful request to a path of `access_log_exclude`.
+    Return None if there is nothing to call.
+    """
+    health_path, excluded = config.health_path, None
+    if config.access_log_exclude and log is not None:
+        import fnmatch
 
-    def log(exchange: Exchange) -> None:
-        successful = 200 <= exchange.status < 300 and exchange.phase == COMPLETE
-        if not (successful and matches(exchange.line.route)):
-            access(exchange)
+        patterns = map(fnmatch.translate, config.access_log_exclude)
+        excluded = re.compile("|".join(patterns)).match
+    if count is None and (log is None or (health_path is None and excluded is None)):
+        return log
 
-    return log
+    def observe(exchange: Exchange) -> None:
+        if health_path is not None and exchange.is_health_check(health_path):
+            return
+        if count is not None:
+            count(exchange)
+        successful = 200 <= exchange.status < 300 and exchange.phase is COMPLETE
+        if log is None or (successful and excluded and excluded(exchange.line.route)):
+            return
+        log(exchange)
+
+    return observe

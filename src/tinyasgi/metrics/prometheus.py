@@ -8,13 +8,12 @@ import asyncio
 import platform
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, product
 from typing import Any
 
 from .._version import __version__
 from ..http.response import PLAIN_TEXT
-from ..net.accept import Acceptor
 from ..protocols.context import Context
 from ..protocols.exchange import LOST, REFUSED, Exchange
 from ..typing import App, Message, Receive, Scope, Send
@@ -35,48 +34,39 @@ _LAG_SUM = store.LAG + len(LAGS) + 1
 class Metrics:
     """Records the events of a context in the shard of this process; shows the sum of all shards."""
 
-    def __init__(self, context: Context, acceptor: Acceptor, metrics_store: MetricsStore) -> None:
-        self._context = context
+    _context: Context
+
+    def __init__(self, metrics_store: MetricsStore) -> None:
         self._store = metrics_store
         self._values = metrics_store.values(metrics_store.shard)
         self._timer: asyncio.TimerHandle | None = None
-        context.app = self._observed(context.app)
-        context.on_tick = self._on_tick
-        acceptor.connect = self._counting_connections(acceptor.connect)
 
-    def app_started(self) -> None:
-        """Count this process as a worker, because lifespan startup is complete."""
+    def start(self, context: Context) -> None:
+        """Count this process as a worker, because lifespan startup is complete.
+
+        context: uses `observed`, `count` and `on_tick`.
+        """
+        self._context = context
         self._values[store.WORKERS] = 1.0
 
     # Events.
 
-    def counting(self, access: Callable[[Exchange], None] | None) -> Callable[[Exchange], None]:
-        """Return a callback for finished exchanges that counts them, then calls `access`."""
-        values, clock = self._values, time.perf_counter
+    def count(self, exchange: Exchange) -> None:
+        """Count a finished exchange."""
+        values = self._values
+        duration = time.perf_counter() - exchange.started
+        status = exchange.status
+        if exchange.phase is LOST:
+            values[store.ABORTED] += 1.0
+            if not 0 <= status < len(STATUSES):
+                status = 0  # not sent, so not validated
+        values[_FIRST.get(exchange.line.method, _FIRST_OF_OTHERS) + status] += 1.0
+        values[store.SENT] += exchange.sent
+        if status != SWITCHING_PROTOCOLS and exchange.phase is not REFUSED:
+            values[store.DURATION + bisect_left(DURATIONS, duration)] += 1.0
+            values[_DURATION_SUM] += duration
 
-        def count(exchange: Exchange) -> None:
-            duration = clock() - exchange.started
-            status = exchange.status
-            if exchange.phase == LOST:
-                values[store.ABORTED] += 1.0
-                if not 0 <= status < len(STATUSES):
-                    status = 0  # not sent, so not validated
-            values[_FIRST.get(exchange.line.method, _FIRST_OF_OTHERS) + status] += 1.0
-            values[store.SENT] += exchange.sent
-            if status != SWITCHING_PROTOCOLS and exchange.phase != REFUSED:
-                values[store.DURATION + bisect_left(DURATIONS, duration)] += 1.0
-                values[_DURATION_SUM] += duration
-
-        if access is None:
-            return count
-
-        def count_and_log(exchange: Exchange) -> None:
-            count(exchange)
-            access(exchange)
-
-        return count_and_log
-
-    def _observed(self, app: App) -> App:
+    def observed(self, app: App) -> App:
         """Wrap the app to observe its WebSockets."""
 
         def observed(scope: Scope, receive: Receive, send: Send) -> Any:
@@ -111,17 +101,11 @@ class Metrics:
         finally:
             values[store.WEBSOCKETS] -= is_open
 
-    def _counting_connections(self, connect: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap the function that creates the protocol of a connection."""
-        values = self._values
+    def count_connection(self) -> None:
+        """Count an accepted connection."""
+        self._values[store.ACCEPTED] += 1.0
 
-        def count_and_connect(*header: Any) -> Any:
-            values[store.ACCEPTED] += 1.0
-            return connect(*header)
-
-        return count_and_connect
-
-    def _on_tick(self, late: float) -> None:
+    def on_tick(self, late: float) -> None:
         """Record the event loop lag. late: seconds by which a timer of one second was late."""
         late = max(late, 0.0)  # a timer may be early by the resolution of the clock
         self._values[store.LAG + bisect_left(LAGS, late)] += 1.0

@@ -1,4 +1,4 @@
-"""Listening sockets → connections: PROXY headers, TLS handshakes, and a limit that holds."""
+"""Accepts connections: limits, PROXY headers, TLS handshakes."""
 
 import asyncio
 import errno
@@ -15,6 +15,7 @@ from ..http.client import ClientInfo, peer_address, peer_name
 from ..http.response import encode_refusal
 from ..peek import peek
 from ..protocols.context import Context
+from ..protocols.hooks import ignore
 from ..protocols.http1 import HTTP1Connection
 from ..protocols.timeouts import LINGER
 from ..server_log import logger
@@ -24,61 +25,63 @@ if TYPE_CHECKING:
     from ..proxy.proxy_protocol import Header
     from ..tls.contexts import TLSContexts
 
-__all__ = ["Acceptor", "let_loop_read"]
-
 _UNIX = getattr(socket, "AF_UNIX", None)  # Windows has none
-#: Bytes that the kernel takes of what a peer's window has no room for, and then a transport.
+#: Bytes of unsent data in the kernel beyond the window of the peer, and then in a transport.
 MAX_UNSENT = 64 * 1024
-#: Descriptors that connections leave to the app, and to the server itself.
-SPARE = 32
+#: Descriptors that are reserved for the app and for the server itself.
+RESERVED = 32
 
 
 class Acceptor:
     """Accepts connections for a context.
 
-    The event loops' own servers are not used: without a free descriptor asyncio's writes thousands
-    of log lines, and uvloop's closes connections without a word. Here clients wait until there is
-    room, as they do with `limit_connections`. Some descriptors stay free, as an app opens files
-    and imports modules, too.
+    The servers of the event loops are not used. Without a free descriptor, that of asyncio writes
+    thousands of log lines, and that of uvloop closes connections silently. Here clients wait in the
+    accept queue, as they do with `limit_connections`. Some descriptors are reserved, because an app
+    opens files and imports modules, too.
     """
 
-    def __init__(self, context: Context, tls: "TLSContexts | None") -> None:
+    def __init__(
+        self,
+        context: Context,
+        tls: "TLSContexts | None",
+        on_connection: Callable[[], None] = ignore,
+    ) -> None:
+        """on_connection: called for each connection that passes the PROXY header, if required."""
         self._context = context
         self._tls = tls
-        #: Listening sockets, and whether connections are accepted from them at the moment.
+        self._on_connection = on_connection
+        #: Listeners; False while accepting from one is paused.
         self._readers: dict[socket.socket, bool] = {}
-        #: Set while a connection could not be accepted in the last second.
+        #: Set if accepting has failed in the last second.
         self._retrial: asyncio.TimerHandle | None = None
-        self._spare = math.inf  # the first descriptor that connections are not to take
-        self._scarce = False  # the last connection has a spare descriptor
+        self._reserved = math.inf  # the first reserved descriptor
+        self._scarce = False  # the last connection has a reserved descriptor
         self.handshakes: set[asyncio.Task[None]] = set()
-        #: Makes the protocol of a connection that is accepted. It is called with whether the
-        #: listening socket is a unix socket, and perhaps with a PROXY header.
-        self.connect: Callable[..., asyncio.BaseProtocol] = partial(HTTP1Connection, context)
 
     async def listen(self, sock: socket.socket) -> None:
-        """Accepts from a bound socket, from now on. Raises ListenError."""
+        """Begin to accept from a bound socket. Raise ListenError."""
         loop, config = self._context.loop, self._context.config
         sock.setblocking(False)
         tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
         if tcp and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            # What is accepted inherits it. By default the kernel takes megabytes for each slow
-            # client: memory, time until a stop or a disconnect is seen, and cold caches.
+            # Accepted connections inherit this. By default the kernel buffers megabytes for each
+            # slow client. That costs memory and CPU cache, and delays the notice of a disconnect.
             with suppress(OSError):  # a kernel without this option, as in some sandboxes
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT)
-        self._spare = _first_spare()  # the app may have set the limit
-        listen.listen(sock, config)  # uvloop would not raise the error
+        self._reserved = _first_reserved()  # the app may have changed the limit
+        listen.listen(sock, config)  # uvloop would hide the error
         loop.add_reader(sock, self._accept, sock)
         self._readers[sock] = True
 
     def release(self, sock: socket.socket) -> None:
-        """Accept no more from a socket, which another process goes on with, and close it."""
+        """Stop accepting from a socket, because another process continues, and close it."""
         if self._readers.pop(sock, None):
             self._context.loop.remove_reader(sock)
         sock.close()
 
     def _accept(self, sock: socket.socket) -> bool:
-        """Accepts a connection, if one waits and there is room for it; whether it has."""
+        """Accept a connection. Return False if none waits or there is no room."""
         loop = self._context.loop
         if self._is_full():
             self._pause(sock)
@@ -89,13 +92,13 @@ class Acceptor:
             accepted, peer = sock.accept()
         except BlockingIOError:
             return False
-        except ConnectionAbortedError:  # the client has left
+        except ConnectionAbortedError:  # the client has disconnected
             return True
-        except OSError as error:  # out of file descriptors, for one
+        except OSError as error:  # for example, no descriptor is left
             self._pause(sock)
             self._retry_later(error)
             return False
-        self._scarce = accepted.fileno() >= self._spare
+        self._scarce = accepted.fileno() >= self._reserved
         accepted.setblocking(False)
         task = loop.create_task(self._begin(accepted, peer))
         self.handshakes.add(task)
@@ -104,7 +107,7 @@ class Acceptor:
 
     @property
     def _is_plain(self) -> bool:
-        """Connections begin with a request."""
+        """There is neither TLS nor a PROXY header before the first request."""
         return self._tls is None and not self._context.config.proxy_protocol
 
     def _is_full(self) -> bool:
@@ -112,10 +115,10 @@ class Acceptor:
         return 0 < limit <= len(self._context.connections) + len(self.handshakes)
 
     def _check_descriptors(self, sock: socket.socket) -> None:
-        """Raise OSError if only spare descriptors are left."""
+        """Raise OSError if only reserved descriptors are left."""
         lowest = os.dup(sock.fileno())
         os.close(lowest)
-        if lowest >= self._spare:
+        if lowest >= self._reserved:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     def _pause(self, sock: socket.socket) -> None:
@@ -128,7 +131,7 @@ class Acceptor:
 
     def _retry_later(self, error: OSError) -> None:
         if self._retrial is None:
-            logger.error("can't accept connections, they have to wait: %s", error)
+            logger.error("can't accept connections, clients have to wait: %s", error)
             self._retrial = self._context.loop.call_later(1.0, self._retry)
 
     def _retry(self) -> None:
@@ -136,7 +139,7 @@ class Acceptor:
         self.resume()
 
     def resume(self) -> None:
-        """Accepts again, if that was paused and there is room now."""
+        """Accept again, if that was paused and there is room now."""
         for sock, reading in self._readers.items():
             if not reading and not self._is_full():
                 try:
@@ -148,40 +151,45 @@ class Acceptor:
                 else:
                     self._readers[sock] = True
 
+    def _connect(self, unix: bool, header: "Header | None" = None) -> HTTP1Connection:
+        """Return the protocol of a new connection. unix: the listener is a unix socket."""
+        self._on_connection()
+        return HTTP1Connection(self._context, unix, header)
+
     async def _begin(self, accepted: socket.socket, peer: Any) -> None:
         unix = accepted.family == _UNIX
         try:
             if self._is_plain:
-                connect = partial(self.connect, unix)
+                connect = partial(self._connect, unix)
                 await self._context.loop.connect_accepted_socket(connect, accepted)
                 return
             name = peer_name(peer, unix)
             if not self._context.config.proxy_protocol:
-                await self._shake_hands(accepted, name, partial(self.connect, unix))
+                await self._shake_hands(accepted, name, partial(self._connect, unix))
             elif header := await self._read_header(accepted, _proxy(peer, unix)):
                 if header.client is not None:
                     name = peer_name(header.client)
-                await self._shake_hands(accepted, name, partial(self.connect, unix, header))
+                await self._shake_hands(accepted, name, partial(self._connect, unix, header))
             else:
                 accepted.close()
         except (OSError, asyncio.CancelledError):
             accepted.close()
 
     async def _read_header(self, accepted: socket.socket, proxy: ClientInfo) -> "Header | None":
-        """What a proxy says of its client; None for who is not let in, or has left."""
-        from ..proxy import proxy_protocol  # not before it is needed
+        """Read the PROXY header. Return None if it is refused or the proxy has disconnected."""
+        from ..proxy import proxy_protocol  # an optional package
 
         context = self._context
         try:
             async with asyncio.timeout(context.config.timeout_head or None):
                 if context.trust.of(proxy.address):
                     return await proxy_protocol.read(accepted)
-            fault = "PROXY headers are not taken from this address"
+            fault = "PROXY header refused: the address is not in --forwarded-allow-ips"
         except proxy_protocol.HeaderError as error:
             fault = str(error)
         except TimeoutError:
-            fault = "no PROXY header in time"
-        context.note(proxy.name, fault)
+            fault = f"no PROXY header within {context.config.timeout_head:g} s (--timeout-head)"
+        context.log_peer_error(proxy.name, fault)
         if self._tls is None:
             answer = encode_refusal(400, fault, context.defaults, "GET")
             context.refused(proxy, b"", 400, answer)
@@ -192,42 +200,45 @@ class Acceptor:
     async def _shake_hands(
         self, accepted: socket.socket, name: str, connect: Callable[[], asyncio.BaseProtocol]
     ) -> None:
-        """Goes on to the first request. name: of the peer, for the log. Raises OSError."""
+        """Do the TLS handshake, if any, and connect the protocol. Raise OSError.
+
+        name: the peer in log lines.
+        """
         loop = self._context.loop
         tls: dict[str, Any] = {}
         if self._tls is not None:
-            # For None the loops would take 60 seconds.
+            # None would mean 60 seconds to the event loops.
             limit = self._context.config.timeout_head or math.inf
             begin = loop.time()
             async with asyncio.timeout(self._context.config.timeout_head or None):
-                await peek(accepted, 1)  # asyncio has a buffer of 256 KiB for each handshake
+                await peek(accepted, 1)  # first, because asyncio allocates 256 KiB for a handshake
             tls["ssl"] = self._tls.current()
             tls["ssl_handshake_timeout"] = max(begin + limit - loop.time(), 0.001)
-            # A connection ends by its own time limits: a slow reader needs time for the response.
+            # A connection has its own timeouts, which allow a slow client to read its response.
             tls["ssl_shutdown_timeout"] = 3600
         try:
             transport, _ = await loop.connect_accepted_socket(connect, accepted, **tls)
-            if tls:  # the event loops would take 512 KiB
+            if tls:  # instead of 512 KiB
                 transport.set_write_buffer_limits(MAX_UNSENT)
         except ssl.SSLError as error:
-            from ..tls.contexts import explain  # which is there, as there are handshakes
+            from ..tls.contexts import explain
 
-            self._context.note(name, f"no TLS handshake: {explain(error)}")
+            self._context.log_peer_error(name, f"TLS handshake failed: {explain(error)}")
             accepted.close()
 
     async def finish(self) -> None:
-        """Accepts until no connection waits, which would be reset; then no more."""
+        """Accept all connections that wait, because closing would reset them; then stop."""
         for sock in self._readers:
             for _ in range(self._context.config.backlog):
                 if not self._accept(sock):
                     break
         self.stop()
-        while self._is_plain and self.handshakes:  # a few turns of the loop
+        while self._is_plain and self.handshakes:  # a few iterations of the loop
             await asyncio.sleep(0)
         await let_loop_read()
 
     def stop(self) -> None:
-        """Accepts no more, and closes the sockets: who comes later is to go elsewhere."""
+        """Stop accepting and close the listeners, so that new clients are refused at once."""
         for sock in self._readers:
             self._pause(sock)
             sock.close()
@@ -236,8 +247,8 @@ class Acceptor:
             self._retrial.cancel()
 
 
-def _first_spare() -> float:
-    """Return the lowest descriptor that connections do not take."""
+def _first_reserved() -> float:
+    """Return the lowest descriptor that connections must not use."""
     try:
         import resource
     except ImportError:  # Windows
@@ -245,16 +256,16 @@ def _first_spare() -> float:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return math.inf
-    return limit - min(SPARE, limit // 4)
+    return limit - min(RESERVED, limit // 4)
 
 
 def _proxy(peer: Any, unix: bool) -> ClientInfo:
-    """A peer that is to send a PROXY header."""
+    """Return the client info of a peer that must send a PROXY header."""
     client = tuple(peer[:2]) if isinstance(peer, tuple) else None
     return ClientInfo({"client": client}, peer_name(peer, unix), peer_address(peer, unix))
 
 
 async def let_loop_read() -> None:
-    """Twice around the event loop: what has arrived by now is read."""
+    """Run the event loop twice, so that all data that has arrived by now is read."""
     await asyncio.sleep(0)
     await asyncio.sleep(0)

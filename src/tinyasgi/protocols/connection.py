@@ -1,29 +1,34 @@
-"""A transport under watch, whatever protocol is spoken on it: flow control, time limits, ends."""
+"""Base class of connections: flow control, timeouts and closing, for any protocol."""
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..http.client import ClientInfo, peer_address, peer_name
 from .context import Context
-from .delivery import delivery, has_ended
-from .timeouts import APP, BODY, CLOSE, FIRST, MAX_LINGER, WRITE
+from .delivery import delivery
+from .states import ConnectionState
+from .timeouts import MAX_LINGER
 
 if TYPE_CHECKING:
     from ..proxy.proxy_protocol import Header
 
-__all__ = ["Connection"]
+#: Bytes from which on the write buffer is written at once.
+MAX_BUFFERED = 16 * 1024
 
-#: Bytes that are not kept to be written with others.
-BURST = 16 * 1024
+# States are compared for each read; an attribute of the enum would take longer.
+NEW: Final = ConnectionState.NEW
+APP: Final = ConnectionState.APP
+BODY: Final = ConnectionState.BODY
+CLOSING: Final = ConnectionState.CLOSING
 
 
 def read_client(transport: asyncio.BaseTransport, unix: bool) -> ClientInfo | None:
-    """Read a transport; None if its peer is not connected any more.
+    """Return the client info of a transport, or None if the peer has already disconnected.
 
-    Some systems do not even know the address of the own end then.
+    Some systems do not know the server's address either then.
 
-    unix: the connection was accepted from a unix socket.
+    unix: the listener is a unix socket.
     """
     peer = transport.get_extra_info("peername")
     host = transport.get_extra_info("sockname")
@@ -37,17 +42,17 @@ def read_client(transport: asyncio.BaseTransport, unix: bool) -> ClientInfo | No
         "scheme": "https" if tls is not None else "http",
     }
     if tls is not None:
-        from ..tls.extension import TLSExtension  # not before it is needed
+        from ..tls.extension import TLSExtension  # an optional package
 
         scope["extensions"] = {"tls": TLSExtension(tls)}
     return ClientInfo(scope, peer_name(peer, unix), address)
 
 
 class Connection(asyncio.Protocol):
-    """What a protocol needs of its transport.
+    """A transport, with what every protocol on it needs.
 
-    `_wait` and `_since` say what it waits for (`timeouts`) and from which tick on; `sweep` holds
-    that against the time limits.
+    The connection has been in its state since tick `_since`, or was last active then.
+    `check_timeouts` compares that with the timeouts.
     """
 
     # fmt: off
@@ -60,54 +65,53 @@ class Connection(asyncio.Protocol):
         "_progress",
         "_reading",
         "_since",
+        "_state",
         "_taken",
         "_transport",
         "_unix",
-        "_wait",
-        "burst",
         "client",
         "eof",
         "paused",
         "peer",
+        "write_buffer",
     )
     # fmt: on
 
+    _first_state: ConnectionState = NEW
     _transport: asyncio.Transport
     peer: ClientInfo
-    """Who is at the other end of the transport."""
+    """The other end of the transport."""
     client: ClientInfo
-    """Where the request that is carried comes from: the peer, or a client of it."""
+    """Source of the current request: the peer, or the client that it names."""
 
     def __init__(
         self, context: Context, unix: bool = False, header: "Header | None" = None
     ) -> None:
-        """unix: the listening socket is a unix socket.
-
-        header: what came before all else by the PROXY protocol, if that is spoken.
-        """
+        """unix: the listener is a unix socket. header: the PROXY header, if there was one."""
         self._context = context
         self._unix = unix
         self._header = header
         self._reading = True
-        self.burst = bytearray()  # collected to be written together
+        self.write_buffer = bytearray()
         self.paused = False
         self.eof = False
-        self._drained = False  # all has been read that the peer will ever have sent
-        self._wait: int = FIRST
+        self._drained = False  # everything that the peer has sent was read, including the end
+        self._state = self._first_state
         self._since = context.ticks
-        self._ended = math.inf  # the tick from which on it only waits for the peer to leave
-        # While the peer has something to read: how much it has taken, and since which tick no more.
+        self._ended = math.inf  # the tick at which the server has closed its sending side
+        # While there is unread data: the count of bytes that the peer has read, and the tick at
+        # which it changed.
         self._taken: int | None = None
         self._progress = 0
-        # Bytes by which it is behind the slowest pace, in reading or in sending; being ahead counts
-        # for nothing once a second is over.
+        # Bytes by which the peer is behind the minimum rate of reading or sending. Being ahead does
+        # not carry over to the next second.
         self._behind = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a BaseTransport cannot write
         peer = read_client(transport, self._unix)
-        if peer is None:  # reset by now: nobody is there to answer
-            self._wait = CLOSE
+        if peer is None:  # already reset
+            self._state = CLOSING
             self._transport.abort()
             return
         if self._header is not None:
@@ -116,14 +120,14 @@ class Connection(asyncio.Protocol):
         self._context.opened(self)
 
     def eof_received(self) -> bool:
-        """The peer sends no more. The transport closes, unless a protocol says otherwise."""
+        """Return whether the transport stays open after the end of the peer's data."""
         self.eof = self._drained = True
         self._flush()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._wait = CLOSE
-        self.burst.clear()
+        self._state = CLOSING
+        self.write_buffer.clear()
         del self._transport
         self._context.closed(self)
 
@@ -136,30 +140,31 @@ class Connection(asyncio.Protocol):
         self._behind = 0
 
     def _write(self, data: bytes, more: bool) -> None:
-        """Writes: at once, or with what follows in this turn of the loop when there may be `more`.
+        """Write now, or together with other writes of this iteration of the loop.
 
-        Each write of a transport is a system call, which costs as much as a small request.
+        more: more data may follow soon. Each write of a transport is a system call, which costs as
+        much as a small request.
         """
-        if self.burst or (more and len(data) < BURST):
-            if not self.burst:
+        if self.write_buffer or (more and len(data) < MAX_BUFFERED):
+            if not self.write_buffer:
                 self._context.loop.call_soon(self._flush, context=self._context.outside)
-            self._collect(data)
+            self._buffer(data)
             if not more:
                 self._flush()
         else:
             self._transport.write(data)
 
-    def _collect(self, data: bytes) -> None:
-        """Keeps data to be written together; `_flush` is to follow soon."""
-        self.burst += data
-        if len(self.burst) >= BURST:
+    def _buffer(self, data: bytes) -> None:
+        """Add data to the write buffer. A call of `_flush` must follow."""
+        self.write_buffer += data
+        if len(self.write_buffer) >= MAX_BUFFERED:
             self._flush()
 
     def _flush(self) -> None:
-        """Hands what was collected to the transport."""
-        if self.burst:
-            burst, self.burst = self.burst, bytearray()
-            self._transport.write(burst)
+        """Write the write buffer to the transport."""
+        if self.write_buffer:
+            data, self.write_buffer = self.write_buffer, bytearray()
+            self._transport.write(data)
 
     def _pause_reading(self) -> None:
         if self._reading:
@@ -177,18 +182,18 @@ class Connection(asyncio.Protocol):
         else:
             self._pause_reading()
 
-    def _wait_for(self, what: int) -> None:
-        self._wait = what
+    def _enter(self, state: ConnectionState) -> None:
+        self._state = state
         self._since = self._context.ticks
 
     def _end(self, linger: bool) -> None:
-        """Close once all that was written is sent.
+        """Close once all written data is sent.
 
-        linger: the peer may be sending. A close would reset the connection, and the peer could
-        lose what it has not read yet. So the server reads on, and drops what it reads, until the
-        peer leaves or is silent (RFC 9112 §9.6).
+        linger: the peer may still be sending. Closing would reset the connection, and the peer
+        could lose data that it has not read yet. So the server reads and drops data until the peer
+        closes or is silent (RFC 9112 §9.6).
         """
-        self._wait_for(CLOSE)
+        self._enter(CLOSING)
         self._flush()
         if not linger or self._drained:
             if not self._transport.is_closing():  # twice would break a TLS transport of asyncio
@@ -199,15 +204,15 @@ class Connection(asyncio.Protocol):
         if self._transport.can_write_eof():  # not with TLS
             try:
                 self._transport.write_eof()
-            except OSError:  # reset by a peer that had left while reading was paused
+            except OSError:  # the peer has reset the connection while reading was paused
                 self._transport.abort()
 
     def _drop(self) -> None:
-        """Something has arrived after the end."""
+        """Drop data that has arrived after the end."""
         self._since = self._context.ticks
 
     def hand_over(self, successor: "Connection") -> None:
-        """Leaves the transport to a connection that speaks another protocol on it."""
+        """Pass the transport to a connection of another protocol."""
         self._transport.set_protocol(successor)
         successor._transport = self._transport
         successor.peer, successor.client = self.peer, self.client
@@ -216,102 +221,106 @@ class Connection(asyncio.Protocol):
         self._context.opened(successor)
         self.connection_lost(None)
 
+    # Called by context and server.
+
     def fileno(self) -> int:
-        """The descriptor of its socket, negative without one."""
+        """Return the descriptor of the socket, or a negative number without a socket."""
         sock = self._transport.get_extra_info("socket")
         return -1 if sock is None else sock.fileno()
 
     @property
     def trusted(self) -> bool:
-        """The peer may describe its clients."""
+        """The peer is trusted to forward client addresses."""
         return self._context.trust.of(self.peer.address)
 
     @property
     def fresh(self) -> bool:
-        """Nothing has arrived on it yet."""
-        return self._wait == FIRST
+        """Nothing has arrived yet."""
+        return self._state is NEW
 
     @property
     def unsent(self) -> int:
-        """0 when the peer has taken all that was written, as far as is known."""
+        """Bytes that the peer has not read, as far as is known."""
         return delivery(self._transport).left
 
     @property
     def busy(self) -> bool:
-        """It must still send something, or carries an exchange."""
+        """It has an exchange, or data that the peer has not read."""
         return self.unsent > 0
 
     @property
     def stopping(self) -> bool:
-        """The server stops."""
+        """The server is stopping."""
         return self._context.stopping
 
     def stop(self) -> None:
-        """Closes at once when idle, else when it next can."""
+        """Close now if idle, otherwise as soon as possible."""
         self._end(linger=False)
 
     def close(self) -> None:
-        """Closes at once, whatever is running."""
+        """Close now, even if an exchange is running."""
         self._transport.abort()
 
-    def sweep(self, ticks: int) -> None:
-        """Gives up what has waited for too long."""
-        limits = self._context.limits
-        if self._wait != CLOSE and not self._transport.get_write_buffer_size():
-            if self._taken is not None:  # the peer has read all, so its own time begins
+    # Timeouts.
+
+    def check_timeouts(self, ticks: int) -> None:
+        """End what has waited for too long."""
+        timeouts = self._context.timeouts
+        if self._state is not CLOSING and not self._transport.get_write_buffer_size():
+            if self._taken is not None:  # the peer has read everything; its timeout starts now
                 self._taken = None
                 self._behind = 0
                 self._since = ticks
-            if ticks - self._since > limits[self._wait]:
+            if ticks - self._since > timeouts[self._state]:
                 self._expire()
-            elif self._wait == BODY:
-                self._charge_for_body()
-            elif (
-                self._wait == APP and not (self._reading or self.eof) and has_ended(self._transport)
-            ):
-                self._unread_end()
+            elif self._state is BODY:
+                self._check_body_rate()
+            elif self._state is APP and not self._reading and not self.eof:
+                self._check_unread_end()
             return
-        left = self._charge_for_reading(ticks)
-        if left and ticks - self._progress > limits[WRITE]:
-            self._give_up("does not read its response")
+        left = self._measure_reading(ticks)
+        if left and ticks - self._progress > self._context.write_timeout:
+            seconds = self._context.config.timeout_write
+            self._give_up(f"closed, the client read nothing for {seconds:g} s (--timeout-write)")
         elif left and self._behind > self._context.write_pace.slack:
-            self._give_up("reads its response too slowly")
+            rate = self._context.config.min_rate_write
+            self._give_up(f"closed, the client read too slowly (--min-rate-write {rate})")
         elif not left and (
-            ticks - max(self._since, self._progress) > limits[CLOSE]
+            ticks - max(self._since, self._progress) > timeouts[CLOSING]
             or ticks - max(self._ended, self._progress) > MAX_LINGER
         ):
             self._expire()
 
-    def _unread_end(self) -> None:
-        """The peer sends no more than it has sent; reading is paused before that."""
+    def _check_unread_end(self) -> None:
+        """Notice the end of the peer's data behind data that is not read yet."""
 
-    def _charge_for_reading(self, ticks: int) -> int:
-        """Count a second in which the peer was to read; return how much it has still to read."""
+    def _measure_reading(self, ticks: int) -> int:
+        """Update progress and rate of the peer's reading; return the bytes that it has not read."""
         taken, left = delivery(self._transport)
         if self._taken is None:
             self._progress = ticks
             self._behind = 0
-        elif taken != self._taken:  # smaller: of a buffer alone, to which more was written
+        elif taken != self._taken:  # less than before, if only the buffer is known and has grown
             self._progress = ticks
             self._behind -= abs(taken - self._taken)
         self._taken = taken
         self._behind = max(self._behind, 0) + self._context.write_pace.rate
         return left
 
-    def _charge_for_body(self) -> None:
-        """Count a second in which the peer was to send its body."""
+    def _check_body_rate(self) -> None:
+        """Expire if the peer sends a request body too slowly. Called once a second."""
         self._behind = max(self._behind, 0) + self._context.body_pace.rate
         if self._behind > self._context.body_pace.slack:
             self._expire()
 
-    def _give_up(self, fault: str) -> None:
-        self._context.note(self.peer.name, fault)
+    def _give_up(self, reason: str) -> None:
+        self._context.log_peer_error(self.peer.name, reason)
         self.close()
 
     def _expire(self) -> None:
-        """The time limit of what it waits for has passed."""
+        """End the connection, or what it waits for, because of a timeout."""
         if self._transport.is_closing():
             self._transport.abort()
         else:
-            self._wait_for(CLOSE)
+            self._enter(CLOSING)
             self._transport.close()

@@ -1,4 +1,4 @@
-"""What the connections of one event loop share, and their one coarse clock."""
+"""`Context`: state that all connections of an event loop share, and the timer of their timeouts."""
 
 import asyncio
 import contextvars
@@ -14,281 +14,295 @@ from ..config.config import Config
 from ..http import parsers, request
 from ..http.client import FORWARDED_HEADERS, ClientInfo
 from ..http.memo import Memo
+from ..http.parsers import Parser
 from ..http.request import RequestLine
 from ..http.response import DefaultHeaders
 from ..server_log import logger
 from ..typing import App, Headers
 from . import refusal, timeouts
 from .exchange import COMPLETE, Exchange
+from .hooks import NO_HOOKS, Hooks, shielded
+from .states import Phase, ServerState
 
 if TYPE_CHECKING:
     from ..proxy.forwarded import Forwarded
     from ..proxy.trust import Trust
+    from .request_id import RequestIds
 
-__all__ = ["Context", "Swept"]
+#: Since Python 3.12 a task can start eagerly. So an app that never waits finishes in the call that
+#: reads its request.
+_Task: Any = asyncio.Task
+if sys.version_info >= (3, 12):
+    _Task = partial(asyncio.Task, eager_start=True)
 
-#: From Python 3.12 on a task can take its first step at once; an app that need not wait is done
-#: with that.
-_EAGER: Any = {"eager_start": True} if sys.version_info >= (3, 12) else {}
-
-#: Most log lines a second about the faults of peers.
-NOTES = 20
-#: Connections that are judged in one turn of the loop.
+#: Maximum number of log lines about client errors in a second.
+MAX_ERROR_LINES = 20
+#: Connections to check for timeouts in one iteration of the event loop.
 SLICE = 200
 
 
-def _lines(root_path: str) -> Memo[bytes, RequestLine]:
-    return Memo(partial(request.parse_request_line, root_path=root_path), 256, longest=256)
-
-
-class Swept(Protocol):
-    """A connection as its context sees it."""
+class ManagedConnection(Protocol):
+    """The interface that context and server need from a connection."""
 
     @property
     def fresh(self) -> bool:
-        """Nothing has arrived on it yet."""
+        """Nothing has arrived yet."""
 
     @property
     def busy(self) -> bool:
-        """It must still send something, or carries an exchange."""
+        """It has an exchange, or data that the peer has not read."""
 
     @property
     def unsent(self) -> int:
-        """0 when the peer has taken all that was written, as far as is known."""
+        """Bytes that the peer has not read, as far as is known."""
 
     def fileno(self) -> int:
-        """The descriptor of its socket, negative without one."""
+        """Return the descriptor of its socket, or a negative number without a socket."""
 
-    def sweep(self, ticks: int) -> None:
-        """Gives up what has waited for too long."""
+    def check_timeouts(self, ticks: int) -> None:
+        """End what has waited for too long."""
 
     def stop(self) -> None:
-        """Closes at once when idle, else when the running exchange is complete."""
+        """Close now if idle, otherwise after the running exchange."""
 
     def close(self) -> None:
-        """Closes at once, whatever is running."""
+        """Close now."""
+
+
+def create_parser(config: Config) -> Parser:
+    """Return the HTTP parser that `config` selects. Raise OptionError if it is not installed."""
+    try:
+        return parsers.create_parser(config.http)
+    except ImportError:
+        hint = f"needs {config.http}: pip install {config.http}"
+        raise config.error("http", config.http, hint) from None
+
+
+def _request_lines(root_path: str) -> Memo[bytes, RequestLine]:
+    return Memo(partial(request.parse_request_line, root_path=root_path), 256, longest=256)
+
+
+def _request_ids(config: Config) -> "RequestIds | None":
+    if config.request_id_header is None:
+        return None
+    from .request_id import RequestIds  # an optional feature
+
+    return RequestIds(config.request_id_header)
 
 
 class Context:
     """One app on one event loop.
 
-    The clock counts seconds in `ticks` while there are connections and stands still otherwise: an
-    idle server does not wake up. A tick that comes late because the loop was held up counts once,
-    so no peer is given up for what the server itself has kept waiting.
+    A timer counts seconds in `ticks` while there are connections, so an idle server does not wake
+    up. If the loop was blocked, a late tick counts once: a peer does not time out because of the
+    server's own delay.
     """
 
-    # Slots are quicker to read than so many attributes in a dict: 1,200 instructions for each GET.
+    # Slots are faster than so many attributes in a dict: 1,200 instructions for each GET.
     # fmt: off
     __slots__ = (
-        "__dict__",  # for `trust` and `forwarded`, and for a `start` that adds request ids
-        "_failed", "_left", "_notes", "_timer", "access", "app", "body_pace", "concurrency",
-        "config", "connections", "defaults", "forwarding", "health_path", "leaving", "limits",
-        "lines_below", "loop", "on_error", "on_gone", "on_stop", "on_tick", "overdue", "parser",
-        "request_lines", "running", "state", "stopping", "ticks", "unanswered", "variables",
-        "write_pace",
+        "__dict__",  # for `trust` and `forwarded`
+        "_errors", "_hooks", "_on_error", "_on_tick", "_requests_left", "_state", "_timer",
+        "access", "app", "body_pace", "concurrency", "config", "connections", "defaults",
+        "forwarding", "health_path", "keep_alive", "lifespan_state", "lines_below", "loop",
+        "outside", "parser", "request_ids", "request_lines", "running", "stopping", "ticks",
+        "timeouts", "unanswered", "variables", "write_pace", "write_timeout",
     )
     # fmt: on
 
-    def __init__(self, app: App, config: Config, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        app: App,
+        config: Config,
+        loop: asyncio.AbstractEventLoop,
+        hooks: Hooks = NO_HOOKS,
+        parser: Parser | None = None,
+        variables: contextvars.Context | None = None,
+        lifespan_state: dict[str, Any] | None = None,
+    ) -> None:
+        """variables, lifespan_state: as lifespan startup has left them."""
         self.app = app
         self.config = config
         self.loop = loop
-        try:
-            self.parser = parsers.create_parser(config.http)
-        except ImportError:
-            raise config.error(
-                "http", config.http, f"needs {config.http}: pip install {config.http}"
-            ) from None
-        #: Each request runs in a copy of it; taken anew once lifespan startup is complete.
-        self.variables = contextvars.copy_context()
-        #: What lifespan startup left behind; each request gets a copy.
-        self.state: dict[str, Any] = {}
-        self.connections: set[Swept] = set()
+        self.parser = parser or create_parser(config)
+        #: Context variables. Each request runs in a copy.
+        self.variables = contextvars.copy_context() if variables is None else variables
+        #: The `state` of the scope. Each request gets a copy.
+        self.lifespan_state = {} if lifespan_state is None else lifespan_state
+        #: For callbacks of the event loop, so that they do not run in the context of a request.
+        self.outside = self.variables.copy()
+        self.connections: set[ManagedConnection] = set()
         self.running: set[Exchange] = set()
-        #: How many of them have no complete response yet; counted only for `limit_concurrency`.
+        #: Running exchanges without a complete response, counted only for `limit_concurrency`.
         self.unanswered = 0
-        #: No connection persists any more; those that are there get their next response.
-        self.leaving = config.timeout_keep_alive == 0
-        #: And whoever streams is told to end.
+        self._state = ServerState.SERVING
+        #: Connections are kept alive after a response. False from LEAVING on.
+        self.keep_alive = config.timeout_keep_alive != 0
+        #: Streaming responses and idle connections end. True from STOPPING on.
         self.stopping = False
         #: The headers in which trusted peers describe their clients.
         self.forwarding = frozenset(
             FORWARDED_HEADERS[config.forwarded_fields] if config.proxy_headers else ()
         )
-        #: Exchanges that may be unanswered at once; 0 without that limit.
+        self.request_ids = _request_ids(config)
+        #: Maximum number of unanswered exchanges; 0: unlimited.
         self.concurrency = config.limit_concurrency
-        #: The path that is answered whatever else is running.
+        #: Path of the health check, which is exempt from that limit.
         self.health_path = config.health_path
-        #: Exchanges until the server stops by itself; 0 without that limit, or once it has.
-        self._left = 0
+        #: Exchanges until the server stops; 0: unlimited, or reached.
+        self._requests_left = 0
         if config.limit_max_requests:
             jitter = random.randint(0, config.limit_max_requests_jitter)
-            self._left = config.limit_max_requests + jitter
-        #: Writes the access line of an exchange that is over or refused; None if nobody reads it.
-        self.access: Callable[[Exchange], None] | None = None
-        #: Called when the server is to stop.
-        self.on_stop: Callable[[], None] = lambda: None
-        #: Called with a request line and the exception that the app has ended it with.
-        self.on_error: Callable[[str, BaseException], None] = lambda what, error: None
-        #: Observers that have raised an exception, by their identity.
-        self._failed: set[int] = set()
-        #: The time for a stop is over: what still runs is being cancelled.
-        self.overdue = False
-        #: Called at each tick, with the seconds that it comes late.
-        self.on_tick: Callable[[float], None] = lambda late: None
-        #: Called when a connection or an exchange is gone.
-        self.on_gone: Callable[[], None] = lambda: None
+            self._requests_left = config.limit_max_requests + jitter
+        self._hooks = hooks
+        #: Called with each exchange that has ended or was refused; None if nothing observes them.
+        self.access = None if hooks.access is None else shielded(hooks.access)
+        self._on_error = shielded(hooks.on_error)
+        self._on_tick = shielded(hooks.on_tick)
         self.ticks = 0
-        #: How many ticks a connection may wait for what (`timeouts`).
-        self.limits = timeouts.limits(config)
+        self.timeouts = timeouts.timeouts(config)
+        self.write_timeout = timeouts.ticks(config.timeout_write)
         self.body_pace = timeouts.pace(config.min_rate_body, config.timeout_body)
         self.write_pace = timeouts.pace(config.min_rate_write, config.timeout_write)
         self._timer: asyncio.TimerHandle | None = None
-        self._notes = 0
+        self._errors = 0  # of clients in this second
         self.defaults = self._make_defaults()
-        #: What is known of request lines.
-        self.request_lines = _lines(config.root_path)
-        #: The same below another root path.
-        self.lines_below = Memo(_lines, 16, longest=256)
+        #: Cache of parsed request lines.
+        self.request_lines = _request_lines(config.root_path)
+        #: Such caches for other root paths (`X-Forwarded-Prefix`).
+        self.lines_below = Memo(_request_lines, 16, longest=256)
 
-    # What an app calls runs in its context of variables, and an event loop keeps the current
-    # context with each callback. So what may outlast a request is registered outside of it.
+    @property
+    def state(self) -> ServerState:
+        """State of the server."""
+        return self._state
 
-    @cached_property
-    def outside(self) -> contextvars.Context:
-        """For callbacks of the loop: no context of a request. First used after lifespan startup."""
-        return self.variables.copy()
+    def enter(self, state: ServerState) -> None:
+        """Enter a state of the server, unless a later one was reached already."""
+        self._state = max(self._state, state)
+        self.keep_alive = False
+        self.stopping = self._state >= ServerState.STOPPING
+
+    def on_gone(self) -> None:
+        """Report that a connection, a handshake or an exchange has ended."""
+        self._hooks.on_gone()
+
+    # An app runs in its own context, and an event loop stores the current context with each
+    # callback. A callback that may outlast the request is therefore registered outside of it.
 
     def run_outside(self, function: Callable[..., object], *args: object) -> None:
-        """Call a function in a copy of `outside`, which may have been entered by a callback."""
+        """Call a function in a copy of `outside`, because a callback may have entered `outside`."""
         self.outside.copy().run(function, *args)
 
     # Exchanges.
 
     def start(self, exchange: Exchange) -> None:
-        """Runs the app for an exchange, in a task of its own."""
+        """Run the app for an exchange, in a new task."""
         self.running.add(exchange)
         if self.concurrency:
             self.unanswered += 1
         if self.access is not None:
             exchange.started = time.perf_counter()
-            exchange.client = exchange.connection.client
-        # Not by `loop.create_task`: that goes a longer way to the same end.
+            exchange.client = exchange.stream.client
+        # Not `loop.create_task`, which is slower.
         run, variables = self._run(exchange), self.variables.copy()
         name = exchange.line.text
-        exchange.task = asyncio.Task(run, loop=self.loop, name=name, context=variables, **_EAGER)
-        if self._left and not self.is_health_check(exchange):
-            self._left -= 1
-            if not self._left:
-                logger.info("stopping after %d requests", self.config.limit_max_requests)
-                self.on_stop()
-
-    def is_health_check(self, exchange: Exchange) -> bool:
-        """Tell whether the server answers this by itself; a WebSocket on the path is the app's."""
-        return type(exchange) is Exchange and exchange.line.route == self.health_path
+        exchange.task = _Task(run, loop=self.loop, name=name, context=variables)
+        if self._requests_left and not exchange.is_health_check(self.health_path):
+            self._requests_left -= 1
+            if not self._requests_left:
+                limit = self.config.limit_max_requests
+                logger.info("stopping: --limit-max-requests (%d) reached", limit)
+                self._hooks.on_stop()
 
     async def _run(self, exchange: Exchange) -> None:
-        """Run the app. Whatever it raises, even SystemExit, ends only its own exchange."""
-        app = self.app  # CPython 3.11 is slow to call what is in a slot
+        """Run the app. An exception, even SystemExit, ends only its own exchange."""
+        app = self.app  # CPython 3.11 is slow to call the value of a slot
         try:
             await app(exchange.scope, exchange.receive, exchange.send)
         except BaseException as error:
             self._report(exchange, exchange.ended(error))
-            if self.overdue and isinstance(error, asyncio.CancelledError):
-                self.observe(self.on_error, exchange.line.text, error)
+            if self._state is ServerState.OVERDUE and isinstance(error, asyncio.CancelledError):
+                self._on_error(exchange.line.text, error)
         else:
-            if exchange.phase < COMPLETE:
+            if exchange.phase is not COMPLETE:
                 self._report(exchange, exchange.ended(None))
         finally:
             self.running.discard(exchange)
-            if self.concurrency and exchange.phase != COMPLETE:
-                self.unanswered -= 1  # its client has left, and its work has ended only now
-            if self.leaving:
+            if self.concurrency and exchange.phase is not COMPLETE:
+                self.unanswered -= 1  # the client has disconnected, but the app has run until now
+            if not self.keep_alive:
                 self.on_gone()
 
     def _report(self, exchange: Exchange, error: BaseException | None) -> None:
         if error is None:
             return
-        logger.error("%s: the app failed", exchange.line.text, exc_info=error)
-        self.observe(self.on_error, exchange.line.text, error)
+        logger.error("%s: exception in the app", exchange.line.text, exc_info=error)
+        self._on_error(exchange.line.text, error)
 
-    def finish(self, exchange: Exchange, phase: int) -> None:
-        """Part a COMPLETE or LOST exchange from its connection, and write its access line."""
-        exchange.leave(phase)
-        if self.concurrency and phase == COMPLETE:
+    def finish(self, exchange: Exchange, phase: Phase) -> None:
+        """Release a COMPLETE or LOST exchange from its stream, and write its access line."""
+        exchange.release(phase)
+        if self.concurrency and phase is COMPLETE:
             self.unanswered -= 1
         if self.access is not None:
-            self.observe(self.access, exchange)
+            self.access(exchange)
 
     def refused(self, peer: ClientInfo, head: bytes, status: int, answer: bytes) -> None:
-        """Write the access line of a request that did not become an exchange.
+        """Write the access line of a request that was refused before it became an exchange.
 
-        head: as much as has arrived.
+        head: the bytes that have arrived.
         """
         if self.access is not None:
             line, headers = refusal.read(head, self.request_lines, self.parser)
             client = self.client_info(headers, peer)
-            self.observe(self.access, refusal.Refusal(client, line, headers, status, answer))
-
-    def observe(self, observer: Callable[..., None], *args: object) -> None:
-        """Call an observer, which must not affect what it observes.
-
-        An exception that it raises is logged, the first one of each observer.
-        """
-        try:
-            observer(*args)
-        except BaseException as error:
-            if id(observer) not in self._failed:
-                self._failed.add(id(observer))
-                logger.error(
-                    "%r raised an exception, further ones are not logged", observer, exc_info=error
-                )
+            self.access(refusal.Refusal(client, line, headers, status, answer))
 
     def describe(self) -> list[str]:
-        """What runs, a text for each; another thread may ask."""
+        """Return a text for each running exchange. Another thread may call this."""
         running = list(self.running)
         others = len(self.connections) - len(running)
         return [exchange.line.text for exchange in running] + (
             [f"{others} connection{'s' * (others > 1)} to close"] if others > 0 else []
         )
 
-    # Connections and the clock.
+    # Connections and their timeouts.
 
     @cached_property
     def trust(self) -> "Trust":
-        """The peers that may describe their clients."""
+        """The peers that are trusted to forward client addresses."""
         from ..proxy.trust import Trust  # not before it is needed
 
         return Trust(self.config)
 
     @cached_property
     def forwarded(self) -> "Forwarded":
-        """Reads what a trusted peer says of its own client."""
+        """Reader of the headers in which a trusted peer describes its client."""
         from ..proxy.forwarded import Forwarded  # not before it is needed: 2 ms at start
 
-        return Forwarded(self.trust, self.note)
+        return Forwarded(self.trust, self.log_peer_error)
 
     def client_info(self, headers: Headers, peer: ClientInfo) -> ClientInfo:
-        """The client of a trusted peer, or the peer itself, if the headers do not name one."""
+        """Return the client that a trusted peer names, otherwise the peer itself."""
         if self.forwarding.isdisjoint(dict(headers)) or not self.trust.of(peer.address):
             return peer
         return self.forwarded(peer, headers)
 
-    def note(self, peer: str, fault: object) -> None:
-        """Logs a peer's fault; a flood of them gives no more than NOTES lines a second."""
-        self._notes += 1
-        if self._notes <= NOTES:
-            logger.warning("%s: %s", peer, fault)
+    def log_peer_error(self, peer: str, error: object) -> None:
+        """Log an error of a peer, at most MAX_ERROR_LINES in a second."""
+        self._errors += 1
+        if self._errors <= MAX_ERROR_LINES:
+            logger.warning("%s: %s", peer, error)
 
-    def opened(self, connection: Swept) -> None:
-        """A connection has begun."""
+    def opened(self, connection: ManagedConnection) -> None:
+        """Register a new connection."""
         self.connections.add(connection)
         if self._timer is None:
             self.defaults = self._make_defaults()
             self._timer = self.loop.call_later(1.0, self._tick)
 
-    def closed(self, connection: Swept) -> None:
-        """A connection is gone."""
+    def closed(self, connection: ManagedConnection) -> None:
+        """Unregister a connection."""
         self.connections.discard(connection)
         self.on_gone()
 
@@ -297,40 +311,41 @@ class Context:
         late = self.loop.time() - self._timer.when()
         self.ticks += 1
         self._timer = None
-        self._count_notes()
+        self._log_more_errors()
         if self.connections:
             self.defaults = self._make_defaults()
             self._timer = self.loop.call_later(1.0, self._tick)
-            # Twice around the loop: what peers have sent by now is read before they are judged.
-            self.loop.call_soon(self.loop.call_soon, self._sweep, list(self.connections))
-        self.observe(self.on_tick, late)
+            # After two iterations of the loop, all data that has arrived by now is read.
+            connections = list(self.connections)
+            self.loop.call_soon(self.loop.call_soon, self._check_timeouts, connections)
+        self._on_tick(late)
 
     def close(self) -> None:
         """Cancel the timer. Call this when no connection is left."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-            self._count_notes()
+            self._log_more_errors()
 
-    def _count_notes(self) -> None:
-        """Log how many faults of peers were not logged."""
-        if self._notes > NOTES:
-            logger.warning("%d more faults of peers in the last second", self._notes - NOTES)
-        self._notes = 0
+    def _log_more_errors(self) -> None:
+        """Log how many errors were not logged in this second."""
+        if (more := self._errors - MAX_ERROR_LINES) > 0:
+            logger.warning("%d more client errors in the last second, not shown", more)
+        self._errors = 0
 
-    def _sweep(self, waiting: list[Swept]) -> None:
-        """Lets connections judge themselves, a few in a turn: ten thousand would hold others up."""
+    def _check_timeouts(self, waiting: list[ManagedConnection]) -> None:
+        """Check a few connections in each iteration. Ten thousand at once would block the loop."""
         for connection in waiting[-SLICE:]:
             if connection in self.connections:
-                connection.sweep(self.ticks)
+                connection.check_timeouts(self.ticks)
         del waiting[-SLICE:]
         if waiting:
-            self.loop.call_soon(self._sweep, waiting)
+            self.loop.call_soon(self._check_timeouts, waiting)
 
-    # What requests and responses have in common.
+    # Default response headers.
 
     def _make_defaults(self) -> DefaultHeaders:
-        """The headers that responses get unless the app sets them."""
+        """Return the headers that responses get unless the app sets them."""
         headers = [
             (name.lower().encode(), value.encode("latin-1")) for name, value in self.config.header
         ]
@@ -347,7 +362,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 def _imf_fixdate(seconds: float) -> bytes:
-    """RFC 9110 §5.6.7. Not by `email.utils`, whose import costs 10 ms and 2 MiB."""
+    """Format a Date (RFC 9110 §5.6.7). `email.utils` would cost 10 ms and 2 MiB to import."""
     t = time.gmtime(seconds)
     day, month = _DAYS[t.tm_wday], _MONTHS[t.tm_mon - 1]
     clock = f"{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02}"

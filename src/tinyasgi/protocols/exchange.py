@@ -9,74 +9,80 @@ from ..http.client import ClientInfo
 from ..http.request import RequestLine
 from ..http.response import NO_BODY
 from ..typing import HeaderPairs, Message, Scope
+from .states import Phase
 
-__all__ = ["COMPLETE", "LOST", "REFUSED", "STARTED", "STREAMING", "WAITING"]
-__all__ += ["Carrier", "Exchange", "is_disconnect"]
-
-#: From 2.4 on Starlette does not listen for `http.disconnect` while it streams: a stream that waits
-#: for its next event would outlive its client. `send` raises as 2.4 has it, all the same.
+#: With `spec_version` 2.4 or later, Starlette's streams do not listen for `http.disconnect`. So a
+#: stream that waits for its next event would outlive its client. `send` raises all the same.
 ASGI = {"version": "3.0", "spec_version": "2.3"}
 
-# Where an exchange stands: plain numbers, for they are compared at every message.
-WAITING: Final = 0  # the app has sent nothing yet
-STARTED: Final = 1  # http.response.start is kept until the first body comes
-STREAMING: Final = 2  # the head has been written, more body is to come
-COMPLETE: Final = 3  # the response has been written to its end
-LOST: Final = 4  # the response can't be written any more
-REFUSED: Final = 5  # the server has answered, and never called the app
-
-# An app may send so many bytes without a wait before others get their turn, and a message alone
-# counts for some.
-TURN: Final = 1 << 20
-MESSAGE: Final = 256
-# Turns of the event loop in which a listener can cancel a task that sends without a wait.
-TURNS: Final = 10
+# Bytes that an app may send before `send` yields to other tasks, and the cost of one message,
+# however short.
+SEND_QUOTA: Final = 1 << 20
+MESSAGE_COST: Final = 256
+#: Iterations of the event loop in which a task in `receive` can cancel a task that sends.
+CANCEL_TURNS: Final = 10
 
 #: Bytes of request body that may wait for the app before reading pauses.
 HIGH_WATER: Final = 64 * 1024
 
-# How far the request body has come.
+# Progress of the request body.
 ARRIVING: Final = 0
 ARRIVED: Final = 1
 TAKEN: Final = 2  # by the app, to its end
 
-_PHASES = ("at the start", "after http.response.start", "within the body", "after the end")
+# Phases are compared for each message; an attribute of an enum would take longer.
+WAITING: Final = Phase.WAITING
+STARTED: Final = Phase.STARTED
+STREAMING: Final = Phase.STREAMING
+COMPLETE: Final = Phase.COMPLETE
+LOST: Final = Phase.LOST
+REFUSED: Final = Phase.REFUSED
+
+_INCOMPLETE = {
+    WAITING: "without sending a response",
+    STARTED: "without sending http.response.body",
+    STREAMING: "before the end of the body (the last message had more_body=True)",
+}
 
 
-class Carrier(Protocol):
-    """What an exchange asks of the connection that carries it: the seam between the two."""
+class Stream(Protocol):
+    """The interface that an exchange needs from its connection.
+
+    An HTTP/1.1 connection implements it, and so can a stream of HTTP/2. In the other direction it
+    calls `feed`, `wake`, `release` and `cancel` of the exchange.
+    """
 
     client: ClientInfo
-    """Where the request comes from."""
+    """Source of the request."""
     paused: bool
-    """More is written than the peer takes: who streams waits until `Exchange.wake`."""
+    """The write buffer is full: a streaming `send` waits for `Exchange.wake`."""
     eof: bool
-    """The peer sends no more; it may still read."""
+    """The client has closed its sending side; it may still read."""
 
     @property
     def stopping(self) -> bool:
-        """The server stops: who streams is to say goodbye."""
+        """The server is stopping: streaming responses should end."""
 
     def write_head(
         self, exchange: "Exchange", headers: HeaderPairs, body: bytes, more_body: bool
     ) -> None:
-        """Writes the head and the first piece of the body. Raises TypeError or ValueError."""
+        """Write the head and the first piece of the body. Raise TypeError or ValueError."""
 
     def write_body(self, exchange: "Exchange", body: bytes, more_body: bool) -> None:
-        """Writes a further piece of the body. Raises ValueError."""
+        """Write another piece of the body. Raise ValueError."""
 
     def abort(self, exchange: "Exchange") -> None:
-        """Ends a response that stays incomplete: the client gets a 500, or sees the break."""
+        """End an incomplete response: 500 if nothing was written, else close the connection."""
 
     def want_body(self, exchange: "Exchange") -> None:
-        """The app waits for body that has not arrived."""
+        """Read request body, because the app waits for it."""
 
 
 class Exchange:
-    """The two awaitables that an app is called with, and the phase that they move along.
+    """One request and its response: the app's `receive` and `send`, and their phase.
 
-    It may outlive its response and its connection: `connection` is there until the phase is
-    COMPLETE or LOST.
+    An app may continue after its response, so an exchange may outlive its connection. It has a
+    `stream` until the phase is COMPLETE or LOST.
     """
 
     # fmt: off
@@ -87,54 +93,55 @@ class Exchange:
         "_listeners",
         "_waiters",
         "client",
-        "connection",
         "framing",
         "line",
         "persistent",
         "phase",
+        "request_id",
         "response_headers",
         "scope",
         "sent",
         "started",
         "status",
+        "stream",
         "task",
     )
     # fmt: on
 
-    connection: Carrier
+    stream: Stream
     framing: int
-    """How the rest of the response body is framed (`response.Framing`)."""
+    """Framing of the rest of the response body (`response.Framing`)."""
     started: float
-    """When the request arrived, in seconds of `time.perf_counter`; set for the access log."""
+    """Time of arrival, in seconds of `time.perf_counter`; set for the access log."""
     client: ClientInfo
-    """The source of the request; set for the access log."""
+    """Source of the request; set for the access log."""
     response_headers: HeaderPairs
-    """Of the response, once the app has said them."""
+    """Response headers, set when the app has sent `http.response.start`."""
 
-    def __init__(
-        self, connection: Carrier, scope: Scope, line: RequestLine, persistent: bool
-    ) -> None:
-        self.connection = connection
+    def __init__(self, stream: Stream, scope: Scope, line: RequestLine, persistent: bool) -> None:
+        self.stream = stream
         #: None during the first step of an eager task.
         self.task: asyncio.Task[None] | None = None
         scope["asgi"] = ASGI.copy()
         self.scope = scope
         self.line = line  # as received: an app may write to its scope
-        self.persistent = persistent  # the connection may carry another exchange (RFC 9112 §9.3)
-        self.phase: int = WAITING
+        self.persistent = persistent  # the connection is kept alive (RFC 9112 §9.3)
+        #: Response header with the request id, sent unless the app sets that header.
+        self.request_id: tuple[bytes, bytes] | None = None
+        self.phase: Phase = WAITING
         self.status = 0
         self.sent = 0  # bytes of response body
-        self._credit = TURN
+        self._credit = SEND_QUOTA
         self._body: bytes | bytearray = b""
         self._input: int = ARRIVED
         self._waiters: tuple[asyncio.Future[None], ...] = ()
-        #: Tasks that wait in `receive`, or that it has given `http.disconnect`.
+        #: Tasks that wait in `receive`, or that have received `http.disconnect`.
         self._listeners: tuple[asyncio.Task[Any] | None, ...] = ()
 
     async def receive(self) -> Message:
-        """ASGI's `receive`: any number of tasks may call it, at any time."""
+        """Implement ASGI's `receive`. Any number of tasks may call it, at any time."""
         while self.phase < COMPLETE:
-            if self.phase == STREAMING and self.connection.stopping:
+            if self.phase is STREAMING and self.stream.stopping:
                 break
             if self._body or self._input == ARRIVED:
                 body, self._body = self._body, b""
@@ -145,15 +152,15 @@ class Exchange:
                     self._input = TAKEN
                 return {"type": "http.request", "body": body, "more_body": more_body}
             if self._input == ARRIVING:
-                self.connection.want_body(self)
-            elif self.connection.eof:
+                self.stream.want_body(self)
+            elif self.stream.eof:
                 break
             await self._listen()
         self._listeners = (*self._listeners, asyncio.current_task())
         return {"type": "http.disconnect"}
 
     async def _listen(self) -> None:
-        """Wait until `wake`; a task that is cancelled here does not listen any more."""
+        """Wait for `wake` as a listener. A task that is cancelled here is a listener no longer."""
         task = asyncio.current_task()
         self._listeners = (*self._listeners, task)
         try:
@@ -162,75 +169,73 @@ class Exchange:
             self._listeners = tuple(each for each in self._listeners if each is not task)
 
     async def send(self, message: Message) -> None:
-        """ASGI's `send`. It waits while the client reads more slowly than the app writes.
+        """Implement ASGI's `send`. It waits while the client reads more slowly than the app writes.
 
-        Raises ClientDisconnected once the client has left, unless another task listens for that
-        (`_drop`); RuntimeError for a message out of order; TypeError, ValueError or KeyError for
-        one with a wrong value.
+        Raises ClientDisconnected if the client has disconnected, unless another task listens for
+        that (`_drop`). Raises RuntimeError for a message in the wrong order, and TypeError,
+        ValueError or KeyError for a wrong value.
         """
         kind = message["type"]
         phase = self.phase
-        if phase == WAITING and kind == "http.response.start":
+        if phase is WAITING and kind == "http.response.start":
             status = message["status"]
             self.status = status if type(status) is int else _as_status(status)
-            self.response_headers = tuple(
-                message.get("headers", ())
-            )  # an iterator can be read only once
+            # A tuple, because an iterator can be read only once.
+            self.response_headers = tuple(message.get("headers", ()))
             self.phase = STARTED
-        elif kind == "http.response.body" and WAITING < phase < COMPLETE:
+        elif kind == "http.response.body" and (phase is STARTED or phase is STREAMING):
             body = message.get("body", b"")
             if type(body) is not bytes:
                 body = _as_bytes(body)
             more_body = message.get("more_body", False)
-            if phase == STARTED:
-                self.connection.write_head(self, self.response_headers, body, more_body)
+            if phase is STARTED:
+                self.stream.write_head(self, self.response_headers, body, more_body)
             else:
-                self.connection.write_body(self, body, more_body)
-            if self.phase == LOST:
+                self.stream.write_body(self, body, more_body)
+            if self.phase is LOST:
                 await self._drop(body)
             elif more_body:
-                self._credit -= len(body) + MESSAGE
-                if self._credit < 0 or self.connection.paused:
+                self._credit -= len(body) + MESSAGE_COST
+                if self._credit < 0 or self.stream.paused:
                     await self._take_turns()
-        elif phase == LOST and kind == "http.response.body":
+        elif phase is LOST and kind == "http.response.body":
             await self._drop(message.get("body", b""))
-        elif phase == LOST or (
-            # An error response, by an app that has found out by `receive`.
-            kind == "http.response.start" and phase < COMPLETE and self.connection.eof
+        elif phase is LOST or (
+            # An error response, after `receive` has returned `http.disconnect`.
+            kind == "http.response.start" and phase < COMPLETE and self.stream.eof
         ):
-            raise ClientDisconnected("the client has left")
+            raise ClientDisconnected("the client has disconnected")
         else:
-            raise RuntimeError(f"{kind!r} can't be sent {_PHASES[phase]} of a response")
+            raise RuntimeError(_misplaced(kind, phase))
 
     async def _take_turns(self) -> None:
-        """Waits for a client that reads more slowly, and lets others have their turn."""
-        while self.phase == STREAMING and self.connection.paused:
+        """Wait until the write buffer has room, and yield to other tasks."""
+        while self.phase is STREAMING and self.stream.paused:
             await self._wait()
         if self._credit < 0:
-            self._credit = TURN
+            self._credit = SEND_QUOTA
             await asyncio.sleep(0)
-        if self.phase == LOST:
+        if self.phase is LOST:
             await self._drop(b"")
 
     async def _drop(self, body: bytes) -> None:
-        """Drop a piece of a body whose client has left. Raises ClientDisconnected.
+        """Drop a piece of the body after a disconnect. Raise ClientDisconnected.
 
-        If another task listens for `http.disconnect`, that one decides how the response ends. It
-        cancels the sender, which expects that where it waits for more to send, not in `send`. So
-        the sender goes on, as with servers whose `send` never raises, for as much as it may send
-        without a wait.
+        If another task listens for `http.disconnect`, that task decides how the response ends. It
+        cancels the sender, which expects this where it waits for data, not in `send`. So the sender
+        continues until its quota is used, as with servers whose `send` never raises.
         """
         listeners = self._listeners
         if listeners and asyncio.current_task() not in listeners:
-            self._credit -= len(body) + MESSAGE
+            self._credit -= len(body) + MESSAGE_COST
             if self._credit >= 0:
                 return
-            for _ in range(TURNS):
+            for _ in range(CANCEL_TURNS):
                 await asyncio.sleep(0)
-        raise ClientDisconnected("the client has left")
+        raise ClientDisconnected("the client has disconnected")
 
     def _wait(self) -> asyncio.Future[None]:
-        """What to await until `wake`; a future exists only while a task waits."""
+        """Return a future that `wake` completes. It exists only while a task waits."""
         future = asyncio.get_running_loop().create_future()
         if self._waiters:  # those of other tasks, or of tasks that were cancelled
             waiting = [waiter for waiter in self._waiters if not waiter.done()]
@@ -240,21 +245,18 @@ class Exchange:
         return future
 
     def wake(self) -> None:
-        """Lets every task that waits in `receive` or `send` look again."""
+        """Wake all tasks that wait in `receive` or `send`, so that they check the state again."""
         for future in self._waiters:
             if not future.done():
                 future.set_result(None)
         self._waiters = ()
 
     def expect_body(self) -> None:
-        """The request has a body, which `feed` will bring."""
+        """Wait for a request body, which `feed` adds."""
         self._input = ARRIVING
 
     def feed(self, data: bytes, arrived: bool) -> None:
-        """Take request body from the connection.
-
-        arrived: this is the end of it.
-        """
+        """Add request body. arrived: the body is complete."""
         if not self._body:
             self._body = data
         elif isinstance(self._body, bytearray):
@@ -268,55 +270,73 @@ class Exchange:
 
     @property
     def full(self) -> bool:
-        """More body is to come than the app has room for; it asks for that by `want_body`."""
+        """Reading should pause until the app calls `Stream.want_body`."""
         return self._input == ARRIVING and len(self._body) > HIGH_WATER
 
     @property
     def unwritten(self) -> bool:
-        """More of the response is to be written; writing shows whether the client still reads."""
-        return self.phase != STREAMING or self.framing != NO_BODY
+        """Bytes of the response will be written, which shows whether the client still reads."""
+        return self.phase is not STREAMING or self.framing != NO_BODY
 
     @property
     def awaited(self) -> bool:
-        """Whether a task waits in `receive` or `send`."""
+        """A task waits in `receive` or `send`."""
         return any(not future.done() for future in self._waiters)
 
-    def leave(self, phase: int) -> None:
-        """COMPLETE or LOST: from here on the exchange does without its connection."""
+    def is_health_check(self, path: str | None) -> bool:
+        """Return whether the server itself answers the request, on the health path `path`."""
+        return self.line.route == path
+
+    def release(self, phase: Phase) -> None:
+        """Enter the phase COMPLETE or LOST, and drop the stream."""
         self.phase = phase
-        self._credit = TURN
-        del self.connection
+        self._credit = SEND_QUOTA
+        del self.stream
         if self._waiters:
             self.wake()
 
     def cancel(self) -> None:
-        """End the response where it stands, and cancel the app's task."""
+        """Abort the response, if it is incomplete, and cancel the app's task."""
         if self.phase < COMPLETE:
-            self.connection.abort(self)
+            self.stream.abort(self)
         task = self.task or asyncio.current_task()
         assert task is not None
         if getcoroutinestate(task.get_coro()) == CORO_CREATED:  # type: ignore[arg-type]
-            # It would never run, not even its `finally`: let it take its first step.
+            # Let the task take its first step, or its code would never run, not even a `finally`.
             task.get_loop().call_soon(task.cancel)
         else:
             task.cancel()
 
     def ended(self, error: BaseException | None) -> BaseException | None:
-        """The app returned, or raised `error`: what there is to report of it, if anything."""
+        """Finish after the app has returned or raised `error`.
+
+        Returns the exception to report, or None.
+        """
         phase = self.phase
         if phase < COMPLETE:
-            stopping = phase == STREAMING and self.connection.stopping
-            told = stopping or self.connection.eof  # `receive` has `http.disconnect` for the app
-            self.connection.abort(self)
-            if error is None and not told:
-                return RuntimeError(f"the app returned {_PHASES[phase]} of its response")
+            # If so, `receive` returns `http.disconnect`.
+            disconnected = self.stream.eof or (phase is STREAMING and self.stream.stopping)
+            self.stream.abort(self)
+            if error is None and not disconnected:
+                return RuntimeError(f"the app returned {_INCOMPLETE[phase]}")
         elif isinstance(error, asyncio.CancelledError):
             return None
         return None if is_disconnect(error, set()) else error
 
 
+def _misplaced(kind: str, phase: Phase) -> str:
+    """Describe a message that can't be sent in this phase."""
+    if kind == "http.response.body" and phase is WAITING:
+        return f"{kind!r} was sent before 'http.response.start'"
+    if phase >= COMPLETE:
+        return f"{kind!r} was sent after the response was complete"
+    if kind == "http.response.start":
+        return f"{kind!r} was sent twice"
+    return f"unsupported message type: {kind!r}"
+
+
 def _as_status(status: object) -> int:
-    """Convert what an app uses for a status, such as HTTPStatus. Raises ValueError."""
+    """Convert a status that is not exactly an int, such as HTTPStatus. Raise ValueError."""
     if isinstance(status, int | float) and status == int(status):
         return int(status)
     raise ValueError(f"the status of 'http.response.start' must be an int, not {status!r}")
@@ -329,16 +349,18 @@ def _as_bytes(body: object) -> bytes:
 
 
 def is_disconnect(error: BaseException | None, seen: set[int], codes: tuple[int, ...] = ()) -> bool:
-    """Tell whether an error is nothing but a disconnect.
+    """Return whether an error only reports a disconnect.
 
-    It is a ClientDisconnected, was raised from one, or is a group of such errors. An error that
-    was raised while a ClientDisconnected was handled is an error of its own. seen: the ids of
-    errors on the way to this one, as causes and groups may form a cycle. codes: an error with
-    one of these as its `code` is a framework's exception for `websocket.disconnect`.
+    That is a ClientDisconnected, an error raised from one, or a group of such errors. An error
+    raised while a ClientDisconnected was handled is an error of its own.
+
+    seen: ids of the errors that led to this one, because causes and groups may form a cycle. codes:
+    an error whose attribute `code` is one of these is an exception that a framework raises for
+    `websocket.disconnect`.
     """
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        # By no property of the app: it might raise.
+        # getattr_static, because a property of the app may raise
         if isinstance(error, ClientDisconnected) or getattr_static(error, "code", None) in codes:
             return True
         if isinstance(error, BaseExceptionGroup):

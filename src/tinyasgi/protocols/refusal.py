@@ -1,33 +1,31 @@
-"""Requests that are refused before they become exchanges, as access log and metrics see them."""
+"""Requests that are refused before they become exchanges, for access log and metrics."""
 
 import re
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 
 from ..http.client import ClientInfo
+from ..http.memo import Memo
 from ..http.parsers import TOKEN, BadRequest, Parser
 from ..http.request import RequestLine
 from ..typing import Headers
 from .exchange import REFUSED, Exchange
 
-__all__ = ["Refusal", "read"]
-
-#: Bytes that are shown of a malformed request line.
+#: Maximum bytes of a malformed request line in the access log.
 SHOWN = 200
 
 _LINE_END = re.compile(rb"[\r\n]")
 
 
 class Refusal(Exchange):
-    """A request that the server has answered by itself. The app never sees it."""
+    """A request that the server has answered without the app."""
 
     __slots__ = ()
 
     def __init__(
         self, client: ClientInfo, line: RequestLine, headers: Headers, status: int, answer: bytes
     ) -> None:
-        """line, headers: as far as they are known. answer: the whole response."""
+        """line, headers: as far as they are known. answer: the complete response."""
         self.client = client
         self.line = line
         self.scope = line.scope | {"headers": headers}
@@ -37,14 +35,16 @@ class Refusal(Exchange):
         self.persistent = False
         self.started = time.perf_counter()
 
+    def is_health_check(self, path: str | None) -> bool:
+        return False
+
 
 def read(
-    head: bytes, lines: Mapping[bytes, RequestLine], parser: Parser
+    head: bytes, lines: Memo[bytes, RequestLine], parser: Parser
 ) -> tuple[RequestLine, Headers]:
-    """Read what there is of a head that is malformed, incomplete or too large.
+    """Return request line and headers of a head that is malformed, incomplete or too large.
 
-    lines: parses request lines. Of a malformed one, only the text and the method are known, and
-    the text is raw.
+    A malformed request line has only a method and its text, which is not escaped.
     """
     text = _LINE_END.split(head, 1)[0]
     headers: Headers = []

@@ -8,6 +8,7 @@ from typing import Any
 from ..app.load import as_asgi3
 from ..config.config import Config
 from ..protocols.context import Context
+from ..protocols.hooks import NO_HOOKS, Hooks
 from ..protocols.http1 import HTTP1Connection
 
 
@@ -17,11 +18,11 @@ class MemoryConnection(asyncio.Transport):
     `feed` passes bytes to the connection. `sent` collects the bytes that it writes.
     """
 
-    def __init__(self, app: Any, config: Config) -> None:
+    def __init__(self, app: Any, config: Config, hooks: Hooks) -> None:
         super().__init__({"peername": ("127.0.0.1", 50000), "sockname": ("127.0.0.1", 8000)})
         self.stack = ExitStack()  # closed by `connect`
         app = as_asgi3(app, config, self.stack)
-        self.context = Context(app, config, asyncio.get_running_loop())
+        self.context = Context(app, config, asyncio.get_running_loop(), hooks)
         self.protocol = HTTP1Connection(self.context)
         self.sent = bytearray()
         """All bytes that the server has written."""
@@ -49,7 +50,7 @@ class MemoryConnection(asyncio.Transport):
             while self._waiting and self._reading and not self._lost:
                 self._arrive(self._waiting.pop(0))
             await asyncio.sleep(0)
-            sent = len(self.sent) + len(self.protocol.burst)
+            sent = len(self.sent) + len(self.protocol.write_buffer)
             now = sent, len(self._waiting), self._lost
             quiet, before = (quiet + 1 if now == before else 0), now
 
@@ -115,9 +116,11 @@ class MemoryConnection(asyncio.Transport):
 
 
 @asynccontextmanager
-async def connect(app: Any, **options: Any) -> AsyncIterator[MemoryConnection]:
+async def connect(
+    app: Any, hooks: Hooks = NO_HOOKS, **options: Any
+) -> AsyncIterator[MemoryConnection]:
     """Open an in-memory connection. options: as for `Config`."""
-    connection = MemoryConnection(app, Config(**options))
+    connection = MemoryConnection(app, Config(**options), hooks)
     try:
         yield connection
     finally:

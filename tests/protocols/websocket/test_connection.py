@@ -11,6 +11,8 @@ from tests.support.helpers import LOOPS, PATIENCE, Client, elapse, in_loop, unti
 from tinyasgi import Server
 from tinyasgi.errors import ClientDisconnected
 from tinyasgi.protocols.exchange import COMPLETE
+from tinyasgi.protocols.hooks import Hooks
+from tinyasgi.protocols.states import ServerState
 from tinyasgi.protocols.websocket.frames import BINARY, PING, PONG, TEXT, encode, encode_close
 from tinyasgi.testing import connect, serve
 
@@ -364,9 +366,9 @@ async def test_close_code_is_used_if_the_transport_ends_with_queued_messages(
             seen.append(message["text"])
         seen.append((message["code"], message["reason"]))
 
-    async with opened(app, ws_max_queue=queue) as peer:
+    hooks = Hooks(access=lambda exchange: access.append(exchange.phase))
+    async with opened(app, hooks=hooks, ws_max_queue=queue) as peer:
         connection = peer.connection
-        connection.context.access = lambda exchange: access.append(exchange.phase)
         messages = [masked(0x81, b"%d" % i) for i in range(5)]
         await connection.feed(b"".join(messages) + masked(0x88, b"\x03\xe8bye"))
         if ending == "eof":
@@ -408,7 +410,8 @@ async def test_a_closed_connection_is_freed() -> None:
 
 
 async def stop(connection: Any) -> None:
-    connection.context.stopping = True
+    connection.context.enter(ServerState.LEAVING)
+    connection.context.enter(ServerState.STOPPING)
     connection.protocol.stop()
     await connection.settle()
 

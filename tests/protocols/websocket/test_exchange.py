@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.helpers import elapse, in_loop
 from tinyasgi.errors import ClientDisconnected
+from tinyasgi.protocols.hooks import Hooks
 from tinyasgi.protocols.websocket.frames import BINARY, TEXT, encode, encode_close
 from tinyasgi.testing import connect
 
@@ -243,7 +244,7 @@ async def test_error_closes(caplog: pytest.LogCaptureFixture) -> None:
     async with opened(app) as peer:
         assert peer.take() == encode_close(1011)
     assert "OSError: of the app" in caplog.text
-    assert caplog.records[0].message == "GET /chat?a=b HTTP/1.1: the app failed"
+    assert caplog.records[0].message == "GET /chat?a=b HTTP/1.1: exception in the app"
 
 
 @in_loop
@@ -555,8 +556,7 @@ async def test_access_line() -> None:
     def access(exchange: Any) -> None:
         over.append((exchange.status, exchange.sent, exchange.phase, exchange.client.name))
 
-    async with connect(echo) as connection:
-        connection.context.access = access
+    async with connect(echo, Hooks(access=access)) as connection:
         await connection.feed(HANDSHAKE, masked(0x81, b"hello"), masked(0x82, b"12345"))
         assert over == []
         await connection.feed(BYE)

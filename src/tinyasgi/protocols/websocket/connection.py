@@ -2,23 +2,28 @@
 
 from collections.abc import Sized
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ...errors import ClientDisconnected
-from ..connection import Connection
+from ..connection import CLOSING, Connection
 from ..context import Context
 from ..exchange import COMPLETE, LOST, Exchange
-from ..timeouts import CLOSE, CLOSING, FAREWELL, FRAME, PONG
+from ..states import ConnectionState, Phase
 from . import frames
 from .deflate import MIN_COMPRESSED_SIZE
 from .exchange import WebSocketExchange
 from .frames import BINARY, COMPRESSED, ProtocolError, read_frames
 
+OPEN: Final = ConnectionState.OPEN
+PONG: Final = ConnectionState.PONG
+GOING_AWAY: Final = ConnectionState.GOING_AWAY
+CLOSE_SENT: Final = ConnectionState.CLOSE_SENT
+
 
 class Closure(NamedTuple):
     """End of a WebSocket: phase of the exchange, close code and reason."""
 
-    phase: int
+    phase: Phase
     code: int
     reason: str
 
@@ -26,6 +31,7 @@ class Closure(NamedTuple):
 class WebSocketConnection(Connection):
     """A connection after the opening handshake (RFC 6455 §5 and §7)."""
 
+    _first_state = OPEN
     __slots__ = ("_closure", "_deflate", "_exchange", "_pong", "_reader")
 
     def __init__(self, context: Context, exchange: WebSocketExchange) -> None:
@@ -38,7 +44,6 @@ class WebSocketConnection(Connection):
         self._pong: bytes | None = None  # payload to send when the write buffer is drained
         #: The end has arrived, but the app has not received all messages before it.
         self._closure: Closure | None = None
-        self._wait = FRAME
 
     def begin(self, unread: bytes) -> None:
         """Take over the exchange and the bytes that followed the handshake."""
@@ -51,10 +56,10 @@ class WebSocketConnection(Connection):
     # Called by the transport.
 
     def data_received(self, data: bytes) -> None:
-        if self._wait >= FRAME:
-            self._wait = FRAME
+        if self._state is OPEN or self._state is PONG:
+            self._state = OPEN
             self._since = self._context.ticks
-        elif self._wait == CLOSE:
+        elif self._state is CLOSING:
             if self._exchange is None:
                 self._drop()
             return
@@ -100,7 +105,7 @@ class WebSocketConnection(Connection):
 
     def _close_after_messages(self, closure: Closure) -> None:
         """Close when the app has received the earlier messages and has had time to answer."""
-        self._wait_for(CLOSE)
+        self._enter(CLOSING)
         self._pong = None
         self._closure = closure
         if self._exchange is None or not self._exchange.hold():
@@ -111,14 +116,14 @@ class WebSocketConnection(Connection):
         assert self._closure is not None
         closure, self._closure = self._closure, None
         if self._exchange is not None:
-            reason = closure.reason if closure.phase == LOST else ""  # an answer has no reason
+            reason = closure.reason if closure.phase is LOST else ""  # an answer has no reason
             self._write(frames.encode_close(closure.code, reason), more=False)
             self._finish(closure, by_client=True)
-        self._end(linger=closure.phase == LOST)  # the client sends nothing after its Close frame
+        self._end(linger=closure.phase is LOST)  # the client sends nothing after its Close frame
 
     def _log_error(self, error: ProtocolError) -> Closure:
         """Log an error of the client; return the closure that it causes."""
-        self._context.note(self.peer.name, f"WebSocket closed: {error}")
+        self._context.log_peer_error(self.peer.name, f"WebSocket closed: {error}")
         return Closure(LOST, error.code, error.reason)
 
     def _answer_ping(self, payload: bytes) -> None:
@@ -143,7 +148,7 @@ class WebSocketConnection(Connection):
             data = frames.encode(opcode, self._deflate.compress(message), COMPRESSED)
         else:
             data = frames.encode(opcode, message)
-        if more or self.burst:
+        if more or self.write_buffer:
             self._write(data, more=bool(more))
         else:
             self._transport.write(data)
@@ -152,7 +157,8 @@ class WebSocketConnection(Connection):
         """Start the closing handshake. The client has two seconds to answer. Raise ValueError."""
         self._write(frames.encode_close(code, reason), more=False)
         self._finish(Closure(COMPLETE, code, reason), by_client=False)
-        self._wait_for(CLOSING)
+        if self._closure is None:
+            self._enter(CLOSE_SENT)
         self.read()
 
     def abort(self, exchange: Exchange) -> None:
@@ -202,21 +208,21 @@ class WebSocketConnection(Connection):
             self._complete_closure()
         elif self._exchange is not None:
             self._exchange.end(1001, "")
-            self._wait_for(FAREWELL)
+            self._enter(GOING_AWAY)
 
-    def sweep(self, ticks: int) -> None:
-        if self._wait == FAREWELL and ticks > self._since:  # even if the client does not read
+    def check_timeouts(self, ticks: int) -> None:
+        if self._state is GOING_AWAY and ticks > self._since:  # even if the client does not read
             self.close_with(1001)
             return
-        if self._wait >= FRAME and not self._reading:
+        if (self._state is OPEN or self._state is PONG) and not self._reading:
             self._since = ticks  # frames may have arrived while reading was paused
-        super().sweep(ticks)
+        super().check_timeouts(ticks)
 
     def _expire(self) -> None:
-        if self._wait == FRAME:
+        if self._state is OPEN:
             self._write(frames.encode(frames.PING, b""), more=False)
-            self._wait_for(PONG)
-        elif self._wait == PONG:
+            self._enter(PONG)
+        elif self._state is PONG:
             limit = self._context.config.ws_ping_timeout
             reason = f"nothing received within {limit:g} s after a ping (--ws-ping-timeout)"
             self._closure = self._log_error(ProtocolError(1011, reason))

@@ -1,14 +1,24 @@
 """WebSocket exchange: the app's `receive` and `send` (ASGI WebSocket specification 2.5)."""
 
 from collections import deque
-from typing import Any
+from collections.abc import Sized
+from typing import Any, Protocol, cast
 
 from ...config.config import Config
 from ...errors import ClientDisconnected
 from ...http.request import RequestLine
 from ...http.response import PLAIN_TEXT
-from ...typing import Message, Scope
-from ..exchange import COMPLETE, MESSAGE, STREAMING, WAITING, Exchange, is_disconnect
+from ...typing import HeaderPairs, Message, Scope
+from ..exchange import (
+    COMPLETE,
+    MESSAGE_COST,
+    STREAMING,
+    WAITING,
+    Exchange,
+    Stream,
+    is_disconnect,
+)
+from ..states import Phase
 from .deflate import Deflate
 from .frames import BINARY, TEXT
 from .handshake import read_handshake
@@ -23,6 +33,28 @@ DENIAL_PREFIX = "websocket.http.response."
 SWITCHING_PROTOCOLS = 101
 
 
+class HandshakeStream(Stream, Protocol):
+    """The connection of an exchange until the app accepts the WebSocket."""
+
+    def switch(self, exchange: "WebSocketExchange", headers: HeaderPairs) -> None:
+        """Accept the handshake; call `open`. Raise TypeError or ValueError."""
+
+
+class WebSocketStream(Protocol):
+    """The connection of an exchange after the handshake. Its methods are those of its class."""
+
+    paused: bool
+
+    def read(self) -> None:
+        """Deliver further messages."""
+
+    def write(self, opcode: int, message: bytes, more: Sized) -> None:
+        """Send a message. Raise ClientDisconnected."""
+
+    def close_with(self, code: int, reason: str = "") -> None:
+        """Start the closing handshake. Raise ValueError."""
+
+
 class WebSocketExchange(Exchange):
     """A handshake and the messages after it (ASGI WebSocket specification 2.5).
 
@@ -33,16 +65,22 @@ class WebSocketExchange(Exchange):
     # fmt: off
     __slots__ = (
         "_closed", "_code", "_handshake", "_held", "_max_queue", "_messages", "_open",
-        "_queued", "_reason",
+        "_queued", "_reason", "_socket",
     )
     # fmt: on
 
-    connection: Any  # HTTP1Connection until the app accepts, then WebSocketConnection
+    stream: HandshakeStream
+    _socket: WebSocketStream
 
     def __init__(
-        self, connection: Any, scope: Scope, line: RequestLine, persistent: bool, config: Config
+        self,
+        stream: HandshakeStream,
+        scope: Scope,
+        line: RequestLine,
+        persistent: bool,
+        config: Config,
     ) -> None:
-        super().__init__(connection, scope, line, persistent)
+        super().__init__(stream, scope, line, persistent)
         self._handshake = read_handshake(scope["headers"], config.ws_per_message_deflate)
         del scope["method"]
         scope["type"] = "websocket"
@@ -69,7 +107,7 @@ class WebSocketExchange(Exchange):
                 return {"type": "websocket.disconnect", "code": code, "reason": reason}
             if self._held:
                 self._held = False
-                self.connection.read()
+                self._socket.read()
             else:
                 await self._wait()
         message = self._messages.popleft()
@@ -96,21 +134,21 @@ class WebSocketExchange(Exchange):
                 opcode, data = TEXT, text.encode()
             else:
                 raise ValueError("'websocket.send' needs exactly one of text and bytes")
-            self.connection.write(opcode, data, self._messages)
+            self._socket.write(opcode, data, self._messages)
             size = len(data)
             self.sent += size
-            self._credit -= size + MESSAGE
-            if self._credit < 0 or self.connection.paused:
+            self._credit -= size + MESSAGE_COST
+            if self._credit < 0 or self._socket.paused:
                 await self._take_turns()
         elif self._open and kind == "websocket.close":
-            self.connection.close_with(message.get("code") or 1000, message.get("reason") or "")
+            self._socket.close_with(message.get("code") or 1000, message.get("reason") or "")
             self._closed = True
-        elif self.phase == WAITING and kind == "websocket.accept":
+        elif self.phase is WAITING and kind == "websocket.accept":
             subprotocol, headers = message.get("subprotocol"), message.get("headers", ())
             response_headers = self._handshake.response_headers(subprotocol, headers)
             self.response_headers = response_headers
-            self.connection.switch(self, response_headers)
-        elif self.phase == WAITING and kind == "websocket.close":
+            self.stream.switch(self, response_headers)
+        elif self.phase is WAITING and kind == "websocket.close":
             self._reject()
         elif self.phase < COMPLETE and not self._open and kind.startswith(DENIAL_PREFIX):
             await super().send({**message, "type": kind.removeprefix("websocket.")})
@@ -122,13 +160,13 @@ class WebSocketExchange(Exchange):
     def _progress(self) -> str:
         if self._closed:
             return "after websocket.close"
-        if self.phase == WAITING:
+        if self.phase is WAITING:
             return "before websocket.accept"
         return f"after websocket.{'accept' if self._open else 'http.response.start'}"
 
     def _reject(self) -> None:
         self.status = 403
-        self.connection.write_head(self, [PLAIN_TEXT], b"Forbidden\n", False)
+        self.stream.write_head(self, [PLAIN_TEXT], b"Forbidden\n", False)
         self._closed = True
 
     # Called by the connection and the context.
@@ -143,9 +181,13 @@ class WebSocketExchange(Exchange):
         """Negotiated compression, or None."""
         return self._handshake.deflate
 
-    def open(self, connection: Any) -> None:
+    def is_health_check(self, path: str | None) -> bool:
+        return False
+
+    def open(self, socket: WebSocketStream) -> None:
         """Continue on a WebSocketConnection after the handshake."""
-        self.connection = connection
+        self._socket = socket
+        self.stream = cast("HandshakeStream", socket)  # no HTTP message can follow
         self.status = SWITCHING_PROTOCOLS
         self.phase = STREAMING
         self._open = True
@@ -174,11 +216,13 @@ class WebSocketExchange(Exchange):
         self._code, self._reason = code, reason
         self.wake()
 
-    def leave(self, phase: int) -> None:
-        """Drop the connection. phase: COMPLETE or LOST."""
+    def release(self, phase: Phase) -> None:
+        """Enter the phase COMPLETE or LOST, and drop the stream."""
+        if self._open:
+            del self._socket
         self._open = self._held = False
         self._code = self._code or 1006
-        super().leave(phase)
+        super().release(phase)
 
     def ended(self, error: BaseException | None) -> BaseException | None:
         """Handle the end of the app, which has raised `error` or returned.
@@ -190,9 +234,9 @@ class WebSocketExchange(Exchange):
             error = None
         if self._open:
             code = 1000 if error is None else 1011
-            self.connection.close_with(self._code or code)  # set if the server stops
+            self._socket.close_with(self._code or code)  # set if the server stops
             return error
-        if self.phase == WAITING and error is None:
+        if self.phase is WAITING and error is None:
             self._reject()
             return None
         return super().ended(error)

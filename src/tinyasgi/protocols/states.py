@@ -1,0 +1,51 @@
+"""States of connections, exchanges and the server.
+
+`docs/design.md` shows the transitions. While the tests run, any other transition is an error.
+"""
+
+from enum import Enum, IntEnum
+
+
+class ConnectionState(Enum):
+    """What a connection waits for. Its timeout depends on that (`timeouts`)."""
+
+    NEW = "the first byte of the first request"
+    IDLE = "the first byte of another request"
+    HEAD = "the rest of a request head"
+    APP = "the app"
+    BODY = "request body that the app waits for, or that is dropped"
+    CLOSING = "the peer: it reads what was written, and closes"
+    # WebSocket only:
+    OPEN = "a frame"
+    PONG = "any frame, after a ping"
+    GOING_AWAY = "the last messages of the app, because the server stops"
+    CLOSE_SENT = "the Close frame of the peer, which answers ours"
+
+
+class Phase(IntEnum):
+    """Phase of an exchange. It only grows."""
+
+    WAITING = 0
+    """The app has sent nothing."""
+    STARTED = 1
+    """The app has sent http.response.start; nothing is written."""
+    STREAMING = 2
+    """The head is written, and more body follows. Or a WebSocket is open."""
+    COMPLETE = 3
+    """The response is complete."""
+    LOST = 4
+    """The response can't be completed any more."""
+    REFUSED = 5
+    """The server has answered instead of the app."""
+
+
+class ServerState(IntEnum):
+    """State of a server. It only grows."""
+
+    SERVING = 0
+    LEAVING = 1
+    """Each connection closes after its next response."""
+    STOPPING = 2
+    """Idle connections are closed, and streaming apps receive a disconnect."""
+    OVERDUE = 3
+    """The graceful shutdown timeout has expired; running requests are cancelled."""
