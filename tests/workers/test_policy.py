@@ -536,6 +536,17 @@ def test_change_with_a_zygote() -> None:
     assert world.states == [S.READY]
 
 
+def test_crash_of_a_zygote_waits_for_nothing() -> None:
+    world = started(workers=1, reload=True, preload=True)
+    zygote, worker = world.alive
+    world.exit(zygote, -9)
+    world.exit(worker, -9)
+    world.do("requested", world.policy.slots[0])
+    world.ready(*world.starting())
+    world.ready(*world.starting())
+    assert world.states == [S.READY]
+
+
 def test_error_waits_for_a_change() -> None:
     world = World(workers=1, reload=True)
     world.do("start")

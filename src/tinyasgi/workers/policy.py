@@ -248,8 +248,10 @@ class Policy:
             self._fail(now, worker, code, what)
             return self._advance(now)
         self._log(logging.ERROR, what)
-        if self.config.reload and slot.worker is None:
-            self._wait(slot, for_requests=worker.ready_at is not None and slot is not self.zygote)
+        # No request could start a zygote that was ready: without it, no worker accepts.
+        is_ready_zygote = slot is self.zygote and worker.ready_at is not None
+        if self.config.reload and slot.worker is None and not is_ready_zygote:
+            self._wait(slot, for_requests=worker.ready_at is not None)
         return self._advance(now)
 
     def reload(self, now: float) -> list[Action]:
