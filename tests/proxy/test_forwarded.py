@@ -92,14 +92,14 @@ def see(*fields: tuple[str, str], path: str = "/", **options: Any) -> Any:
 def test_trust(allowed: tuple[str, ...], peer: str, trusted: bool) -> None:
     trust = Trust(Config(forwarded_allow_ips=allowed))
     assert trust[peer] is trusted
-    assert trust.of(peer) is trusted
+    assert trust.trusts(peer) is trusted
 
 
 @pytest.mark.parametrize("allowed", [("*",), ("127.0.0.1", "unix"), ()])
 def test_an_unknown_peer_is_never_trusted(allowed: tuple[str, ...]) -> None:
     trust = Trust(Config(forwarded_allow_ips=allowed))
-    assert not trust.of(peer_address(None, unix=False))
-    assert trust.of(peer_address(None, unix=True)) is bool(allowed)
+    assert not trust.trusts(peer_address(None, unix=False))
+    assert trust.trusts(peer_address(None, unix=True)) is bool(allowed)
 
 
 @pytest.mark.parametrize("value", ["10.0.0.1/8", "localhost", "10.0.0", "", "10.0.0.0/33", "**"])

@@ -21,8 +21,8 @@ from tinyasgi import Server
 from tinyasgi.proxy.proxy_protocol import (
     MAX_SIZE,
     SIGNATURE,
-    Header,
     HeaderError,
+    ProxyHeader,
     _crc32c,
     find_end,
     parse,
@@ -64,37 +64,37 @@ FACTS = {"tls_version": 0x0304, "cipher_suite": 0x1301, "client_cert_name": "CN=
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (LINE, Header(CLIENT, SERVER)),
+        (LINE, ProxyHeader(CLIENT, SERVER)),
         (
             b"PROXY TCP6 2001:DB8:0::1 ::1 1 65535\r\n",
-            Header(("2001:db8::1", 1), ("::1", 65535)),
+            ProxyHeader(("2001:db8::1", 1), ("::1", 65535)),
         ),
-        (b"PROXY UNKNOWN\r\n", Header()),
-        (b"PROXY UNKNOWN ffff::1 whatever 1 2\r\n", Header()),
-        (header(), Header(CLIENT, SERVER)),
+        (b"PROXY UNKNOWN\r\n", ProxyHeader()),
+        (b"PROXY UNKNOWN ffff::1 whatever 1 2\r\n", ProxyHeader()),
+        (header(), ProxyHeader(CLIENT, SERVER)),
         (
             header(family=0x21, content=SIX * 2 + struct.pack("!HH", 1, 2)),
-            Header(("2001:db8::1", 1), ("2001:db8::1", 2)),
+            ProxyHeader(("2001:db8::1", 1), ("2001:db8::1", 2)),
         ),
         (
             header(family=0x31, content=b"/from".ljust(108, b"\0") + b"/to".ljust(108, b"\0")),
-            Header(None, ("/to", None)),
+            ProxyHeader(None, ("/to", None)),
         ),
-        (header(0x20), Header()),
-        (header(0x20, 0x00, b""), Header()),
-        (header(0x20, 0x99, b"anything"), Header()),
-        (header(0x21, 0x00, b""), Header()),
-        (header(0x21, 0x00, b"anything"), Header()),
-        (header(0x21, 0x12), Header()),  # UDP
+        (header(0x20), ProxyHeader()),
+        (header(0x20, 0x00, b""), ProxyHeader()),
+        (header(0x20, 0x99, b"anything"), ProxyHeader()),
+        (header(0x21, 0x00, b""), ProxyHeader()),
+        (header(0x21, 0x00, b"anything"), ProxyHeader()),
+        (header(0x21, 0x12), ProxyHeader()),  # UDP
         (
             header(content=FOUR + tlv(4, b"padding") + tlv(0xEA, b"aws")),
-            Header(CLIENT, SERVER),
+            ProxyHeader(CLIENT, SERVER),
         ),
-        (header(content=FOUR + TLS), Header(CLIENT, SERVER, FACTS)),
-        (header(content=FOUR + ssl_tlv(0)), Header(CLIENT, SERVER)),
+        (header(content=FOUR + TLS), ProxyHeader(CLIENT, SERVER, FACTS)),
+        (header(content=FOUR + ssl_tlv(0)), ProxyHeader(CLIENT, SERVER)),
         (
             header(content=FOUR + ssl_tlv(7, 18, version="TLSv9", cn="\xff", cipher="?")),
-            Header(
+            ProxyHeader(
                 CLIENT,
                 SERVER,
                 {
@@ -105,10 +105,10 @@ FACTS = {"tls_version": 0x0304, "cipher_suite": 0x1301, "client_cert_name": "CN=
                 },
             ),
         ),
-        (with_checksum(FOUR + TLS), Header(CLIENT, SERVER, FACTS)),
+        (with_checksum(FOUR + TLS), ProxyHeader(CLIENT, SERVER, FACTS)),
     ],
 )
-def test_header(data: bytes, expected: Header) -> None:
+def test_header(data: bytes, expected: ProxyHeader) -> None:
     assert parse(data) == expected
     for end in range(len(data)):
         assert find_end(data[:end]) is None

@@ -22,7 +22,7 @@ from ..server_log import logger
 from . import listen
 
 if TYPE_CHECKING:
-    from ..proxy.proxy_protocol import Header
+    from ..proxy.proxy_protocol import ProxyHeader
     from ..tls.contexts import TLSContexts
 
 _UNIX = getattr(socket, "AF_UNIX", None)  # Windows has none
@@ -151,7 +151,7 @@ class Acceptor:
                 else:
                     self._readers[sock] = True
 
-    def _connect(self, unix: bool, header: "Header | None" = None) -> HTTP1Connection:
+    def _connect(self, unix: bool, header: "ProxyHeader | None" = None) -> HTTP1Connection:
         """Return the protocol of a new connection. unix: the listener is a unix socket."""
         self._on_connection()
         return HTTP1Connection(self._context, unix, header)
@@ -175,14 +175,16 @@ class Acceptor:
         except (OSError, asyncio.CancelledError):
             accepted.close()
 
-    async def _read_header(self, accepted: socket.socket, proxy: ClientInfo) -> "Header | None":
+    async def _read_header(
+        self, accepted: socket.socket, proxy: ClientInfo
+    ) -> "ProxyHeader | None":
         """Read the PROXY header. Return None if it is refused or the proxy has disconnected."""
         from ..proxy import proxy_protocol  # an optional package
 
         context = self._context
         try:
             async with asyncio.timeout(context.config.timeout_head or None):
-                if context.trust.of(proxy.address):
+                if context.trust.trusts(proxy.address):
                     return await proxy_protocol.read(accepted)
             fault = "PROXY header refused: the address is not in --forwarded-allow-ips"
         except proxy_protocol.HeaderError as error:
@@ -221,9 +223,9 @@ class Acceptor:
             if tls:  # instead of 512 KiB
                 transport.set_write_buffer_limits(MAX_UNSENT)
         except ssl.SSLError as error:
-            from ..tls.contexts import explain
+            from ..tls.contexts import handshake_error
 
-            self._context.log_peer_error(name, f"TLS handshake failed: {explain(error)}")
+            self._context.log_peer_error(name, f"TLS handshake failed: {handshake_error(error)}")
             accepted.close()
 
     async def finish(self) -> None:

@@ -11,7 +11,7 @@ from .states import ConnectionState
 from .timeouts import MAX_LINGER
 
 if TYPE_CHECKING:
-    from ..proxy.proxy_protocol import Header
+    from ..proxy.proxy_protocol import ProxyHeader
 
 #: Bytes from which on the write buffer is written at once.
 MAX_BUFFERED = 16 * 1024
@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
     """Source of the current request: the peer, or the client that it names."""
 
     def __init__(
-        self, context: Context, unix: bool = False, header: "Header | None" = None
+        self, context: Context, unix: bool = False, header: "ProxyHeader | None" = None
     ) -> None:
         """unix: the listener is a unix socket. header: the PROXY header, if there was one."""
         self._context = context
@@ -231,7 +231,7 @@ class Connection(asyncio.Protocol):
     @property
     def trusted(self) -> bool:
         """The peer is trusted to forward client addresses."""
-        return self._context.trust.of(self.peer.address)
+        return self._context.trust.trusts(self.peer.address)
 
     @property
     def fresh(self) -> bool:

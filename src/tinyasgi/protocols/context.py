@@ -284,7 +284,7 @@ class Context:
 
     def client_info(self, headers: Headers, peer: ClientInfo) -> ClientInfo:
         """Return the client that a trusted peer names, otherwise the peer itself."""
-        if self.forwarding.isdisjoint(dict(headers)) or not self.trust.of(peer.address):
+        if self.forwarding.isdisjoint(dict(headers)) or not self.trust.trusts(peer.address):
             return peer
         return self.forwarded(peer, headers)
 

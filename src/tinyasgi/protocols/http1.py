@@ -17,7 +17,7 @@ from .request_head import HeadParser
 from .states import ConnectionState
 
 if TYPE_CHECKING:
-    from ..proxy.proxy_protocol import Header
+    from ..proxy.proxy_protocol import ProxyHeader
     from .websocket import WebSocketExchange
 
 #: Maximum bytes of a request body that are read and dropped to keep the connection alive.
@@ -41,7 +41,7 @@ class HTTP1Connection(Connection):
     _heads: HeadParser
 
     def __init__(
-        self, context: Context, unix: bool = False, header: "Header | None" = None
+        self, context: Context, unix: bool = False, header: "ProxyHeader | None" = None
     ) -> None:
         super().__init__(context, unix, header)
         self._exchange: Exchange | None = None

@@ -49,7 +49,7 @@ class HeaderError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class ProxyHeader:
     """A parsed header. `server` is None for requests of the proxy itself, such as health checks."""
 
     client: Address | None = None
@@ -70,7 +70,7 @@ class Header:
         return ClientInfo(scope, peer_name(self.client, unix=self.client is None), address)
 
 
-async def read(sock: socket.socket) -> Header | None:
+async def read(sock: socket.socket) -> ProxyHeader | None:
     """Read a header and leave the bytes after it in the socket.
 
     Return None if the peer closes the connection without sending anything. Raise HeaderError and
@@ -120,7 +120,7 @@ def find_end(data: bytes | bytearray) -> int | None:
     return end if end >= 2 else None
 
 
-def parse(data: bytes) -> Header:
+def parse(data: bytes) -> ProxyHeader:
     """Parse a complete header. Raise HeaderError."""
     try:
         return _parse_2(data) if data.startswith(SIGNATURE) else _parse_1(data)
@@ -132,12 +132,12 @@ def _malformed(data: bytes | bytearray) -> HeaderError:
     return HeaderError(f"malformed PROXY header: {bytes(data[:MAX_LINE])!r}")
 
 
-def _parse_1(data: bytes) -> Header:
+def _parse_1(data: bytes) -> ProxyHeader:
     match = _LINE.fullmatch(data)
     if match is None:
         raise ValueError
     if match[1] is None:
-        return Header()
+        return ProxyHeader()
     family = socket.AF_INET if match[1] == b"4" else socket.AF_INET6
     hosts = [socket.inet_pton(family, match[group].decode()) for group in (2, 3)]
     return _ip_header(family, hosts, [int(match[4]), int(match[5])])
@@ -145,22 +145,22 @@ def _parse_1(data: bytes) -> Header:
 
 def _ip_header(
     family: int, hosts: Sequence[bytes], ports: Sequence[int], tls: dict[str, Any] | None = None
-) -> Header:
+) -> ProxyHeader:
     """Return a header for the hosts and ports of client and server, in this order."""
     if max(ports) > 65535:
         raise ValueError
     client, server = zip([socket.inet_ntop(family, host) for host in hosts], ports, strict=True)
-    return Header(client, server, tls)
+    return ProxyHeader(client, server, tls)
 
 
-def _parse_2(data: bytes) -> Header:
+def _parse_2(data: bytes) -> ProxyHeader:
     command, family, protocol = data[12], data[13] >> 4, data[13] & 15
     if command == LOCAL:
-        return Header()
+        return ProxyHeader()
     if command != PROXY or family > UNIX or protocol > 2:
         raise ValueError
     if not family or protocol != STREAM:
-        return Header()
+        return ProxyHeader()
     addresses = LAYOUTS[family].unpack_from(data, 16)
     tls = None
     for position, kind, value in _parse_tlvs(data, 16 + LAYOUTS[family].size):
@@ -171,7 +171,7 @@ def _parse_2(data: bytes) -> Header:
         elif kind == SSL:
             tls = _parse_tls(value)
     if family == UNIX:
-        return Header(None, (os.fsdecode(addresses[1].partition(b"\0")[0]), None), tls)
+        return ProxyHeader(None, (os.fsdecode(addresses[1].partition(b"\0")[0]), None), tls)
     return _ip_header(FAMILIES[family], addresses[:2], addresses[2:], tls)
 
 

@@ -18,7 +18,7 @@ class Trust(Memo[str, bool]):
         #: Names of the headers to read, and the kind of value in each.
         self.headers = FORWARDED_HEADERS[config.forwarded_fields] if config.proxy_headers else {}
 
-    def of(self, address: str | None) -> bool:
+    def trusts(self, address: str | None) -> bool:
         """Return whether a peer is trusted. An unknown address (None) never is."""
         return address is not None and self[address]
 

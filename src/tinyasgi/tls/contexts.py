@@ -244,7 +244,7 @@ _HANDSHAKE_ERRORS = {
 }
 
 
-def explain(error: ssl.SSLError) -> str:
+def handshake_error(error: ssl.SSLError) -> str:
     """Return the reason of a failed handshake."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate of the client was rejected: {error.verify_message}"
