@@ -70,7 +70,8 @@ map: $(VENV)/standard.stamp
 
 # Warnings are errors, and so are links within the site that lead nowhere.
 site: $(VENV)/docs.stamp
-	$(bin)/python -m sphinx --builder html --fresh-env --fail-on-warning --keep-going --quiet docs build/site
+	rm -rf build/site
+	$(bin)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/site
 	$(bin)/python docs/check.py build/site
 
 # Follows links to other sites, too.
