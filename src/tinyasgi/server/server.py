@@ -230,6 +230,12 @@ class Server:
             self._sockets.append(sock)
             await self._acceptor.listen(sock)
 
+    def give_back(self, sock: socket.socket) -> None:
+        """End a `take`, because another process accepts from this socket."""
+        if sock in self._sockets:
+            self._sockets.remove(sock)
+            self._acceptor.release(sock)
+
     # Stopping.
 
     async def __aexit__(
@@ -278,12 +284,6 @@ class Server:
     def _fails_health_checks(self) -> bool:
         """Return whether load balancers should send no further requests."""
         return self._context.state is not ServerState.SERVING and not self._replaced
-
-    def give_back(self, sock: socket.socket) -> None:
-        """End a `take`, because another process accepts from this socket."""
-        if sock in self._sockets:
-            self._sockets.remove(sock)
-            self._acceptor.release(sock)
 
     def _on_gone(self) -> None:
         """Continue what waits for the end of a connection, a handshake or an exchange."""
