@@ -19,6 +19,8 @@ from tests.support.helpers import (
     until,
     upload,
 )
+from tests.support.network import RCVBUF
+from tests.support.simulation import simulated
 from tinyasgi import Server
 from tinyasgi.protocols.states import ConnectionState
 from tinyasgi.testing import connect
@@ -175,3 +177,25 @@ async def test_a_closing_transport_is_not_closed_again() -> None:
         connection.protocol.stop()
         assert closed == []
         del connection.close
+
+
+def test_pipelined_request_that_was_not_read() -> None:
+    """A close would reset the connection, and the client would lose the responses before."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await reply(send, b"answer")
+
+    with simulated(app) as simulation:
+        peer = simulation.connect()
+        peer.set_reading(False)
+        last = GET[:-2] + b"Connection: close\r\nPadding: %b\r\n\r\n"
+        last %= b"x" * (RCVBUF - len(GET + last) + 2)  # the first read ends here
+        peer.send(GET + last + GET)
+        simulation.loop.settle()
+        assert peer.unread.count(b"answer") == 2
+        simulation.loop.advance(1)
+        assert not peer.is_reset
+        peer.set_reading(True)
+        peer.close()
+        simulation.loop.advance(1)
+        assert not simulation.connections

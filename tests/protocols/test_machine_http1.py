@@ -150,9 +150,12 @@ class HTTP1Machine(RuleBasedStateMachine):
         self._add(index, plan).send(ALL)
         self.loop.settle()
 
-    @rule(index=indexes, plan=valid, size=st.sampled_from([0, 1, 30, 200, 20_000]))
+    @rule(index=indexes, plan=valid, size=st.sampled_from([-1, 1, 30, -2, 200, 20_000, -3, 0]))
     def request_in_part(self, index: int, plan: Plan, size: int) -> None:
-        self._add(index, plan).send(size)
+        """size: bytes to send for now; less than 0 counts from the end of the head."""
+        client = self._add(index, plan)
+        before = len(client.queue) - len(client.requests[-1].data)
+        client.send(before + len(client.requests[-1].head) + size if size < 0 else size)
         self.loop.settle()
 
     def _add(self, index: int, plan: Plan) -> Client:

@@ -66,14 +66,19 @@ class Simulation:
             await self.server.stopped()
 
     @property
+    def _context(self) -> Any:
+        """The context of the server; None if it could not start."""
+        return getattr(self.server, "_context", None)
+
+    @property
     def connections(self) -> list[Any]:
         """The protocol objects of the open connections."""
-        return list(self.server._context.connections)
+        return list(self._context.connections) if self._context is not None else []
 
     @property
     def running(self) -> int:
         """The number of exchanges whose app is running."""
-        return len(self.server._context.running)
+        return len(self._context.running) if self._context is not None else 0
 
     def connect(self) -> Peer:
         """Open a connection, and let the server accept it."""

@@ -36,7 +36,8 @@ class HTTP1Connection(Connection):
     kernel.
     """
 
-    __slots__ = ("_continue", "_decoder", "_dropped", "_exchange", "_head", "_heads", "_unread")
+    __slots__ = ("_continue", "_decoder", "_dropped", "_exchange", "_head", "_heads", "_pipelines",
+                 "_unread")  # fmt: skip
 
     _heads: HeadParser
 
@@ -50,6 +51,7 @@ class HTTP1Connection(Connection):
         self._dropped = 0  # bytes of a body that the app has not read
         self._head: HeadBuffer | None = None  # an incomplete head
         self._unread = b""
+        self._pipelines = False  # the client has sent a request ahead of a response
 
     # Called by the transport.
 
@@ -107,6 +109,7 @@ class HTTP1Connection(Connection):
             self._drop()
         else:
             self._unread += data
+            self._pipelines = True
             self._pause_reading()
 
     def _receive_head(self, data: bytes) -> None:
@@ -157,6 +160,8 @@ class HTTP1Connection(Connection):
         # A disconnect is noticed only while reading.
         if rest or self._decoder is not None or not self._reading:
             self._set_reading(not rest and not exchange.full)
+            if rest:
+                self._pipelines = True
         context.start(exchange)
         if self.write_buffer and self._exchange is exchange:
             context.loop.call_soon(self._flush_before, exchange, context=context.outside)
@@ -199,6 +204,7 @@ class HTTP1Connection(Connection):
             self._refuse(refused)
             return
         self._unread = rest
+        self._pipelines = self._pipelines or bool(rest)
         if exchange is not None:
             self._set_reading(not rest and not exchange.full)
         elif self._decoder is None:
@@ -364,7 +370,8 @@ class HTTP1Connection(Connection):
 
     def _end(self, linger: bool = False) -> None:
         """Close after what was written; begin no other exchange."""
-        linger = linger or self._decoder is not None or bool(self._unread)
+        # A client that pipelines may have sent more than was read.
+        linger = linger or self._decoder is not None or self._pipelines
         self._decoder = self._head = None
         self._unread = b""
         super()._end(linger)
