@@ -32,7 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.times:
         config.pluginmanager.register(Flaky(config), "flaky tests")
     if config.option.changed:
-        config.pluginmanager.register(Changed(config.rootpath, config.option.changed))
+        changed = Changed(config.rootpath, config.option.changed)
+        config.pluginmanager.register(changed, "changed tests")
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ class Flaky:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._end = time.monotonic() + (config.option.within or float("inf"))
+        self._end = float("inf")
         self._busy: list[subprocess.Popen[bytes]] = []
         self._left = 0
 
@@ -64,13 +65,19 @@ class Flaky:
     @pytest.hookimpl(trylast=True)
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         metafunc.fixturenames.append("run")
-        numbers = range(1, self._config.option.times + 1)
+        changed = self._config.pluginmanager.get_plugin("changed tests")
+        is_wanted = changed is None or changed.has(metafunc.definition)
+        numbers = range(1, self._config.option.times + 1 if is_wanted else 2)
         metafunc.parametrize("run", numbers, indirect=True, ids="run{}".format)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         random.Random(self._config.option.seed).shuffle(items)
         items.sort(key=lambda item: item.callspec.params["run"])
+
+    def pytest_collection_finish(self) -> None:
+        if self._config.option.within:
+            self._end = time.monotonic() + self._config.option.within
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self) -> bool | None:
@@ -110,8 +117,13 @@ class Changed:
                 # Lines are removed after the first one if the count is 0.
                 lines.update(range(int(first), int(first) + max(1, int(count or 1))))
 
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Import only test files with changes. None leaves the decision to others."""
+        is_test = collection_path.match("test_*.py")
+        return True if is_test and collection_path not in self._lines else None
+
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[Any]) -> None:
-        changed = [item for item in items if item.path in self._lines and self._is_changed(item)]
+        changed = [item for item in items if self.has(item)]
         kept = set(changed)
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = changed
@@ -120,6 +132,9 @@ class Changed:
         if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             session.exitstatus = pytest.ExitCode.OK
 
-    def _is_changed(self, item: Any) -> bool:
+    def has(self, item: Any) -> bool:
+        """Return whether a line of a test was changed."""
+        if item.path not in self._lines:
+            return False
         source, first = inspect.getsourcelines(inspect.unwrap(item.function))
         return not self._lines[item.path].isdisjoint(range(first, first + len(source)))
