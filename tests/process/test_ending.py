@@ -202,6 +202,16 @@ def test_blocked_event_loop(start: Start) -> None:
     assert "atexit" in command.log
 
 
+@pytest.mark.parametrize("kind", ["thread", "blocked"])
+def test_buffers_of_files_are_written_at_the_limit(kind: str, start: Start, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(f"{APP}file = open('file', 'w')\nfile.write('text')\n")
+    with start("--timeout-graceful-shutdown", "0.1") as command:
+        clients = ask_for(command, kind)
+        assert command.stop() == 0
+        close(clients)
+    assert (tmp_path / "file").read_text() == "text"
+
+
 def test_reports_are_repeated(start: Start, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
         "import sys, tinyasgi, tinyasgi.process.ending\n"

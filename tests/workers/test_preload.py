@@ -104,6 +104,30 @@ def test_end_of_a_worker(start: Start, tmp_path: Path) -> None:
     assert "Traceback" not in command.log
 
 
+FILES = """
+shared = open("shared", "w")
+shared.write("import\\n")
+own = None
+
+def begin():
+    global own
+    own = open(f"own{os.getpid()}", "w")
+    own.write("text")
+    shared.write("worker\\n")
+"""
+
+
+def test_buffers_of_files_are_written(start: Start, tmp_path: Path) -> None:
+    """Each process writes the data that it has put there, once."""
+    app = APP.replace("        await receive()\n", "        begin()\n        await receive()\n", 1)
+    (tmp_path / "app.py").write_text(app + FILES)
+    with start("--preload", "--workers", "2") as command:
+        who(command.port, 2)
+        assert command.stop() == 0
+    assert [file.read_text() for file in tmp_path.glob("own*")] == ["text"] * 2
+    assert (tmp_path / "shared").read_text() == "import\nworker\nworker\n"
+
+
 def test_memory_is_shared(start: Start, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP + "data = [str(n) for n in range(1_000_000)]\n")
 

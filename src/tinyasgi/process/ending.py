@@ -6,6 +6,8 @@ threads, and nothing that blocks, as a full pipe behind stderr, keeps the proces
 
 import asyncio
 import atexit
+import gc
+import io
 import math
 import os
 import sys
@@ -203,10 +205,20 @@ class Ending:
         else:
             with suppress(Exception):
                 atexit._run_exitfuncs()
-        for file in (sys.stdout, sys.stderr):
-            with suppress(Exception):
-                file.flush()
+        flush_files()
         os._exit(self.code)
+
+
+def flush_files() -> None:
+    """Write the data in the buffers of all open files, as the end of the interpreter would."""
+    gc.unfreeze()  # else files that were opened during startup are not found
+    kinds = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
+    files = [each for each in gc.get_objects() if issubclass(type(each), kinds)]
+    for kind in kinds:  # text first: it is written to the buffer of another object
+        for file in files:
+            if isinstance(file, kind):
+                with suppress(Exception):  # closed, or the disk is full
+                    file.flush()
 
 
 # Descriptions.

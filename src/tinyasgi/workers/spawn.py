@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from .. import signals
+from ..process.ending import flush_files
 from .channel import Channel
 
 #: Whether this platform can run workers.
@@ -86,9 +87,7 @@ def _run_child(run: Callable[[], int]) -> NoReturn:
         with suppress(BaseException):
             threading._shutdown()  # type: ignore[attr-defined]
             atexit._run_exitfuncs()
-        for file in (sys.stdout, sys.stderr):
-            with suppress(Exception):
-                file.flush()
+        flush_files()
         os._exit(code)
 
 

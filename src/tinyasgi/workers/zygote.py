@@ -13,7 +13,7 @@ from .. import importer, signals
 from ..config import env_file
 from ..logs import setup as log
 from ..process import forks
-from ..process.ending import Ending
+from ..process.ending import Ending, flush_files
 from ..process.process import exit_code
 from ..process.watchdog import report_slow_start
 from . import channel, spawn, worker
@@ -66,6 +66,7 @@ class Zygote:
             importer.load(self._spec.target, config.app_dir)
         self._signals.install()  # the app may have set others
         log.set_up_loggers(config)  # and may have configured logging
+        flush_files()  # else each worker would write the data in their buffers
         gc.freeze()  # a collection would write to memory that is shared, and so copy it
         worker.send_files(self._channel, config)
         self._channel.send(channel.READY)
