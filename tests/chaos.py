@@ -235,7 +235,7 @@ def main(seconds: float, *options: str) -> int:
             faults.append(f"processes are left: {left}")
         for pid in left:
             os.kill(pid, signal.SIGKILL)
-        if "workers/" in "".join(re.findall(r'File "[^"]*tinyasgi([^"]*)"', command.log)):
+        if re.search(r"Traceback[^\n]*(\n  .*)*workers/supervisor.py", command.log):
             faults.append("a traceback of the supervisor")
         if faults or "LOG" in os.environ:
             print(command.log)

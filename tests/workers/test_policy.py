@@ -49,7 +49,7 @@ class World:
         """The last time at which something asked for starts."""
 
     def do(self, event: str, *arguments: Any) -> list[Any]:
-        if event in ("reload", "grow", "shrink", "changed", "requested"):
+        if event not in ("exited", "failed_to_start", "tick", "alive"):
             self.asked_at = self.now
         actions = getattr(self.policy, event)(self.now, *arguments)
         for action in actions:
@@ -632,10 +632,12 @@ class Anything(RuleBasedStateMachine):
 
     options: ClassVar[Any] = {}
 
-    @initialize(workers=st.integers(1, 3), queues=st.booleans())
-    def begin(self, workers: int, queues: bool) -> None:
+    @initialize(workers=st.integers(1, 3), queues=st.booleans(), ready=st.booleans())
+    def begin(self, workers: int, queues: bool, ready: bool) -> None:
         self.world = World(queues, workers=workers, **self.options)
         self.world.do("start")
+        while ready and self.world.starting():
+            self.world.ready(*self.world.starting())
         self.capacity = 0
         self.stopped_at = math.inf
 
@@ -766,7 +768,7 @@ class Anything(RuleBasedStateMachine):
             if not serving or not found.is_started:
                 continue
             waits = slot is not None and slot.state in (S.WAITING, S.STOPPING)
-            assert len(acceptors) == (0 if waits else 1)
+            assert len(acceptors) == (0 if waits else 1), (queue, found.slots, found.helpers)
 
     @invariant()
     def something_is_in_progress(self) -> None:

@@ -407,10 +407,11 @@ class Policy:
         return actions
 
     def _target(self, slot: Slot) -> int:
-        """Return the generation of a worker that would start now."""
+        """Return the generation of a worker that would start now, or 0 if none can."""
         if self.zygote is None or slot is self.zygote:
             return self.generation
-        return self.zygote.worker.generation if self.zygote.worker is not None else 0
+        zygote = self.zygote.worker
+        return zygote.generation if zygote is not None and self.zygote.is_serving else 0
 
     def _can_start(self, slot: Slot) -> bool:
         return slot is self.zygote or self.zygote is None or self.zygote.is_serving

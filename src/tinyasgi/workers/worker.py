@@ -202,7 +202,15 @@ class WorkerProcess(ServerProcess):
     def stops_by_signal(self) -> bool:
         return self._word == channel.STOP  # the supervisor has got one
 
+    # When it serves it goes on until it is replaced, or until its supervisor is gone. Another
+    # SIGTERM changes nothing.
+
+    def on_stop(self) -> None:
+        if not self._ready or spawn.is_hung_up(self._channel):
+            super().on_stop()
+        elif not self._told.is_set():
+            self.stop()
+
     def _on_stop_signal(self, count: int) -> None:
-        # When it serves it goes on until it is replaced, or until its supervisor is gone.
-        if count > 1 or not self._ready or spawn.is_hung_up(self._channel):
+        if not self._ready or spawn.is_hung_up(self._channel):
             super()._on_stop_signal(count)
