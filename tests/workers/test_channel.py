@@ -9,6 +9,7 @@ import pytest
 
 from tinyasgi.workers.channel import Channel, Message
 
+resource = pytest.importorskip("resource")
 pytestmark = pytest.mark.skipif(not hasattr(socket, "send_fds"), reason="needs unix sockets")
 
 
@@ -81,6 +82,33 @@ def test_any_number_of_descriptors(
             assert os.path.samestat(os.fstat(number), os.fstat(0))
             assert not os.get_inheritable(number)
             os.close(number)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("count", [3, 450])
+@pytest.mark.parametrize("free", [0, 1])
+def test_no_free_descriptors(free: int, count: int, ends: tuple[Channel, Channel]) -> None:
+    """The channel goes on. The message says that its descriptors are lost."""
+    sender, receiver = ends
+    before = len(os.listdir("/proc/self/fd"))
+    sender.send("reopen")
+    sender.send("share", "1", [0] * count)
+    sender.send("share", "2", [0] * free)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + free, limits[1]))
+    try:
+        found = exchange(sender, receiver)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    for number in found[2].descriptors:
+        os.close(number)
+    assert [(each.word, each.text, each.is_complete) for each in found] == [
+        ("reopen", "", True),
+        ("share", "1", False),
+        ("share", "2", True),
+    ]
     assert len(os.listdir("/proc/self/fd")) == before
 
 

@@ -34,8 +34,6 @@ FORKED = "forked"  # by a zygote: id and process id; or an id and the reason of 
 EXITED = "exited"  # a child of a zygote: process id and exit code
 
 _HEADER = struct.Struct("!IH")  # bytes of the text, number of descriptors
-#: Goes with descriptors that are too many for one system call; the message follows.
-_NOTHING = _HEADER.pack(0, 0)
 #: Descriptors of one system call. Linux takes 253.
 _MAX_DESCRIPTORS = 200
 #: Bytes of one read.
@@ -48,6 +46,8 @@ class Message(NamedTuple):
     word: str
     text: str
     descriptors: list[int]
+    is_complete: bool = True
+    """False if this process had too few free descriptors; then there are none."""
 
 
 class Channel:
@@ -58,6 +58,8 @@ class Channel:
         self._unsent: deque[tuple[bytes, Sequence[int]]] = deque()
         self._data = b""
         self._descriptors: list[int] = []
+        self._earlier: list[int] = []  # descriptors of the next message
+        self._is_truncated = False  # the kernel has dropped descriptors of the last header
         self._has_ended = False
         sock.setblocking(False)
 
@@ -83,11 +85,10 @@ class Channel:
         if sum(len(data) for data, _ in self._unsent) > _MAX_UNSENT:
             return
         body = f"{word} {text}".encode("utf-8", "surrogateescape")
-        data = _HEADER.pack(len(body), len(descriptors)) + body
-        while len(descriptors) > _MAX_DESCRIPTORS:
-            self._send(_NOTHING, descriptors[:_MAX_DESCRIPTORS])
+        while len(descriptors) > _MAX_DESCRIPTORS:  # the message follows
+            self._send(_HEADER.pack(0, _MAX_DESCRIPTORS), descriptors[:_MAX_DESCRIPTORS])
             descriptors = descriptors[_MAX_DESCRIPTORS:]
-        self._send(data, descriptors)
+        self._send(_HEADER.pack(len(body), len(descriptors)) + body, descriptors)
 
     def _send(self, data: bytes, descriptors: Sequence[int]) -> None:
         sent = 0 if self._unsent else self._write(data, descriptors)
@@ -122,6 +123,7 @@ class Channel:
 
     def receive(self) -> list[Message]:
         """Return the messages that have arrived; raise EOFError if there are no more to come."""
+        messages: list[Message] = []
         while not self._has_ended:
             try:
                 data, numbers, flags, _ = socket.recv_fds(self._sock, _READ, _MAX_DESCRIPTORS)
@@ -134,8 +136,9 @@ class Channel:
                 os.set_inheritable(number, False)
             self._descriptors += numbers
             # Without free descriptors, the kernel drops those of a message.
-            self._has_ended = not data or bool(flags & socket.MSG_CTRUNC)
-        messages = list(self._parse())
+            self._is_truncated |= bool(flags & socket.MSG_CTRUNC)
+            self._has_ended = not data
+            messages += self._parse()
         if self._has_ended and not messages:
             raise EOFError
         return messages
@@ -144,13 +147,19 @@ class Channel:
         while len(self._data) >= _HEADER.size:
             size, count = _HEADER.unpack_from(self._data)
             end = _HEADER.size + size
+            if self._is_truncated and len(self._descriptors) < count:
+                # Earlier headers have all of theirs: one read returns those of one header.
+                self._descriptors += [-1] * (count - len(self._descriptors))
+                self._is_truncated = False
             if len(self._data) < end or len(self._descriptors) < count:
                 return
             body, self._data = self._data[_HEADER.size : end], self._data[end:]
-            numbers, self._descriptors = self._descriptors[:count], self._descriptors[count:]
+            self._earlier += self._descriptors[:count]
+            del self._descriptors[:count]
             word, _, text = body.decode("utf-8", "surrogateescape").partition(" ")
             if word:
-                yield Message(word, text, numbers)
+                numbers, self._earlier = self._earlier, []
+                yield _message(word, text, numbers)
 
     def rest(self) -> list[Message]:
         """Return what the other end, which has exited, has still sent."""
@@ -174,3 +183,12 @@ class Channel:
         while self._unsent and (left := deadline - time.monotonic()) > 0:
             select.select([], [self._sock], [], left)
             self.flush()
+
+
+def _message(word: str, text: str, numbers: list[int]) -> Message:
+    if -1 not in numbers:
+        return Message(word, text, numbers)
+    for number in numbers:
+        if number >= 0:
+            os.close(number)
+    return Message(word, text, [], is_complete=False)

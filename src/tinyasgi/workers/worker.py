@@ -19,6 +19,7 @@ from ..process import forks
 from ..process.ending import Ending
 from ..process.process import ServerProcess
 from ..process.watchdog import LoopWatchdog, report_slow_start
+from ..server_log import logger
 from ..signals import Signals
 from . import channel, spawn
 from .channel import Channel
@@ -178,6 +179,9 @@ class WorkerProcess(ServerProcess):
         word = message.word
         if word == channel.REOPEN:
             self.reopen()
+        elif not message.is_complete:
+            logger.error("out of file descriptors; this worker asks for a replacement")
+            self._send(channel.REPLACE)
         elif word == channel.SHARE:
             sockets = [socket.socket(fileno=number) for number in message.descriptors]
             self._shared[message.text] = sockets

@@ -1,5 +1,6 @@
 """The zygote: a process that imports the app once and forks workers, which share its memory."""
 
+import errno
 import functools
 import gc
 import os
@@ -103,6 +104,8 @@ class Zygote:
         request, _, text = message.text.partition(" ")
         run = functools.partial(self._run_worker, message.descriptors, text)
         try:
+            if not message.is_complete:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             with forks.keeping():
                 pid = spawn.fork(run)
         except OSError as error:
