@@ -173,7 +173,7 @@ def test_reload_of_an_app_that_fails(start: Any, tmp_path: Path) -> None:
     with start("--reload") as command:
         command.wait_for("on http")
         (tmp_path / "app.py").write_text("import nothing_of_the_kind")
-        command.wait_for("the next change")
+        command.wait_for("waiting for a file change")
         assert command.stop() == 0
     assert any("ModuleNotFoundError" in line["message"] for line in objects(command.log))
 
