@@ -228,6 +228,7 @@ def test_deadline_of_a_stop(start: Any) -> None:
         client.send(GET)
         command.wait_for("request begins")
         assert command.stop() == 0
+    assert "request is cancelled\n" in command.log
     assert command.log.index("request is cancelled\n") < command.log.index("lifespan shutdown\n")
     assert "Traceback" not in command.log
 

@@ -537,7 +537,7 @@ def test_counts_stay_whatever_becomes_of_workers(
             wait_for(command, "requests_in_flight", 1)
             os.kill(pid, signal.SIGKILL)
             command.wait_for("SIGKILL")
-        command.wait_for("worker .* is ready", 2)
+        command.wait_for(r"worker \d \(pid \d+\) is ready$", 2)
         wait_for(command, "connections_open", 0)  # gauges are updated once a second
         samples = wait_for_requests(command, count + 1)
         assert samples["process_start_time_seconds",] == began

@@ -27,7 +27,7 @@ LENIENT = (
     "invalid UTF-8",
     "payload length not in its shortest",
     "control frame with more than",
-    "a compressed message with something behind",
+    "data after the end of a compressed message",
 )
 
 
