@@ -24,7 +24,7 @@ APPS = """
 import asyncio, contextlib, sys
 
 def say(what):
-    print(what, file=sys.stderr, flush=True)
+    sys.stderr.write(what + "\\n")  # in one write, because the log shares stderr
 
 async def hello(scope, receive, send):
     assert scope["type"] == "http"
