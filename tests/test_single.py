@@ -93,7 +93,7 @@ def test_log_files_are_opened_again(start: Start, tmp_path: Path) -> None:
 def test_script_that_names_its_app(start: Start, tmp_path: Path) -> None:
     """The `__main__` part of the script does not run in the workers."""
     (tmp_path / "script.py").write_text(
-        "import sys, tinyasgi\nfrom app import app\nprint('module', flush=True)\n"
+        "import sys, tinyasgi\nfrom app import app\nsys.stdout.write('module\\n')\n"
         "if __name__ == '__main__':\n    print('main', flush=True)\n"
         "    sys.exit(tinyasgi.run('script:app', port=0, workers=2, access_log=False))\n"
     )

@@ -215,6 +215,8 @@ class Client:
         """When it has sent its FIN or RST."""
         self.is_bad = False
         """What it sends ends in something that is no request."""
+        self.is_late = False
+        """It has sent something after the server had closed the connection."""
         self._offsets: list[int] = []
         self._end = 0
 
@@ -236,6 +238,7 @@ class Client:
     def send(self, size: int) -> None:
         data, self.queue = self.queue[:size], self.queue[size:]
         self.sent += len(data)
+        self.is_late = self.is_late or self.peer.at_end
         self.peer.send(data)
 
     @property

@@ -360,11 +360,13 @@ class HTTP1Machine(RuleBasedStateMachine):
         entries = self.entries()
         for client in self.clients:
             peer, run = client.peer, self.active(client, entries)
-            if run is None or run.doing == "send":
-                assert peer.socket is None or peer.socket.fileno() < 0, "it is never closed"
-            if client.is_in_head and peer.reads and client.has_answers and not peer.has_shut:
-                last = client.responses()[-1:]
-                assert last and last[0].closes, "no 408"
+            if run is not None and run.doing != "send":
+                continue
+            assert peer.socket is None or peer.socket.fileno() < 0, "it is never closed"
+            able = peer.reads and not (peer.has_shut or client.is_late)
+            if able and client.is_in_head and client.has_answers:
+                *_, last = None, *client.responses()
+                assert last and (last.closes or not last.complete), "no 408"
 
     def check_service(self) -> None:
         """A further client is served, whatever has been before."""
