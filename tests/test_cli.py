@@ -137,9 +137,8 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Config]
     """Run the command line; return the app and its options."""
     runs = []
 
-    def run(app: Any, config: Config) -> int:
+    def run(app: Any, config: Config) -> None:
         runs.append((app, config))
-        return 0
 
     monkeypatch.setattr("tinyasgi.cli.run", run)
 

@@ -1,5 +1,6 @@
 """The process: start, exit codes and error messages."""
 
+import asyncio
 import gc
 import logging
 import os
@@ -302,7 +303,7 @@ def test_unix_socket(start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         command.wait_for(r"unix:\S+/sock")
         with Client("sock") as client:
             assert client.response(GET).body == b"hello"
-        assert "another server" in end(start("apps:hello", "--uds", "sock"), 1)
+        assert "another server" in end(start("apps:hello", "--uds", "sock"), 3)
         assert command.stop() == 0
     assert not os.path.exists("sock")
 
@@ -329,7 +330,7 @@ def test_directory_of_the_app(start: Any, tmp_path: Path) -> None:
 
 def test_port_taken(start: Any) -> None:
     with serve(hello) as server:
-        log = end(start("apps:hello", "--port", str(server.port)), 1)
+        log = end(start("apps:hello", "--port", str(server.port)), 3)
     assert log.count("\n") == 1
     assert str(server.port) in log
 
@@ -475,32 +476,44 @@ def own_logging() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("own_logging")
-def test_run_returns_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(hello, port=-1) == 2
-    assert run("no_such_module:app") == 3
+def test_run_that_can_not_start(capsys: pytest.CaptureFixture[str]) -> None:
+    """The script ends with an exit code, as with `uvicorn.run`."""
     with serve(hello) as server:
-        assert run(hello, port=server.port) == 1
+        for app, port, code in [
+            (hello, -1, 2),
+            ("no_such_module:app", 0, 3),
+            (hello, server.port, 3),
+        ]:
+            with pytest.raises(SystemExit) as leaving:
+                run(app, port=port)
+            assert leaving.value.code == code
     assert capsys.readouterr().err.count("\n") == 3
+
+
+def test_run_in_a_notebook() -> None:
+    async def cell() -> None:
+        run(hello)
+
+    with pytest.raises(RuntimeError, match=r"asyncio\.create_task\(tinyasgi\.serve\(app\)\)"):
+        asyncio.run(cell())
 
 
 @pytest.mark.usefixtures("own_logging")
 def test_run_in_a_thread(tmp_path: Path) -> None:
     """Outside the main thread, signals are not handled. --limit-max-requests ends the server."""
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    codes = []
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def work() -> None:
             options = {"lifespan": "off", "loop": "asyncio", "limit_max_requests": 1}
-            codes.append(run(hello, fd=listener.fileno(), **options))
+            run(hello, fd=listener.fileno(), **options)
 
         thread = threading.Thread(target=work)
         thread.start()
         with Client(listener.getsockname()[1]) as client:
             assert client.response(GET).status == 200
         thread.join()
-    assert codes == [0]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 

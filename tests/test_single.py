@@ -95,7 +95,7 @@ def test_script_that_names_its_app(start: Start, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
         "import sys, tinyasgi\nfrom app import app\nsys.stdout.write('module\\n')\n"
         "if __name__ == '__main__':\n    print('main', flush=True)\n"
-        "    sys.exit(tinyasgi.run('script:app', port=0, workers=2, access_log=False))\n"
+        "    tinyasgi.run('script:app', port=0, workers=2, access_log=False)\n"
     )
     with start(script="script.py") as command:
         assert len(who(command.port, 2)) == 2

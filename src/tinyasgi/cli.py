@@ -19,10 +19,11 @@ from .run import run
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command and exit with the exit code of `run`, or with 2 for an option error."""
+    """Run the command and exit: with 0, or as `run` does, or with 2 for an option error."""
     with signals.take().exiting():
         app, config = _configure(arguments)
-    sys.exit(run(app, config))
+    run(app, config)
+    sys.exit()
 
 
 def _configure(arguments: Sequence[str] | None) -> tuple[str, Config]:

@@ -1,6 +1,8 @@
 """`run`: one process that serves, or several under a supervisor."""
 
+import asyncio
 import os
+import sys
 from typing import Any
 
 from . import signals
@@ -16,13 +18,16 @@ from .single import SingleProcess
 SUPERVISED = ("workers", "reload", "preload", "worker_lifetime", "worker_max_rss", "worker_timeout")
 
 
-def run(app: Any, config: Config | None = None, **options: Any) -> int:
-    """Serve an app until SIGINT or SIGTERM; return the exit code.
+def run(app: Any, config: Config | None = None, **options: Any) -> None:
+    """Serve an app until SIGINT or SIGTERM. A second signal shortens the shutdown.
 
     app: `"module:attribute"`, an ASGI or WSGI application, or a factory of one; only the first can
-    be served by several processes. options: fields of `Config`. Errors are written to stderr. A
-    second signal shortens the shutdown.
+    be served by several processes. options: fields of `Config`.
+
+    Errors are written to stderr, and then SystemExit is raised, with the exit code: 2 for an option
+    error, 3 if the server could not start. Raises RuntimeError within a running event loop.
     """
+    _refuse_running_loop()
     _fill_standard_streams()
     config = config or Config()
     exits = signals.are_taken()  # by the command; else the caller may go on
@@ -36,7 +41,19 @@ def run(app: Any, config: Config | None = None, **options: Any) -> int:
         if not exits:
             taken.restore()
     ending.leave(code)
-    return code
+    if code:
+        sys.exit(code)
+
+
+def _refuse_running_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(
+        "tinyasgi.run() can't be called while an event loop is running, as in a notebook; write:"
+        " task = asyncio.create_task(tinyasgi.serve(app)), and later task.cancel()"
+    )
 
 
 def _run(app: Any, config: Config, options: dict[str, Any], ending: Ending, exits: bool) -> int:

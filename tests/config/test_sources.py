@@ -35,7 +35,7 @@ tinyasgi = "tinyasgi"
 SHOW = """
 import sys
 from tinyasgi import cli
-cli.run = lambda app, config: "tomllib" in sys.modules
+cli.run = lambda app, config: sys.exit("tomllib" in sys.modules)
 cli.main(["m:a"])
 """
 
@@ -340,9 +340,9 @@ def test_spelling_in_startup_errors(
     write(app__py="async def app(scope, receive, send): ...")
     write(
         python__py=f"""
-import app, sys, tinyasgi
+import app, tinyasgi
 value = {value!r}
-sys.exit(tinyasgi.run(app.app, {option}=int(value) if value.isdecimal() else value))
+tinyasgi.run(app.app, {option}=int(value) if value.isdecimal() else value)
 """
     )
     key, variable = option.replace("_", "-"), f"TINYASGI_{option.upper()}"

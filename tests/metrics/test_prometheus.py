@@ -455,7 +455,7 @@ def test_address_taken(words: tuple[str, ...], start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with start(*words, "--metrics-bind", address) as command:
-            assert command.wait() == 1
+            assert command.wait() == 3
     assert command.log == f"tinyasgi: error: can't listen on {address}: Address already in use\n"
 
 
@@ -468,7 +468,7 @@ def test_not_that_of_the_app(words: tuple[str, ...], ours: str, theirs: str, sta
     (port,) = free_ports(1)
     addresses = ["--metrics-bind", ours.format(port), "--bind", theirs.format(port)]
     with start(*words, *addresses) as command:
-        assert command.wait() == 1
+        assert command.wait() == 3
     assert command.log.startswith("tinyasgi: error: can't listen on ")
     assert command.log.count("\n") == 1
 

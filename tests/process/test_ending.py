@@ -214,9 +214,9 @@ def test_buffers_of_files_are_written_at_the_limit(kind: str, start: Start, tmp_
 
 def test_reports_are_repeated(start: Start, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
-        "import sys, tinyasgi, tinyasgi.process.ending\n"
+        "import tinyasgi, tinyasgi.process.ending\n"
         "tinyasgi.process.ending.REPORT = 0.1\n"
-        "sys.exit(tinyasgi.run('app:app', port=0, timeout_graceful_shutdown=600))\n"
+        "tinyasgi.run('app:app', port=0, timeout_graceful_shutdown=600)\n"
     )
     with start(script="script.py") as command:
         clients = ask_for(command, "request", "stream")
@@ -297,14 +297,13 @@ def _state(pid: int) -> str:
 def test_program_that_goes_on(start: Start, tmp_path: Path) -> None:
     """`run` returns, and what the program does then takes as long as it takes."""
     (tmp_path / "script.py").write_text(
-        "import sys, time, signal, tinyasgi\n"
+        "import time, signal, tinyasgi\n"
         "before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)\n"
         "options = {'port': 0, 'access_log': False, 'timeout_graceful_shutdown': 0.1}\n"
-        "code = tinyasgi.run('app:app', **options)\n"
+        "tinyasgi.run('app:app', **options)\n"
         "time.sleep(1.5)\n"
         "assert before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))\n"
         "print('goes on')\n"
-        "sys.exit(code)\n"
     )
     with start(script="script.py") as command:
         close(ask_for(command, "thread"))

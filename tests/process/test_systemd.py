@@ -117,7 +117,7 @@ def test_wrong_environment(variable: str, text: str, reason: str, tmp_path: Path
 import os, sys
 from tinyasgi import run
 os.environ |= {{"LISTEN_PID": str(os.getpid()), "NOTIFY_SOCKET": "@x", "{variable}": "{text}"}}
-sys.exit(run("app:app"))
+run("app:app")
 """)
     with Command(script="script.py", cwd=tmp_path) as command:
         assert command.wait() == 2

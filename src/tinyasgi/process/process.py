@@ -38,15 +38,8 @@ if TYPE_CHECKING:
 YOUNG = 10_000
 
 # Exit codes, besides 0 for a stop in order and what an app gives to SystemExit.
-CANNOT_LISTEN = 1
 BAD_OPTION = 2
-APP_FAILED = 3
-_CODES = {
-    OptionError: BAD_OPTION,
-    ListenError: CANNOT_LISTEN,
-    importer.LoadError: APP_FAILED,
-    LifespanFailed: APP_FAILED,
-}
+FAILED = 3  # to start, or to shut down; uvicorn has the same code
 
 
 def explain(error: Exception) -> str:
@@ -65,7 +58,7 @@ def exit_code(
         return work() or 0
     except (OptionError, ListenError, importer.LoadError, LifespanFailed) as error:
         report(explain(error))
-        return next(code for kind, code in _CODES.items() if isinstance(error, kind))
+        return BAD_OPTION if isinstance(error, OptionError) else FAILED
     except SystemExit as leaving:
         if leaving.code is None or isinstance(leaving.code, int):
             return leaving.code or 0
@@ -76,7 +69,7 @@ def exit_code(
             failure = importer.LoadError("the app cancelled the task of the server")
             failure.__cause__ = error
             report(explain(failure))
-            return APP_FAILED
+            return FAILED
     return 0
 
 

@@ -11,7 +11,7 @@ from ..logs import setup as log
 from ..net import listen
 from ..net.listen import ListenError
 from ..process.ending import BLOCKED, LAST, Ending
-from ..process.process import CANNOT_LISTEN, explain
+from ..process.process import FAILED, explain
 from ..process.systemd import Notifier
 from ..server_log import logger
 from . import spawn
@@ -49,7 +49,7 @@ def supervise(app: str, config: Config, ending: Ending, notifier: Notifier, exit
         result = supervisor.run(ending.signals)
     except ListenError as error:
         log.report_failure(explain(error), config.log_format)
-        return CANNOT_LISTEN
+        return FAILED
     if result.text:
         log.report_failure(result.text, config.log_format)
     elif not result.code:
