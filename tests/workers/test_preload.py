@@ -41,6 +41,29 @@ def test_app_is_imported_once(start: Start, tmp_path: Path) -> None:
     assert "Warning" not in command.log
 
 
+def test_workers_have_only_their_own_sockets(start: Start) -> None:
+    """A zygote may receive the sockets of several workers at once."""
+    with start("--preload", "--workers", "4") as command:
+        pids = who(command.port, 4).values()
+        assert [len(_listeners(pid)) for pid in pids] == [1, 1, 1, 1]
+        assert command.stop() == 0
+
+
+def _listeners(pid: int) -> list[str]:
+    """Return the listening TCP sockets of a process."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A"}
+    return [
+        name for path in Path(f"/proc/{pid}/fd").iterdir() if (name := _target(path)) in listening
+    ]
+
+
+def _target(path: Path) -> str:
+    with suppress(OSError):  # closed meanwhile
+        return str(path.readlink())
+    return ""
+
+
 def test_an_exception_ends_a_forked_process_like_any_other() -> None:
     code = (
         "import os; from tinyasgi.workers import spawn\n"

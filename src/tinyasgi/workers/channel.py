@@ -104,8 +104,7 @@ class Channel:
             sent = self._write(data, numbers)
             if not sent:
                 return
-            for number in numbers:
-                os.close(number)
+            _close(numbers)
             self._unsent.popleft()
             if sent < len(data):
                 self._unsent.appendleft((data[sent:], []))
@@ -170,11 +169,11 @@ class Channel:
         return messages
 
     def close(self) -> None:
-        """Close this end. A message that is not written yet is lost."""
+        """Close this end. A message that is not written or not received completely is lost."""
         for _, numbers in self._unsent:
-            for number in numbers:
-                os.close(number)
+            _close(numbers)
         self._unsent.clear()
+        _close(self._earlier + self._descriptors)
         self._sock.close()
 
     def drain(self, seconds: float) -> None:
@@ -188,7 +187,11 @@ class Channel:
 def _message(word: str, text: str, numbers: list[int]) -> Message:
     if -1 not in numbers:
         return Message(word, text, numbers)
-    for number in numbers:
-        if number >= 0:
-            os.close(number)
+    _close(numbers)
     return Message(word, text, [], is_complete=False)
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for number in descriptors:
+        if number >= 0:  # the kernel has not dropped it
+            os.close(number)

@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import sys
+from collections import deque
 from typing import NoReturn
 
 from .. import importer, signals
@@ -38,6 +39,7 @@ class Zygote:
     def __init__(self, messages: Channel, spec: WorkerSpec) -> None:
         self._channel = messages
         self._spec = spec
+        self._messages: deque[Message] = deque()  # received, but not handled yet
         self._children: set[int] = set()
         self._signals = signals.take(_STOPS, spawn.OF_GROUP)
         self._signals.add(signal.SIGCHLD)
@@ -82,10 +84,11 @@ class Zygote:
         self._signals.received()
         self._reap()
         try:
-            messages = self._channel.receive()
+            self._messages += self._channel.receive()
         except EOFError:
             return False
-        for message in messages:
+        while self._messages:
+            message = self._messages.popleft()
             if message.word == channel.FORK:
                 self._fork(message)
             elif message.word == channel.REOPEN:
@@ -119,5 +122,8 @@ class Zygote:
     def _run_worker(self, descriptors: list[int], text: str) -> int:
         """Run in the forked process."""
         self._channel.close()
+        for message in self._messages:  # for the next workers
+            for number in message.descriptors:
+                os.close(number)
         mine, *others = descriptors
         return worker.run_worker(Channel(socket.socket(fileno=mine)), others, WorkerSpec.load(text))
