@@ -210,14 +210,17 @@ def test_child_of_a_fork(words: tuple[str, ...], loop: str, start: Start, tmp_pa
                 os.kill(int(found), signal.SIGKILL)
 
 
-def test_client_of_a_forked_child_sees_the_end(start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", OPTIONS)
+def test_client_of_a_forked_child_sees_the_end(
+    words: tuple[str, ...], start: Start, tmp_path: Path
+) -> None:
     """A child process does not keep connections of the server open."""
     app = APP.replace(
         '    if path == "/block":',
         '    if path == "/fork":\n        fork()\n    if path == "/block":',
     )
     (tmp_path / "app.py").write_text(FORKING + app)
-    with start() as command:
+    with start(*words) as command:
         with Client(command.port) as client:
             client.send(b"GET /fork HTTP/1.0\r\n\r\n")
             assert client.rest().startswith(b"HTTP/1.1 200")

@@ -24,7 +24,7 @@ def withheld(descriptors: Callable[[], Iterable[int]]) -> Iterator[None]:
 
 @contextmanager
 def keeping() -> Iterator[None]:
-    """A child that is forked in the block keeps them."""
+    """A child that is forked in the block keeps them. Its own children do not."""
     global _keeps
     _keeps = True
     try:
@@ -34,7 +34,9 @@ def keeping() -> Iterator[None]:
 
 
 def _after_fork() -> None:
+    global _keeps
     if _keeps:
+        _keeps = False  # the child runs in the block of its parent, and may never leave it
         return
     numbers: list[int] = []
     for descriptors in _withheld:
