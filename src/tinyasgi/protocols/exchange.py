@@ -236,7 +236,7 @@ class Exchange:
 
     def _wait(self) -> asyncio.Future[None]:
         """Return a future that `wake` completes. It exists only while a task waits."""
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[None] = asyncio.Future()  # create_future of uvloop is slower
         if self._waiters:  # those of other tasks, or of tasks that were cancelled
             waiting = [waiter for waiter in self._waiters if not waiter.done()]
             self._waiters = (*waiting, future)

@@ -101,7 +101,8 @@ class WebSocketConnection(Connection):
         except ProtocolError as error:
             self._close_after_messages(self._log_error(error))
             return
-        self._resume_reading()
+        if not self._reading:
+            self._resume_reading()
 
     def _close_after_messages(self, closure: Closure) -> None:
         """Close when the app has received the earlier messages and has had time to answer."""

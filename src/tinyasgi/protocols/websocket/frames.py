@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import struct
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
@@ -78,6 +79,13 @@ with suppress(ImportError):
     unmask = apply_mask
 
 
+#: Heads of short frames, by first byte and length. Formatting them would take 0.1 µs longer.
+_SHORT_HEADS = {
+    first: [bytes((first, size)) for size in range(126)]
+    for first in _COMPLETE | {FIN | COMPRESSED | TEXT, FIN | COMPRESSED | BINARY}
+}
+
+
 def encode(opcode: int, payload: bytes, compressed: int = 0) -> bytes:
     """Return an unmasked frame that contains a complete message or control frame.
 
@@ -85,7 +93,7 @@ def encode(opcode: int, payload: bytes, compressed: int = 0) -> bytes:
     """
     first, size = FIN | compressed | opcode, len(payload)
     if size < 126:
-        return b"%c%c%b" % (first, size, payload)
+        return _SHORT_HEADS[first][size] + payload
     if size < 1 << 16:
         return b"%c\x7e%b%b" % (first, size.to_bytes(2, "big"), payload)
     return b"%c\x7f%b%b" % (first, size.to_bytes(8, "big"), payload)
@@ -111,6 +119,10 @@ def _is_valid_code(code: int) -> bool:
     return 3000 <= code <= 4999 or (1000 <= code <= 1014 and code not in (1004, 1005, 1006))
 
 
+#: Unpacks first byte, second byte and masking key of a frame of less than 126 bytes.
+_unpack_short_head = struct.Struct("!BB4s").unpack_from
+
+
 def read_frames(limit: int, make_inflate: Callable[[], Inflate] | None = None) -> Reader:
     """Parse the bytes from a client into messages and control frames.
 
@@ -127,43 +139,47 @@ def read_frames(limit: int, make_inflate: Callable[[], Inflate] | None = None) -
     initial = _INITIAL if make_inflate is None else _INITIAL_COMPRESSED
     message: _Message | None = None  # a message of several frames or reads, or a compressed one
     allowed, room = initial, limit  # first bytes and maximum length of the next frame
-    content: Any = b""
+    longest = 128 + min(limit, 125)  # maximum second byte of a short frame
     data, position = b"", 0  # received data, and the offset of its unread rest
     while True:
-        while (head := _parse_head(data, position, allowed)) is None:
-            data, position, content = data[position:], 0, b""
-            data += yield None
-        first, length, start = head
-        if length > room and not first & (CONTROL | COMPRESSED):
-            raise ProtocolError(1009, f"message exceeds --ws-max-size ({limit})")
-        opcode, position = first & 15, start + length
-        key = data[start - 4 : start]
-        if position <= len(data) and first in _COMPLETE:
-            content = unmask(data[start:position], key)
-            if opcode == TEXT:
-                content = _decode_text(content)
-            elif opcode == CLOSE:
-                content = _parse_close(content)
-        else:
-            if message is None:
-                inflate = make_inflate() if make_inflate and first & COMPRESSED else None
-                message = _Message(opcode, limit, inflate)
-            message.begin_frame(length, key, last=first & FIN != 0)
-            position = start + message.add(data[start:position])
-            while message.missing:
-                data = b""
-                data = yield None
-                position = message.add(data)
-            if not first & FIN:
-                allowed, room = _CONTINUING, message.room
-                continue
-            opcode, content = message.opcode, message.content()
-            message, allowed, room = None, initial, limit
-        unread = position < len(data)
-        if not unread:
-            data, position = b"", 0
-        more = yield opcode, content, unread or len(content) > MAX_RETAINED
-        if more:
+        content: Any = None
+        if message is None and len(data) - position >= 6:  # a shorter path for most messages
+            first, second, key = _unpack_short_head(data, position)
+            start, end = position + 6, position + second - 122
+            if first in _COMPLETE and 128 <= second <= longest and end <= len(data):
+                opcode, content, position = first & 15, unmask(data[start:end], key), end
+        if content is None:
+            while (head := _parse_head(data, position, allowed)) is None:
+                data, position = data[position:], 0
+                data += yield None
+            first, length, start = head
+            if length > room and not first & (CONTROL | COMPRESSED):
+                raise ProtocolError(1009, f"message exceeds --ws-max-size ({limit})")
+            opcode, position = first & 15, start + length
+            key = data[start - 4 : start]
+            if position <= len(data) and first in _COMPLETE:
+                content = unmask(data[start:position], key)
+            else:
+                message = message or _Message(first, limit, make_inflate)
+                message.begin_frame(length, key, last=first & FIN != 0)
+                position = start + message.add(data[start:position])
+                while message.missing:
+                    data = b""
+                    data = yield None
+                    position = message.add(data)
+                if not first & FIN:
+                    allowed, room = _CONTINUING, message.room
+                    continue
+                opcode, content = message.opcode, message.content()
+                message, allowed, room = None, initial, limit
+        if opcode == TEXT:
+            content = _decode_text(content)
+        elif opcode == CLOSE:
+            content = _parse_close(content)
+        if position == len(data):
+            data = b""
+            data, position = (yield opcode, content, len(content) > MAX_RETAINED), 0
+        elif more := (yield opcode, content, True):
             data, position = data[position:] + more, 0
 
 
@@ -238,10 +254,11 @@ class _Message:
     __slots__ = ("_buffer", "_decoder", "_frames", "_inflate", "_key", "_last", "_room", "missing",
                  "opcode")  # fmt: skip
 
-    def __init__(self, opcode: int, limit: int, inflate: Inflate | None) -> None:
-        self.opcode = opcode
+    def __init__(self, first: int, limit: int, make_inflate: Callable[[], Inflate] | None) -> None:
+        """first: first byte of its first frame. limit, make_inflate: as in `read_frames`."""
+        self.opcode = first & 15
         self._room = limit
-        self._inflate = inflate
+        self._inflate = make_inflate() if make_inflate and first & COMPRESSED else None
         self._decoder = _UTF8Decoder()
         self._buffer = io.BytesIO()
         self._frames = 0
@@ -281,10 +298,8 @@ class _Message:
             _decode_text(part, self._decoder, last)
         return size
 
-    def content(self) -> str | bytes:
+    def content(self) -> bytes:
         """Return the complete message."""
-        if self.opcode == TEXT:
-            return _decode_text(self._buffer.getbuffer())
         return self._buffer.getvalue()
 
 
