@@ -78,7 +78,7 @@ def _run(app: Any, config: Config, options: dict[str, Any], ending: Ending, exit
 
 
 def _fill_standard_streams() -> None:
-    """Opens those that are closed: a socket that gets the number of stderr would be written to."""
+    """Open closed streams, so that no socket gets their numbers and receives output."""
     for number in range(3):
         try:
             os.fstat(number)

@@ -1,4 +1,4 @@
-"""Signals of this process, remembered from the first line on."""
+"""Signals of this process. None is lost from the start of the process on."""
 
 import atexit
 import contextlib
@@ -16,34 +16,34 @@ def _numbers(*names: str) -> tuple[int, ...]:
 
 #: Signals that stop a server.
 STOPS = _numbers("SIGINT", "SIGTERM", "SIGBREAK")
-#: Signals that mean something else to a server.
+#: Other signals that a server handles.
 OTHERS = _numbers("SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1")
 
-#: Seconds for what Python does after the functions of `atexit`.
+#: Maximum seconds for the end of the interpreter after the functions of `atexit`.
 FINAL = 10
 
 
 class Stop(SystemExit):
-    """A signal to stop has come while the app is imported."""
+    """Raised when a signal to stop arrives while the app is imported."""
 
 
 class Signals:
-    """Signals that arrive are kept until `received` returns them.
+    """Handlers that store signals until `received` returns them.
 
-    `fileno` can be read when there are some. Only the main thread can take signals; in another
-    thread nothing arrives.
+    `fileno` is readable while signals are stored. In a thread other than the main one no signal
+    arrives.
     """
 
     def __init__(self, stops: Sequence[int], others: Sequence[int]) -> None:
         self.stops = tuple(stops)
         self.count = 0
-        """Stop signals so far."""
+        """Number of stop signals so far."""
         self.on_stop: Callable[[int], object] | None = None
-        """Called with `count` within the signal handler, also while the event loop is blocked."""
+        """Called with `count` by the signal handler, even while the event loop is blocked."""
         self.wake: Callable[[], object] | None = None
-        """Called within the signal handler, for a loop that can't wait for `fileno`."""
+        """Called by the signal handler, for an event loop that can't wait for `fileno`."""
         self.is_stop: Callable[[int], bool] = self.stops.__contains__
-        """Whether a signal stops the process; called within the signal handler, too."""
+        """Return whether a signal stops the process. Also called by the signal handler."""
         self._numbers = (*self.stops, *others)
         self._previous: dict[int, signal.Handlers | Callable[..., object] | int | None] = {}
         self._received: deque[int] = deque()
@@ -53,16 +53,16 @@ class Signals:
         self._ours.setblocking(False)
         self._theirs.setblocking(False)
         self.install()
-        atexit.register(self._at_exit)  # called last, as it is registered first
+        atexit.register(self._at_exit)  # called last, because it is registered first
 
     def install(self) -> None:
-        """Sets the handlers, perhaps again after the app has set its own."""
+        """Set the handlers, or set them again after the app has set its own."""
         if not _is_main():
             return
         for number in self._numbers:
             previous = signal.signal(number, self._handle)
             self._previous.setdefault(number, previous)
-        # What waits for `fileno` wakes up even if the handler can't run before it begins to wait.
+        # Wakes up a wait for `fileno` even if the handler could not run before the wait began.
         signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
 
     def add(self, number: int) -> None:
@@ -71,23 +71,23 @@ class Signals:
         self.install()
 
     def restore(self) -> None:
-        """Sets the handlers that were there before."""
+        """Set the previous handlers again."""
         global _signals
         if _signals is self:
             _signals = None
         for number, handler in self._previous.items():
-            if handler is not None:  # of a program that Python is embedded in
+            if handler is not None:  # None: set by a program that embeds Python
                 signal.signal(number, handler)
         self._previous.clear()
         atexit.unregister(self._at_exit)
         self._close()
 
     def _at_exit(self) -> None:
-        """Python sets back handlers before its end is over: a stop signal would kill it then."""
+        """Ignore stop signals: Python resets handlers before its end, and they would kill it."""
         with contextlib.suppress(ValueError):  # not the main thread
             for number in self.stops:
                 signal.signal(number, signal.SIG_IGN)
-            if hasattr(signal, "alarm"):  # which bounds what is left of the end
+            if hasattr(signal, "alarm"):  # limits the rest of the end
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)
                 signal.alarm(FINAL)
         self._close()
@@ -99,7 +99,7 @@ class Signals:
         self._theirs.close()
 
     def let_next_one_kill(self) -> None:
-        """Leaves the next stop signal to the kernel."""
+        """Let the kernel handle the next stop signal, which ends the process at once."""
         for number in self.stops:
             signal.signal(number, signal.SIG_DFL)
 
@@ -107,7 +107,7 @@ class Signals:
         return self._ours.fileno()
 
     def received(self) -> list[int]:
-        """Returns the signals that have arrived since the last call."""
+        """Return the signals that have arrived since the last call."""
         with contextlib.suppress(OSError):
             while self._ours.recv(1 << 10):
                 pass
@@ -116,9 +116,9 @@ class Signals:
 
     @contextlib.contextmanager
     def exiting(self) -> Iterator[None]:
-        """While in the block, a stop signal raises Stop, and so does the end of the block then.
+        """In the block, a stop signal raises Stop. The end of the block raises it again.
 
-        So an app is interrupted in its import, and is not served even if it swallows Stop.
+        So the import of an app is interrupted, and an app that swallows Stop is not served.
         """
         self._raises = True
         try:
@@ -152,9 +152,9 @@ _signals: Signals | None = None
 
 
 def take(stops: Sequence[int] = STOPS, others: Sequence[int] = OTHERS) -> Signals:
-    """The signals of this process, which has taken them from the first call on.
+    """Return the signals of this process; the first call sets the handlers.
 
-    Another thread than the main one gets an object of its own, at which nothing arrives.
+    In a thread other than the main one, return a new object, which receives no signals.
     """
     global _signals
     if not _is_main():
@@ -165,7 +165,7 @@ def take(stops: Sequence[int] = STOPS, others: Sequence[int] = OTHERS) -> Signal
 
 
 def are_taken() -> bool:
-    """Whether this is the main thread, and it has taken the signals."""
+    """Return whether this is the main thread and `take` was called."""
     return _is_main() and _signals is not None
 
 
@@ -179,5 +179,5 @@ def _after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    # A forked process has the handlers that this one had before.
+    # A forked process gets the previous handlers.
     os.register_at_fork(after_in_child=_after_fork)

@@ -35,7 +35,7 @@ async def test_the_line_that_blocks_is_logged(loop: Any, caplog: pytest.LogCaptu
             pass
 
     block()
-    while "goes on after" not in caplog.text:
+    while "continues after" not in caplog.text:
         await asyncio.sleep(0.001)
     watch.close()
     warning = caplog.messages[0]
@@ -86,7 +86,7 @@ async def test_no_block_is_too_short_to_be_seen(
             last.extend(waits[-2:])
 
     watch = LoopWatchdog(asyncio.get_running_loop(), 0.5, block)
-    while "goes on after" not in caplog.text:
+    while "continues after" not in caplog.text:
         await asyncio.sleep(0.001)
     watch.close()
     assert sum(last) == pytest.approx(0.5)
@@ -97,7 +97,7 @@ def test_debug_blocking(start: Start, tmp_path: Any) -> None:
     (tmp_path / "blocks.py").write_text(APP.replace("time.sleep(600)", "time.sleep(0.5)"))
     with start("--debug-blocking", "0.1", app="blocks:app") as command:
         assert ask(command.port, "/block")
-        command.wait_for("goes on after 0")
+        command.wait_for("continues after 0")
         assert command.stop() == 0
     assert "blocked for 0.1 s, here:" in command.log
     assert "time.sleep(0.5)" in command.log

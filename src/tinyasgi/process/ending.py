@@ -1,7 +1,8 @@
-"""End of a process: reports what it waits for, and exits at the limit.
+"""The end of a process: log what it waits for, and exit at the time limit.
 
-Two threads do that. So it works while the event loop is blocked and while the interpreter waits for
-threads, and nothing that blocks, as a full pipe behind stderr, keeps the process from its exit.
+This works while the event loop is blocked, and while the interpreter waits for threads, because two
+other threads do it: one exits at the limit, the other one writes the log, which may block (for
+example if stderr is a full pipe).
 """
 
 import asyncio
@@ -21,27 +22,27 @@ from typing import Any, NamedTuple, TypeAlias
 from ..server_log import logger
 from ..signals import Signals
 
-#: Seconds between two looks at the clock.
+#: Seconds between two checks of the time.
 TICK = 0.05
-#: Seconds until a step that takes longer is reported, and between two reports.
+#: Seconds from the start of a step to the first report, and between two reports.
 SOON = 0.1
 REPORT = 5.0
-#: Seconds of a step that is worth a report.
+#: Minimum limit, in seconds, of a step that is reported.
 WORTH = 0.5
-#: Seconds for what was cancelled.
+#: Seconds for cancelled tasks to end.
 LAST = 1.0
-#: Seconds until an event loop that should have ended a step is known to be blocked.
+#: Seconds after the limit of a step until the event loop is assumed to be blocked.
 BLOCKED = 3.0
-#: Seconds for threads when no time is left.
+#: Minimum seconds for threads to end.
 THREADS = 0.5
-#: Seconds for all that is left after a second signal.
+#: Seconds for the rest of the shutdown after a second signal.
 AT_ONCE = 1.0
-#: Seconds for the functions of `atexit`.
+#: Seconds for the functions that are registered with `atexit`.
 ATEXIT = 2.0
-#: Things that a line names.
+#: Maximum number of items in one log line.
 NAMED = 5
 
-#: Returns what is waited for.
+#: Returns a description of each item that the process waits for.
 What: TypeAlias = Callable[[], list[str]]
 
 
@@ -50,17 +51,17 @@ class _Step(NamedTuple):
     start: float
     limit: float
     spare: float
-    """Seconds beyond the limit for the event loop to end the step itself."""
+    """Seconds after the limit in which the event loop may still end the step itself."""
 
 
 class Ending:
-    """The end of this process.
+    """Supervises the end of this process.
 
-    `begin` and `hurry` may be called by signal handlers: methods set attributes and take no locks.
+    Signal handlers may call `begin` and `hurry`, which only set attributes and take no locks.
     """
 
     def __init__(self, signals: Signals, exits: bool) -> None:
-        """exits: the process ends with what it serves; else only a signal makes it end."""
+        """exits: the process exits when the server stops. Otherwise only a signal ends it."""
         self.signals = signals
         self.code = 0
         """The exit code at the limit."""
@@ -71,15 +72,16 @@ class Ending:
         self._start = self._grace_end = 0.0
         self._cap = math.inf
         self._step: _Step | None = None
-        self._exiting = False  # the time is over
-        self._ends = threading.Event()  # the interpreter ends, if it was left to itself
+        self._exiting = False  # the limit has passed
+        self._ends = threading.Event()  # not set between `leave` and the end of the interpreter
         self._ends.set()
-        self._atexit_end = 0.0  # not 0 when functions of atexit are called
+        self._atexit_end = 0.0  # limit of the functions of atexit, 0 before they are called
 
     def begin(self, grace: float, by_signal: bool = False) -> None:
-        """Begins the end, with so many seconds for what is running; later calls change nothing.
+        """Begin the end. Later calls do nothing.
 
-        Does nothing while the process belongs to a program that goes on.
+        grace: seconds for running requests. Does nothing if the process belongs to a program that
+        continues after the server has stopped.
         """
         if self._step is not None or not (self._exits or self.signals.count):
             return
@@ -88,21 +90,21 @@ class Ending:
         self._hint = "; a second signal exits at once" if by_signal else ""
         self._step = _Step(_describe_main_thread, now, self._grace_end, BLOCKED)
         for run in (self._keep_time, self._report):
-            with suppress(RuntimeError):  # the system gives no thread
+            with suppress(RuntimeError):  # out of threads
                 threading.Thread(target=run, name="tinyasgi-exit", daemon=True).start()
 
     def step(self, what: What, seconds: float, spare: float = 0.0) -> None:
-        """Begins a step of the end. It has so many seconds; the event loop has some to spare."""
+        """Begin a step. `spare` seconds after its limit of `seconds`, the process exits."""
         if self._step is not None:
             now = time.monotonic()
             self._step = _Step(what, now, now + seconds, spare)
 
     def last_step(self, what: What, least: float) -> None:
-        """Begins a step that has what is left of the time for what is running."""
+        """Begin a step for the rest of the grace period, but at least `least` seconds."""
         self.step(what, max(self._grace_end - time.monotonic(), least))
 
     def hurry(self, least: float = 0.0) -> None:
-        """Cuts short what follows, to so many seconds at least."""
+        """Shorten the rest of the end, to at least `least` seconds."""
         self.begin(0.0)
         waits_for_loop = self._step is not None and self._step.spare
         seconds = max(least, AT_ONCE if waits_for_loop else THREADS)
@@ -111,13 +113,13 @@ class Ending:
         self._grace_end = 0.0
 
     def leave(self, code: int) -> None:
-        """Leaves the rest to the end of the interpreter, whenever that begins."""
+        """Return to the caller; the time limit continues when the interpreter begins to end."""
         self.code = code
-        self.on_exit, self.signals.on_stop = None, self._on_stop  # they have referred to the app
+        self.on_exit, self.signals.on_stop = None, self._on_stop  # release the app
         self.begin(LAST)
         if self._step is not None:
             self._ends.clear()
-            # The last function that is registered is called first.
+            # Of these functions, the last registered one is called first.
             threading._register_atexit(self._on_end)  # type: ignore[attr-defined]
             atexit.register(self._on_atexit)
 
@@ -126,7 +128,7 @@ class Ending:
         self.signals.let_next_one_kill()
 
     def _on_end(self) -> None:
-        """The interpreter begins to end: it waits for threads."""
+        """Handle the end of the interpreter, which waits for threads first."""
         self._cap = math.inf
         self.last_step(describe_rest, THREADS)
         self._ends.set()
@@ -135,7 +137,10 @@ class Ending:
         self._atexit_end = max(self._grace_end, time.monotonic() + ATEXIT)
 
     def _is_over(self) -> bool:
-        """Whether the time is over, which stands still before the interpreter ends by itself."""
+        """Wait a tick; return whether the limit has passed.
+
+        Between `leave` and the end of the interpreter there is no limit.
+        """
         time.sleep(TICK)
         self._ends.wait()
         return time.monotonic() >= self._end()
@@ -146,7 +151,7 @@ class Ending:
             return self._atexit_end
         return min(step.limit + step.spare, self._cap)
 
-    # The first thread does nothing that can block.
+    # The first thread calls nothing that can block.
 
     def _keep_time(self) -> None:
         while not self._is_over():
@@ -169,7 +174,7 @@ class Ending:
                 due = now + REPORT
                 with suppress(Exception):
                     self._tell(step, now)
-            del step  # this thread outlives what refers to the app
+            del step  # it refers to the app, which this thread must not keep alive
         self._exit()
 
     def _tell(self, step: _Step, now: float) -> None:
@@ -201,7 +206,7 @@ class Ending:
             with suppress(Exception):
                 process.terminate()
         if self._atexit_end:
-            time.sleep(LAST if processes else 0)  # now the interpreter may end by itself
+            time.sleep(LAST if processes else 0)  # the interpreter may end without these processes
         else:
             with suppress(Exception):
                 atexit._run_exitfuncs()
@@ -211,7 +216,7 @@ class Ending:
 
 def flush_files() -> None:
     """Write the data in the buffers of all open files, as the end of the interpreter would."""
-    gc.unfreeze()  # else files that were opened during startup are not found
+    gc.unfreeze()  # otherwise files that were opened during startup are not found
     kinds = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
     files = [each for each in gc.get_objects() if issubclass(type(each), kinds)]
     for kind in kinds:  # text first: it is written to the buffer of another object
@@ -225,12 +230,12 @@ def flush_files() -> None:
 
 
 def describe_tasks(tasks: Iterable["asyncio.Task[Any]"]) -> list[str]:
-    """Those that have not ended, and the line of each."""
+    """Describe the tasks that have not ended, each with its current line."""
     return [f"task {t.get_name()} ({_where(_stack(t))})" for t in tasks if not t.done()]
 
 
 def describe_threads() -> list[str]:
-    """Threads that keep the interpreter from its end, and the line of each."""
+    """Describe the threads that the interpreter waits for, each with its current line."""
     frames = sys._current_frames()
     found = []
     for thread in threading.enumerate():
@@ -246,13 +251,13 @@ def _describe_main_thread() -> list[str]:
 
 
 def describe_rest() -> list[str]:
-    """What the interpreter waits for."""
+    """Describe the threads and processes that the interpreter waits for."""
     processes = [f"process {process.name} (pid {process.pid})" for process in _processes()]
     return describe_threads() + processes
 
 
 def _processes() -> list[Any]:
-    """Processes of `multiprocessing` that keep the interpreter from its end."""
+    """Return the processes of `multiprocessing` that the interpreter waits for."""
     module = sys.modules.get("multiprocessing")
     with suppress(Exception):
         children = module.active_children()  # type: ignore[union-attr]
@@ -261,7 +266,7 @@ def _processes() -> list[Any]:
 
 
 def _stack(task: "asyncio.Task[Any]") -> list[FrameType]:
-    """The frames of a task that waits, the innermost one first."""
+    """Return the frames of a suspended task, the innermost one first."""
     frames: list[FrameType] = []
     awaited: Any = task.get_coro()
     while (frame := getattr(awaited, "cr_frame", None)) is not None:
@@ -279,7 +284,7 @@ def _outwards(frame: FrameType | None) -> list[FrameType]:
 
 
 def _ends_by_itself(stack: list[FrameType]) -> bool:
-    """Whether a thread waits for work of an executor, or for threads that have some."""
+    """Return whether a thread is an idle thread of an executor, or waits for an executor."""
     names = [(f.f_code.co_name, os.path.basename(f.f_code.co_filename)) for f in stack]
     return names[:1] == [("_worker", "thread.py")] or ("shutdown", "thread.py") in names
 
@@ -288,7 +293,7 @@ _LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
 def _where(frames: list[FrameType]) -> str:
-    """The innermost line outside of the standard library, or the innermost of all."""
+    """Return the innermost line outside of the standard library, or else the innermost line."""
     for frame in frames:
         name = frame.f_code.co_filename
         if name.startswith("<") or (name.startswith(_LIBRARY) and "site-packages" not in name):

@@ -1,4 +1,4 @@
-"""The event loop that an option names."""
+"""Choice of the event loop."""
 
 import asyncio
 import importlib.util
@@ -8,9 +8,9 @@ from ..config.config import Config
 
 
 def loop_factory(config: Config) -> Callable[[], asyncio.AbstractEventLoop]:
-    """The factory of the loop that is asked for; with `auto` of uvloop, if it is installed.
+    """Return the factory for the option `loop`; `auto` selects uvloop if it is installed.
 
-    Raises OptionError when a loop is not installed.
+    Raises OptionError if the loop is not installed.
     """
     name = config.loop
     if name == "asyncio" or (name == "auto" and not importlib.util.find_spec("uvloop")):

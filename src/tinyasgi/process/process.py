@@ -1,4 +1,4 @@
-"""A process that serves: loads the app, chooses the loop, sets up logging, takes signals."""
+"""A process that serves an app: imports it, sets up logging and signals, runs the event loop."""
 
 import asyncio
 import contextlib
@@ -33,17 +33,17 @@ from .watchdog import LoopWatchdog
 if TYPE_CHECKING:
     from ..metrics.store import MetricsStore
 
-#: New objects that may be there before the garbage collector looks at them. Requests under way are
-#: more than its usual 700, and with ten thousand connections each full collection takes 14 ms.
+#: Threshold of the youngest generation of the garbage collector, in objects. Running requests need
+#: more than the default of 700, and with 10,000 connections a full collection takes 14 ms.
 YOUNG = 10_000
 
-# Exit codes, besides 0 for a stop in order and what an app gives to SystemExit.
+# Exit codes, besides 0 for a normal stop and the code of a SystemExit of the app.
 BAD_OPTION = 2
-FAILED = 3  # to start, or to shut down; uvicorn has the same code
+FAILED = 3  # startup or shutdown has failed; uvicorn has the same code
 
 
 def explain(error: Exception) -> str:
-    """What a user is told of an error: the traceback of its cause, if it has one, and a line."""
+    """Return the message for an error: the traceback of its cause, if it has one, and one line."""
     cause = error.__cause__
     lines = traceback.format_exception(cause) if cause is not None else []
     failed = "the app failed: " if isinstance(error, LifespanFailed) else ""
@@ -77,11 +77,11 @@ class ServerProcess:
     """A process that serves one app in one event loop."""
 
     level = logging.INFO
-    """Level of the log messages about its start and end."""
+    """Level of the log messages about start and stop."""
     server: Server
     loop: asyncio.AbstractEventLoop
     metrics_store: "MetricsStore | None" = None
-    """Shared with other processes, if it is given."""
+    """Shared with other processes, if set."""
 
     def __init__(
         self, app: Any, config: Config, ending: Ending, sockets: Sequence[socket.socket] = ()
@@ -97,14 +97,14 @@ class ServerProcess:
         self.ending = ending
 
     def run(self) -> int:
-        """Serves until it is to end; returns the exit code. What goes wrong is told."""
-        if 0 < gc.get_threshold()[0] < YOUNG:  # an app may set another as it is imported
+        """Serve until told to stop; return the exit code. Failures are reported."""
+        if 0 < gc.get_threshold()[0] < YOUNG:  # the import of the app may set another one
             gc.set_threshold(YOUNG)
         self._signals.on_stop = self._on_stop_signal
         return exit_code(self._load_and_serve, self.tell, self._signals)
 
     def tell(self, text: str) -> None:
-        """Report why it ends."""
+        """Report a failure."""
         log.report_failure(text, self.config.log_format)
 
     def _load_and_serve(self) -> int:
@@ -122,7 +122,7 @@ class ServerProcess:
         return code
 
     def _finish(self, runner: asyncio.Runner) -> None:
-        """End what the app has left running."""
+        """End tasks and threads that the app has left running."""
         self.ending.begin(LAST)
         runner.run(self._end_tasks())
         self.ending.last_step(describe_threads, THREADS)
@@ -145,7 +145,7 @@ class ServerProcess:
         async with contextlib.AsyncExitStack() as stack:
             if config.factory:
                 target = await stack.enter_async_context(load.created(target))
-            # From here on it is known how the app has configured logging, but for its startup.
+            # The app has configured logging by now, unless it does so in its startup.
             log.set_up_loggers(config)
             if config.access_log:
                 log_record = record_logger(config) if config.access_log_file == "-" else None
@@ -164,8 +164,8 @@ class ServerProcess:
             self.ending.on_exit = lambda: listen.force_close(server.sockets, server.files)
             self.server = await stack.enter_async_context(server)
             log.set_up_loggers(config)
-            gc.freeze()  # what startup has made stays: no collection need look at it again
-            stack.callback(gc.unfreeze)  # else files of the app are not flushed in the end
+            gc.freeze()  # objects from the startup stay: exclude them from collections
+            stack.callback(gc.unfreeze)  # otherwise files of the app are not flushed at the end
             if self._stops:  # a factory has swallowed the cancellation
                 return
             self._ready = True
@@ -179,7 +179,7 @@ class ServerProcess:
             logger.log(self.level, "stopping")
 
     def announce(self) -> None:
-        """Says that it serves."""
+        """Log that the server is ready."""
         where = self.server.addresses.copy()
         if self.server.metrics_store is not None:
             where.append(f"metrics on {self.server.metrics_store.url}")
@@ -192,7 +192,7 @@ class ServerProcess:
         )
 
     def watch(self) -> LoopWatchdog | None:
-        """What looks after the event loop, if anything does."""
+        """Return a running watchdog of the event loop, or None if no option asks for one."""
         seconds = self.config.debug_blocking
         return LoopWatchdog(self.loop, seconds) if seconds else None
 
@@ -202,7 +202,7 @@ class ServerProcess:
         return f"{self.server.parser}, {type(self.loop).__module__.partition('.')[0]}"
 
     async def until_told(self) -> None:
-        """Returns when it is to end."""
+        """Wait until the process has to stop."""
         await self.server.stopped()
 
     def reopen(self) -> None:
@@ -217,8 +217,8 @@ class ServerProcess:
     # Signals.
 
     def take_signals(self) -> None:
-        """Handle signals. The first stop is graceful, the second hurries, the third kills."""
-        self._signals.install()  # the app may have set others in its import
+        """Handle signals: the first stop is graceful, the second hurries, the third kills."""
+        self._signals.install()  # the import of the app may have set others
         try:
             self.loop.add_reader(self._signals.fileno(), self._on_signals)
         except NotImplementedError:  # Windows
@@ -235,7 +235,7 @@ class ServerProcess:
                 self._early.append(number)
 
     def on_stop(self) -> None:
-        """A signal to stop has come."""
+        """Handle a signal to stop."""
         if not self._ready:
             assert self._task is not None
             self._task.cancel()
@@ -254,16 +254,16 @@ class ServerProcess:
 
     @property
     def stops_by_signal(self) -> bool:
-        """Whether a signal has made it end: then another one ends it at once."""
+        """Whether a signal has begun the end; then another one exits at once."""
         return self._signals.count > 0
 
     def _begin_end(self) -> None:
-        """From now on time is limited."""
+        """Limit the time until the exit."""
         seconds = self.config.shutdown_delay + self.config.timeout_graceful_shutdown
         self.ending.begin(seconds, by_signal=self.stops_by_signal)
 
     def _on_stop_signal(self, count: int) -> None:
-        """Within the signal handler: the event loop may be blocked."""
+        """Handle a stop signal in the signal handler, as the event loop may be blocked."""
         if count == 1:
             self._begin_end()
         else:

@@ -1,4 +1,4 @@
-"""What systemd gives to a service, and what it is told: sd_listen_fds(3) and sd_notify(3)."""
+"""Interface to systemd: inherited sockets, sd_listen_fds(3), and notifications, sd_notify(3)."""
 
 import os
 import re
@@ -8,19 +8,16 @@ from contextlib import suppress
 
 from ..config.kinds import OptionError
 
-#: The first descriptor of a socket that systemd hands over (SD_LISTEN_FDS_START).
+#: Number of the first inherited descriptor (SD_LISTEN_FDS_START).
 FIRST = 3
-#: Seconds to send a state, if the queue of the service manager is full.
-PATIENCE = 1.0
-
-#: Seconds to wait while the queue of systemd is full.
+#: Maximum seconds to wait while the queue of systemd is full.
 FULL_QUEUE = 1.0
 
 
 def inherited() -> tuple[str, ...]:
-    """The sockets that this process was started with, as addresses for `Config.bind`.
+    """Return the sockets that systemd has passed to this process, as values for `Config.bind`.
 
-    They are given once: the environment is cleared of them. Raises OptionError.
+    Removes their variables from the environment, so a second call returns none. Raises OptionError.
     """
     pid, count = os.environ.pop("LISTEN_PID", None), os.environ.pop("LISTEN_FDS", None)
     os.environ.pop("LISTEN_FDNAMES", None)
@@ -43,14 +40,14 @@ def _number(variable: str, text: str) -> int:
 
 
 class Notifier:
-    """Tells systemd how the service stands; does nothing where nobody wants to know."""
+    """Reports the state of the service to systemd; does nothing without systemd."""
 
     def __init__(self) -> None:
         self._address = os.environ.pop("NOTIFY_SOCKET", "")
         microseconds = os.environ.pop("WATCHDOG_USEC", None)
         pid = os.environ.pop("WATCHDOG_PID", None)
         self.interval: float | None = None
-        """Seconds in which systemd expects a `beat`: half of what it allows."""
+        """Seconds between two calls of `beat`: half of the timeout of systemd."""
         if self._address and microseconds and pid in (None, str(os.getpid())):
             self.interval = _number("WATCHDOG_USEC", microseconds) / 2e6
 
@@ -64,7 +61,7 @@ class Notifier:
         self._tell("STOPPING=1")
 
     def beat(self) -> None:
-        self._tell("WATCHDOG=1", timeout=0)  # others are in the queue if it is full
+        self._tell("WATCHDOG=1", timeout=0)  # a full queue contains earlier ones
 
     def _tell(self, state: str, timeout: float | None = None) -> None:
         if self._address:

@@ -1,4 +1,4 @@
-"""An event loop that is blocked: that it is, and the line that blocks it."""
+"""Detection of a blocked event loop, with the stack that blocks it."""
 
 import asyncio
 import faulthandler
@@ -11,22 +11,23 @@ from contextlib import contextmanager
 
 from ..server_log import logger
 
-#: How often the loop is asked in the time that is given.
+#: Checks of the loop within the time limit.
 PARTS = 10
-#: Seconds more until this thread, too, is known not to run.
+#: Seconds after the limit until the thread of the watchdog is assumed to be blocked as well.
 HELD = 0.5
-#: Where a stack is cut: the way from the process to the event loop says nothing.
+#: A logged stack begins after the frames of these files.
 _LOOP = ("asyncio/runners.py", "asyncio/base_events.py", "asyncio/events.py")
 
 
 class LoopWatchdog:
-    """Looks, in a thread, whether the loop of this thread takes its turns.
+    """A thread that checks whether the event loop of the current thread runs.
 
-    When it has not done so for `seconds`, the stack of its thread is logged, and later how long it
-    was blocked. It asks ten times in that time: no such block is missed, and none is reported that
-    is shorter by more than a tenth, or a second. beat: called in the loop whenever it is seen to
-    run. dump: code that holds the GIL is seen as well, and the stacks of all threads go to stderr,
-    as they are.
+    When the loop has been blocked for `seconds`, the watchdog logs the stack of its thread, and
+    later for how long it was blocked. It checks ten times within that time, so it never misses such
+    a block, and reports none that is shorter by more than a tenth or a second.
+
+    beat: called in the loop after each check. dump: also notice code that holds the GIL, and write
+    the stacks of all threads to stderr, without a log format.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class LoopWatchdog:
         faulthandler.cancel_dump_traceback_later()
 
     def _take_turn(self) -> None:
-        """In the loop."""
+        """Show that the loop runs. Called in the loop."""
         self._turn.set()
         if self._beat is not None:
             self._beat()
@@ -70,7 +71,7 @@ class LoopWatchdog:
                 self._loop.call_soon_threadsafe(self._take_turn)
             except RuntimeError:  # the loop is closed
                 return
-            # A block may have begun when the loop was last seen, a pause ago.
+            # A block may have begun right after the last check, a pause ago.
             if self._end.is_set() or self._turn.wait(self._seconds - pause):
                 continue
             faulthandler.cancel_dump_traceback_later()
@@ -82,7 +83,7 @@ class LoopWatchdog:
             self._turn.wait()
             if not self._end.is_set():
                 taken = time.monotonic() - seen
-                logger.warning("the event loop goes on after %.1f s", taken)
+                logger.warning("the event loop continues after %.1f s", taken)
 
 
 @contextmanager
@@ -107,7 +108,7 @@ def report_slow_start(limit: float) -> Iterator[None]:
 
 
 def _stack(thread: int) -> str:
-    """Return the stack of a thread, without the way from the process to the event loop."""
+    """Return the stack of a thread, without the frames outside of the event loop."""
     frames = traceback.extract_stack(sys._current_frames().get(thread))
     inner = 0
     for number, summary in enumerate(frames):

@@ -1,4 +1,4 @@
-"""Knowledge of the kernel about a peer: how much it has taken, whether it has left."""
+"""Delivery of written data, and the end of the peer's data, as the kernel knows them."""
 
 import asyncio
 import select
@@ -7,26 +7,24 @@ import struct
 import sys
 from typing import NamedTuple
 
-__all__ = ["Delivery", "delivery", "has_ended"]
-
 #: Of Linux's `struct tcp_info`: unacked (packets), bytes_acked, notsent_bytes.
 _TCP_INFO = struct.Struct("=24xI92xQ16xI")
 
 
 class Delivery(NamedTuple):
-    """What has been delivered of the bytes that were written to a transport."""
+    """Progress of the delivery of data that was written to a transport."""
 
     taken: int
-    """Grows with each byte that the peer takes; only differences mean something."""
+    """Grows with each byte that the peer acknowledges; only differences have a meaning."""
     left: int
-    """0 when nothing is on its way any more."""
+    """Bytes that are not acknowledged yet."""
 
 
 def delivery(transport: asyncio.Transport) -> Delivery:
-    """Return what the kernel knows, on Linux and TCP, else what can be seen of the buffer.
+    """Return the figures of the kernel on Linux with TCP, otherwise those of the write buffer.
 
-    The buffer alone is empty long before a slow reader has read all, because the kernel has
-    buffers of its own.
+    The write buffer is empty long before a slow peer has read everything, because the kernel
+    buffers data as well.
     """
     unsent = transport.get_write_buffer_size()
     sock = transport.get_extra_info("socket")
@@ -42,10 +40,10 @@ def delivery(transport: asyncio.Transport) -> Delivery:
 
 
 def has_ended(transport: asyncio.Transport) -> bool:
-    """Tell whether the peer sends no more. Linux knows, even if there is unread data."""
+    """Return whether the peer has closed its sending side, even if there is unread data (Linux)."""
     sock = transport.get_extra_info("socket")
     if sys.platform != "linux" or sock is None:
         return False
     poll = select.poll()
-    poll.register(sock.fileno(), select.POLLRDHUP)  # and a reset, always
+    poll.register(sock.fileno(), select.POLLRDHUP)  # poll always reports a reset
     return bool(poll.poll(0))

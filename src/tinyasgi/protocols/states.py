@@ -7,7 +7,7 @@ from enum import Enum, IntEnum
 
 
 class ConnectionState(Enum):
-    """What a connection waits for. Its timeout depends on that (`timeouts`)."""
+    """State of a connection: the event that it waits for. `timeouts` has the timeout of each."""
 
     NEW = "the first byte of the first request"
     IDLE = "the first byte of another request"

@@ -1,4 +1,4 @@
-"""Files that change, as one more thing that a supervisor waits for."""
+"""File changes, as an event source for the supervisor (--reload)."""
 
 import fnmatch
 import importlib.util
@@ -11,27 +11,27 @@ from pathlib import Path
 from ..config.config import Config
 from ..server_log import logger
 
-#: Directories whose files are never watched, wherever they are.
+#: Names of directories whose files are never watched.
 IGNORED = frozenset((
     ".git", ".hg", ".idea", ".mypy_cache", ".nox", ".pytest_cache", ".ruff_cache", ".svn", ".tox",
     ".venv", ".vscode", "__pycache__", "node_modules", "site-packages", "venv",
 ))  # fmt: skip
-#: Seconds between two looks at the files that an app has imported, where watchfiles can't be used.
+#: Seconds between two checks of the imported files, where watchfiles can't be used.
 INTERVAL = 0.5
 
 
 def check(config: Config) -> None:
-    """Raises OptionError for a directory to watch that is not there."""
+    """Raise OptionError if a directory to watch does not exist."""
     for name in config.reload_dir:
         if not os.path.isdir(name):
             raise config.error("reload_dir", name, "must be an existing directory")
 
 
 class Changes:
-    """Can be read, as a socket can, when watched files have changed; `take` tells which.
+    """Watches files. `fileno` is readable when some have changed; `take` returns their names.
 
-    With watchfiles, the directories of the configuration are watched. Without it, the files that
-    the app has imported are looked at twice a second; `imported` says which they are.
+    With watchfiles, it watches the directories of the configuration. Otherwise it checks the files
+    that the app has imported, which it is told by `imported`, twice a second.
     """
 
     def __init__(self, config: Config) -> None:
@@ -39,7 +39,7 @@ class Changes:
         self._directories = self._directories or [Path.cwd(), Path(config.app_dir).resolve()]
         self._include = ("*.py", *config.reload_include)
         self._exclude = config.reload_exclude
-        self._times: dict[str, float] = {}  # when the imported files were last modified
+        self._times: dict[str, float] = {}  # modification times of the imported files
         self._changed: set[str] = set()
         self._lock = threading.Lock()
         self._end = threading.Event()
@@ -53,14 +53,14 @@ class Changes:
         return self._reader.fileno()
 
     def take(self) -> list[str]:
-        """The files that have changed since, each once."""
+        """Return the files that have changed since the last call, each once."""
         self._reader.recv(1 << 16)
         with self._lock:
             changed, self._changed = self._changed, set()
         return sorted(changed)
 
     def imported(self, files: Iterable[str]) -> None:
-        """Files that an app has imported."""
+        """Watch files that the app has imported."""
         times = {file: _modified(file) for file in files if self.is_watched(file)}
         with self._lock:
             self._times = times | self._times
@@ -72,9 +72,9 @@ class Changes:
         self._writer.close()
 
     def is_watched(self, file: str) -> bool:
-        """Whether a change of this file matters."""
+        """Return whether changes of this file are reported."""
         given = Path(file)
-        # Where it is without links in its directories. It may itself be one that leads elsewhere.
+        # Resolves links in the directories. The file itself may be a link to another place.
         resolved = given.parent.resolve() / given.name
         return self._is_watched(given) or self._is_watched(resolved)
 
@@ -94,7 +94,7 @@ class Changes:
 
     @staticmethod
     def _in_environment(directory: Path, inner: Path) -> bool:
-        """Whether this is part of a virtual environment, whatever its name is."""
+        """Return whether this is part of a virtual environment of any name."""
         return any((directory / parent / "pyvenv.cfg").exists() for parent in inner.parents)
 
     def _report(self, files: Iterable[str]) -> None:
@@ -116,7 +116,7 @@ class Changes:
                 raise_interrupt=False,
             ):
                 self._report(path for _, path in changes)
-        except Exception as error:  # limits of inotify are reached, for one
+        except Exception as error:  # for example a limit of inotify
             logger.warning(
                 "watchfiles has failed: %s; only files that the app has imported are watched", error
             )
@@ -135,7 +135,7 @@ class Changes:
 
 
 def _modified(file: str) -> float:
-    """When a file was last modified, 0 if it is not there: it may just be written."""
+    """Return the modification time, or 0 if the file does not exist (yet)."""
     try:
         return os.stat(file).st_mtime
     except OSError:

@@ -27,7 +27,7 @@ class WorkerSpec:
     index: int = 0
     """Number of the slot."""
     metrics: "MetricsSpec | None" = None
-    """Where the process counts, if there are metrics."""
+    """Its part of the shared metrics, if there are any."""
 
     @classmethod
     def of(cls, target: str, config: Config) -> "WorkerSpec":

@@ -56,7 +56,7 @@ class WorkerHandle:
     worker: Worker
     channel: Channel
     shard: int
-    """Where it counts, 0 for nowhere."""
+    """Number of its part of the shared metrics, or 0."""
     zygote: "WorkerHandle | None"
     """Forks and reaps it, as long as that is there."""
     request: int
@@ -66,7 +66,7 @@ class WorkerHandle:
 
 
 class Supervisor:
-    """Runs workers that serve an app on `sockets`, which are bound.
+    """Runs workers that serve an app on bound sockets.
 
     metrics_store: shared with the workers; it is closed at the end. reaps_orphans: this process
     has no children but the workers and those that it has adopted.

@@ -93,10 +93,10 @@ def send_files(messages: Channel, config: Config, traceback: str = "") -> None:
 
 
 class WorkerProcess(ServerProcess):
-    """Serves until its supervisor tells it to stop, or is gone.
+    """Serves until the supervisor tells it to stop or has exited.
 
-    For any other reason to stop, be it a signal, a limit or an error of the app, it asks for a
-    replacement and serves until that is ready.
+    For any other reason to stop (a signal, a limit, an error of the app), it asks for a replacement
+    and serves until that one is ready.
     """
 
     level = logging.DEBUG  # the supervisor reports starts and stops
@@ -113,7 +113,7 @@ class WorkerProcess(ServerProcess):
         self._channel = messages
         self._start = contextlib.ExitStack()
         self._told = asyncio.Event()
-        self._word = ""  # with which it was told to stop
+        self._word = ""  # the message that told it to stop
         self._shared: dict[str, Sequence[socket.socket]] = {}
         self._sharing: set[asyncio.Task[None]] = set()
 
@@ -125,7 +125,7 @@ class WorkerProcess(ServerProcess):
     def tell(self, text: str) -> None:
         if self._ready:
             super().tell(text)
-        else:  # perhaps all workers fail alike: the supervisor logs one of the reasons
+        else:  # all workers may fail in the same way: the supervisor logs one of the reasons
             send_files(self._channel, self.config, text)
             self._channel.send(channel.FAILED, text)
 
@@ -134,11 +134,11 @@ class WorkerProcess(ServerProcess):
         if not limit:
             return super().watch()
         seconds = min(limit, self.config.debug_blocking or limit)
-        dump = self.config.log_format == "text"  # no handler could make JSON of it
+        dump = self.config.log_format == "text"  # a dump is never JSON
         return LoopWatchdog(self.loop, seconds, self._beat, dump)
 
     def _beat(self) -> None:
-        if not self._channel.is_blocked:  # one that comes late says nothing
+        if not self._channel.is_blocked:  # a late beat is useless
             self._send(channel.BEAT)
 
     def announce(self) -> None:
@@ -206,7 +206,7 @@ class WorkerProcess(ServerProcess):
     def stops_by_signal(self) -> bool:
         return self._word == channel.STOP  # the supervisor has got one
 
-    # When it serves it goes on until it is replaced, or until its supervisor is gone. Another
+    # A worker that serves continues until it is replaced or the supervisor has exited. Another
     # SIGTERM changes nothing.
 
     def on_stop(self) -> None:
