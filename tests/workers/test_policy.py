@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 )
 
 from tinyasgi import Config
-from tinyasgi.workers import policy
+from tinyasgi.workers import actions, limits
 from tinyasgi.workers.channel import QUIT, RETIRE, STOP
 from tinyasgi.workers.policy import Policy
 from tinyasgi.workers.slot import BACK_OFF, SlotState, Worker, WorkerState, describe_exit
@@ -58,41 +58,41 @@ class World:
 
     def perform(self, action: Any) -> None:
         match action:
-            case policy.Start(worker):
+            case actions.Start(worker):
                 assert self.done is None
                 worker.pid = next(self.pids)
                 self.alive.append(worker)
                 self.told[worker], self.shares[worker] = [], {worker.slot.index}
                 self.starts.append((self.now, worker))
                 self.awaited.discard(worker.slot.index)
-            case policy.Tell(worker, word):
+            case actions.Tell(worker, word):
                 assert worker in self.alive
                 assert worker.ready_at is not None
                 self.told[worker].append(word)
-            case policy.Terminate(worker):
+            case actions.Terminate(worker):
                 self.told[worker].append("TERM")
-            case policy.Kill(worker):
+            case actions.Kill(worker):
                 self.told[worker].append("KILL")
-            case policy.Share(worker, queue):
+            case actions.Share(worker, queue):
                 assert worker.slot.is_serving
                 assert queue not in self.shares[worker]
                 self.shares[worker].add(queue)
-            case policy.Unshare(worker, queue):
+            case actions.Unshare(worker, queue):
                 self.shares[worker].remove(queue)
-            case policy.Await(slot):
+            case actions.Await(slot):
                 self.awaited.add(slot.index)
-            case policy.Measure():
+            case actions.Measure():
                 self.measures += 1
-            case policy.Started():
+            case actions.Started():
                 self.log.append("started")
-            case policy.Notify(state):
+            case actions.Notify(state):
                 self.notices.append(state)
-            case policy.Log(level, text):
+            case actions.Log(level, text):
                 if level > logging.DEBUG:
                     self.log.append(text)
-            case policy.Close():
+            case actions.Close():
                 self.closed = True
-            case policy.Done(code, text):
+            case actions.Done(code, text):
                 assert self.done is None
                 self.done = code, text
             case _:
@@ -165,7 +165,7 @@ def test_first_start_that_fails(code: int | None, expected: int) -> None:
     second.failure = "another reason"
     world.exit(second, 7)
     assert world.done is None
-    world.pass_time(policy.MARGIN)
+    world.pass_time(limits.MARGIN)
     assert world.told[third] == ["TERM", "KILL"]
     world.exit(third, -9)
     what = describe_exit(code)
@@ -189,7 +189,7 @@ def test_start_that_takes_too_long() -> None:
     worker = world.alive[1]
     assert world.told[worker] == ["TERM"]
     assert world.log == ["worker 1 (pid 2) did not start within 60 s (--timeout-start); ending it"]
-    world.pass_time(policy.UNBLOCK)
+    world.pass_time(limits.UNBLOCK)
     assert world.told[worker] == ["TERM", "KILL"]
     world.exit(worker, -9)
     world.exit(world.alive[0])
@@ -206,7 +206,7 @@ def test_no_process_can_be_made() -> None:
         world.alive.remove(worker)
         world.do("failed_to_start", worker, "no memory")
         assert world.log.count("can't start worker 0: no memory") == count
-        world.pass_time(policy.RETRY - 0.01)
+        world.pass_time(limits.RETRY - 0.01)
         assert world.alive == []
         world.pass_time(0.01)
         (worker,) = world.alive
@@ -291,7 +291,7 @@ def test_blocked_event_loop() -> None:
     world.do("alive", worker)  # it runs again in time
     world.pass_time(5)
     assert world.told[worker] == ["TERM"]
-    world.pass_time(1 + policy.UNBLOCK)
+    world.pass_time(1 + limits.UNBLOCK)
     assert world.told[worker] == ["TERM", "TERM", "KILL"]
     world.exit(worker, -9)
     world.ready(*world.starting())
@@ -335,7 +335,7 @@ def test_reload() -> None:
     ]
     assert world.notices == ["ready", "reloading", "ready"]
     world.exit(first)
-    world.pass_time(policy.time_to_stop(Config()))
+    world.pass_time(limits.time_to_stop(Config()))
     assert world.told[second] == [RETIRE, "KILL"]
     assert world.log[-1] == "worker 1 (pid 2) did not stop in time; killing it"
 
@@ -349,7 +349,7 @@ def test_newer_reload_supersedes_an_older_one() -> None:
     assert world.told[hanging] == ["TERM"]
     (new,) = world.starting()
     assert new.generation == 2
-    world.pass_time(policy.MARGIN)
+    world.pass_time(limits.MARGIN)
     assert world.told[hanging] == ["TERM", "KILL"]
     world.exit(hanging, -9)
     world.ready(new)
@@ -515,7 +515,7 @@ def test_change() -> None:
     first, second = world.alive
     world.exit(first)
     assert world.states == [S.STARTING, S.STOPPING]
-    world.pass_time(policy.RELOAD)
+    world.pass_time(limits.RELOAD)
     assert world.told[second] == [STOP, "KILL"]
     world.exit(second, -9)
     world.ready(*world.starting())
@@ -760,15 +760,15 @@ class Anything(RuleBasedStateMachine):
         if found.is_stopping:
             return
         serving = self.world.serving()
-        assert all(worker in serving for worker in found.helpers.values())
+        assert all(worker in serving for worker in found.queues.helpers.values())
         slots = {slot.index: slot for slot in found.slots}
-        for queue in found._queues:
+        for queue in found.queues.numbers:
             slot = slots.get(queue)
             acceptors = [worker for worker in serving if queue in self.world.shares[worker]]
             if not serving or not found.is_started:
                 continue
             waits = slot is not None and slot.state in (S.WAITING, S.STOPPING)
-            assert len(acceptors) == (0 if waits else 1), (queue, found.slots, found.helpers)
+            assert len(acceptors) == (0 if waits else 1), (queue, found.slots, found.queues.helpers)
 
     @invariant()
     def something_is_in_progress(self) -> None:
@@ -807,7 +807,7 @@ class Anything(RuleBasedStateMachine):
     @invariant()
     def a_stop_keeps_its_bound(self) -> None:
         world = self.world
-        if world.now > self.stopped_at + policy.time_to_stop(world.policy.config):
+        if world.now > self.stopped_at + limits.time_to_stop(world.policy.config):
             assert all("KILL" in world.told[worker] for worker in world.alive)
         if world.policy.is_stopping:
             assert (world.done is not None) == (not world.alive)
@@ -821,7 +821,7 @@ class Anything(RuleBasedStateMachine):
         world = self.world
         if world.done is None and not world.policy.is_stopping:
             world.do("stop")
-        world.pass_time(policy.time_to_stop(world.policy.config))
+        world.pass_time(limits.time_to_stop(world.policy.config))
         for worker in world.alive.copy():
             assert "KILL" in world.told[worker]
             world.exit(worker, -9)

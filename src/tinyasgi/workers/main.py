@@ -15,7 +15,7 @@ from ..process.process import FAILED, explain
 from ..process.systemd import Notifier
 from ..server_log import logger
 from . import spawn
-from .policy import HURRY, time_to_stop
+from .limits import HURRY, time_to_stop
 from .spec import WorkerSpec
 from .supervisor import Supervisor
 

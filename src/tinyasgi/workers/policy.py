@@ -8,120 +8,32 @@ from the sequence of events. So two events need no code for the order in which t
 import logging
 import math
 from collections.abc import Iterator
-from typing import NamedTuple, TypeAlias
 
 from ..config.config import Config
 from ..logs.setup import ERROR_PREFIX
+from .actions import (
+    Action,
+    Await,
+    Close,
+    Done,
+    Kill,
+    Log,
+    Measure,
+    Notify,
+    Start,
+    Started,
+    Tell,
+    Terminate,
+)
 from .channel import QUIT, RETIRE, STOP
+from .limits import HURRY, MARGIN, MEASURE, RELOAD, RETRY, UNBLOCK, time_to_stop
+from .queues import AcceptQueues
 from .slot import SIGNALS, ZYGOTE, Slot, SlotState, Worker, WorkerState, describe_exit
 
-#: Seconds beyond the limits of a worker that stops, until it is killed.
-MARGIN = 10.0
-#: Seconds for workers to stop after a second signal.
-HURRY = 2.0
-#: Seconds for workers to stop when a file has changed.
-RELOAD = 2.0
-#: Seconds between SIGTERM and SIGKILL for a worker that is blocked.
-UNBLOCK = 2.0
-#: Seconds before another attempt to start a process.
-RETRY = 1.0
-#: Seconds between two measurements of memory.
-MEASURE = 5.0
-#: States in which connections wait for the slot, and are not for another worker.
-_WAITS = (SlotState.STOPPING, SlotState.WAITING)
 #: Exit code if a worker could not start and has no code of its own.
 START_FAILED = 3
 #: Exit code of a worker for an invalid option.
 BAD_OPTION = 2
-
-
-# Actions.
-
-
-class Start(NamedTuple):
-    """Start a process; then report `ready`, `failed_to_start` or `exited`."""
-
-    worker: Worker
-
-
-class Tell(NamedTuple):
-    """Send a word to a worker that is ready."""
-
-    worker: Worker
-    word: str
-
-
-class Terminate(NamedTuple):
-    """Send SIGTERM."""
-
-    worker: Worker
-
-
-class Kill(NamedTuple):
-    """Send SIGKILL."""
-
-    worker: Worker
-
-
-class Share(NamedTuple):
-    """Let a worker accept from the queue of another slot as well."""
-
-    worker: Worker
-    queue: int
-
-
-class Unshare(NamedTuple):
-    """End a `Share`."""
-
-    worker: Worker
-    queue: int
-
-
-class Await(NamedTuple):
-    """Report `requested` when a connection waits in the queue of a slot, until it starts."""
-
-    slot: Slot
-
-
-class Measure(NamedTuple):
-    """Report the memory of each worker by `measured`."""
-
-
-class Started(NamedTuple):
-    """All workers are ready for the first time."""
-
-
-class Notify(NamedTuple):
-    """Tell the service manager: ready, reloading or stopping."""
-
-    state: str
-
-
-class Log(NamedTuple):
-    level: int
-    text: str
-
-
-class Close(NamedTuple):
-    """Close the listeners: the workers have their own copies."""
-
-
-class Done(NamedTuple):
-    """Exit. text: an error message, or empty."""
-
-    code: int
-    text: str
-
-
-Action: TypeAlias = (
-    Start | Tell | Terminate | Kill | Share | Unshare | Await | Measure | Started | Notify | Log
-    | Close | Done
-)  # fmt: skip
-
-
-def time_to_stop(config: Config) -> float:
-    """Return the seconds after which a worker that was told to stop is killed."""
-    return config.shutdown_delay + 2 * config.timeout_graceful_shutdown + MARGIN
 
 
 class Policy:
@@ -139,12 +51,10 @@ class Policy:
         self.zygote = Slot(-1, ZYGOTE) if config.preload else None
         self.ending: set[Worker] = set()
         """Workers that have no slot any more."""
-        self.helpers: dict[int, Worker] = {}
-        """Workers that accept for slots that have no worker, or are gone; by the slot's number."""
+        self.queues = AcceptQueues()
         self.is_started = False
         self.is_reloading = False
         self.stops = 0
-        self._queues: set[int] = set()
         self._has_queues = has_queues
         self._is_kept = False  # the last reload has failed
         self._failure: Done | None = None
@@ -338,7 +248,7 @@ class Policy:
         index = len(self.slots)
         self.slots.append(Slot(index, f"worker {index}"))
         if self._has_queues:
-            self._queues.add(index)
+            self.queues.numbers.add(index)
 
     def _end(self, now: float, worker: Worker, word: str, seconds: float) -> None:
         """Make a worker end within so many seconds."""
@@ -399,7 +309,8 @@ class Policy:
             self._start_empty(now)
             self._replace_next(now)
             self._finish(now)
-            self._assign_queues()
+            if self.is_started:
+                self._actions += self.queues.assign(self.slots)
         elif not (self.ending or self._is_done):
             self._is_done = True
             self._actions.append(self._failure or Done(0, ""))
@@ -469,22 +380,6 @@ class Policy:
         lifetime = self.config.worker_lifetime
         return slot.reason or f"it has run for {lifetime:g} s (--worker-lifetime)"
 
-    def _assign_queues(self) -> None:
-        """Let another worker accept from the queue of a slot that has none."""
-        serving = [slot.worker for slot in self.slots if slot.is_serving and slot.worker]
-        kept = [slot.index for slot in self.slots if slot.is_serving or slot.state in _WAITS]
-        for queue in self._queues if self.is_started else ():
-            helper = self.helpers.get(queue)
-            if queue in kept:
-                if self.helpers.pop(queue, None) in serving and helper is not None:
-                    self._actions.append(Unshare(helper, queue))
-            elif helper not in serving:
-                self.helpers.pop(queue, None)
-                if serving:
-                    shares = list(self.helpers.values())
-                    helper = self.helpers[queue] = min(serving, key=shares.count)
-                    self._actions.append(Share(helper, queue))
-
     def _finish(self, now: float) -> None:
         """Report the end of the start, and of a reload."""
         if not all(slot.is_serving for slot in self.slots):
@@ -510,7 +405,7 @@ class Policy:
         yield math.inf
         for worker in self.workers:
             yield worker.kill_at
-            yield self._blocked_at(worker)
+            yield worker.blocked_at(self.config)
         if self.is_stopping:
             return
         for slot in self._all_slots:
@@ -518,22 +413,13 @@ class Policy:
         if self.config.worker_max_rss and self.is_started:
             yield self._measure_at
 
-    def _blocked_at(self, worker: Worker) -> float:
-        """Return the time from which a worker counts as blocked."""
-        if worker.state is WorkerState.ENDING or worker.is_doomed:
-            return math.inf
-        if worker.state is WorkerState.STARTING:
-            return worker.started_at + (self.config.timeout_start or math.inf)
-        limit = self.config.worker_timeout
-        return worker.heard_at + limit + 1 if limit and worker.slot is not self.zygote else math.inf
-
     def _enforce_limits(self, now: float) -> None:
         for worker in self.workers:
             if now >= worker.kill_at:
                 worker.is_killed, worker.kill_at = True, math.inf
                 self._log(logging.WARNING, f"{worker} did not stop in time; killing it")
                 self._actions.append(Kill(worker))
-            elif now >= self._blocked_at(worker):
+            elif now >= worker.blocked_at(self.config):
                 self._end_blocked(now, worker)
         if self.config.worker_max_rss and self.is_started and now >= self._measure_at:
             self._measure_at = now + MEASURE

@@ -5,6 +5,7 @@ import math
 import signal
 from dataclasses import dataclass
 
+from ..config.config import Config
 from ..signals import OTHERS, STOPS
 
 #: Signals that stop a worker that was told to stop: a terminal sends them to all processes.
@@ -63,6 +64,15 @@ class Worker:
     def is_doomed(self) -> bool:
         """Whether it was killed or has a time at which it will be."""
         return self.is_killed or self.kill_at < math.inf
+
+    def blocked_at(self, config: Config) -> float:
+        """Return the time from which this process counts as blocked."""
+        if self.state is WorkerState.ENDING or self.is_doomed:
+            return math.inf
+        if self.state is WorkerState.STARTING:
+            return self.started_at + (config.timeout_start or math.inf)
+        limit = config.worker_timeout
+        return self.heard_at + limit + 1 if limit and self.slot.name != ZYGOTE else math.inf
 
 
 @dataclass(eq=False)

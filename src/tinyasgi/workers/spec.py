@@ -3,13 +3,16 @@
 import os
 import pickle
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..config.config import Config
 
 if TYPE_CHECKING:
     from ..metrics.store import MetricsSpec
+
+#: Seconds for running requests when a file has changed.
+RELOAD_GRACE = 1.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,18 @@ class WorkerSpec:
             config = config.replace(env_file=relocate(config.env_file))
         path = [relocate(entry) for entry in sys.path]
         return cls(target, config, directory, path, sys.argv.copy())
+
+    def for_workers(self) -> "WorkerSpec":
+        """Return the spec with the options of the workers, which differ with `reload`."""
+        config = self.config
+        if not config.reload:
+            return self
+        config = config.replace(
+            timeout_graceful_shutdown=min(config.timeout_graceful_shutdown, RELOAD_GRACE),
+            shutdown_delay=0.0,
+            debug_blocking=1.0 if config.debug_blocking is None else config.debug_blocking,
+        )
+        return replace(self, config=config)
 
     def dump(self) -> str:
         """Return the spec as text. Raises OptionError for an option that can't be passed on."""

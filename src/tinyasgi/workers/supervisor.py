@@ -21,14 +21,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .._version import __version__
-from ..config.config import Config
 from ..logs import setup as log
 from ..net import listen
 from ..process.systemd import Notifier
 from ..server_log import logger
 from ..signals import Signals
-from . import channel, policy, spawn
+from . import actions, channel, spawn
 from .channel import Channel
+from .listeners import Listeners
 from .policy import Policy
 from .slot import Slot, Worker, WorkerState, exit_reason
 from .spec import WorkerSpec
@@ -41,8 +41,6 @@ READ = selectors.EVENT_READ
 #: Modules that spawned processes run.
 WORKER = f"{__package__}.worker"
 ZYGOTE = f"{__package__}.zygote"
-#: Seconds for running requests when a file has changed.
-RELOAD_GRACE = 1.0
 #: Seconds of one wait: a day, as in asyncio. epoll takes at most 24 days.
 LONGEST = 24 * 3600.0
 #: Seconds between two checks of a worker that has closed its channel and has not exited yet.
@@ -81,16 +79,14 @@ class Supervisor:
         reaps_orphans: bool = False,
     ) -> None:
         self.config = config = spec.config
-        self._spec = dataclasses.replace(spec, config=_for_workers(config))
+        self._spec = spec.for_workers()
         self._environment = dict(os.environ)
-        self._queues = {0: [sock for sock in sockets if listen.has_own_queue(sock)]}
-        self._shared = [sock for sock in sockets if not listen.has_own_queue(sock)]
-        self._policy = Policy(config, has_queues=bool(self._queues[0]))
+        self._selector = selectors.DefaultSelector()
+        self._listeners = Listeners(config, sockets, self._selector)
+        self._policy = Policy(config, self._listeners.have_queues)
         self._handles: dict[Worker, WorkerHandle] = {}
         self._requests = itertools.count(1)
-        self._selector = selectors.DefaultSelector()
-        self._actions: deque[policy.Action] = deque()
-        self._awaiting: set[Slot] = set()
+        self._actions: deque[actions.Action] = deque()
         self._notifier = notifier
         self._metrics_store = metrics_store
         self._reaps_orphans = reaps_orphans
@@ -103,17 +99,14 @@ class Supervisor:
         self._child_has_exited = False
         self._changes: Changes | None = None
         self._parts = ""  # parser and event loop of the workers
-        self._result: policy.Done | None = None
+        self._result: actions.Done | None = None
 
-    def run(self, taken: Signals) -> policy.Done:
+    def run(self, taken: Signals) -> actions.Done:
         """Supervise until all workers have stopped. Raises ListenError."""
         taken.add(signal.SIGCHLD)
         self._selector.register(taken, READ, functools.partial(self._on_signals, taken))
         try:
-            for sock in (*self._queues[0], *self._shared):
-                listen.listen(sock, self.config)
-            for index in range(self.config.workers or 1):
-                self._listeners(index)
+            self._listeners.listen(self.config.workers or 1)
             if self.config.reload:
                 self._watch_files()
             self._perform(self._policy.start(time.monotonic()))
@@ -133,7 +126,7 @@ class Supervisor:
         if self._changes is not None:
             self._changes.close()
         self._selector.close()
-        self._close_listeners()
+        self._listeners.close()
         listen.remove_files(self._files)
         if self._metrics_store is not None:
             self._metrics_store.close()
@@ -273,49 +266,53 @@ class Supervisor:
         if files := [os.path.relpath(file) for file in self._changes.take()]:
             self._perform(self._policy.changed(time.monotonic(), files))
 
+    def _on_connection(self) -> None:
+        for slot in self._listeners.awaiting.copy():
+            self._perform(self._policy.requested(time.monotonic(), slot))
+
     # Actions.
 
-    def _perform(self, actions: list[policy.Action]) -> None:
+    def _perform(self, new: list[actions.Action]) -> None:
         """Perform actions in their order, also those that follow from the first ones."""
         is_running = bool(self._actions)
-        self._actions.extend(actions)
+        self._actions.extend(new)
         while self._actions and not is_running:
             self._perform_one(self._actions[0])
             self._actions.popleft()
 
-    def _perform_one(self, action: policy.Action) -> None:
+    def _perform_one(self, action: actions.Action) -> None:
         match action:
-            case policy.Start(worker):
+            case actions.Start(worker):
                 self._start(worker)
-            case policy.Tell(worker, word):
+            case actions.Tell(worker, word):
                 self._send(worker, word)
-            case policy.Terminate(worker):
+            case actions.Terminate(worker):
                 self._signal(worker, signal.SIGTERM)
-            case policy.Kill(worker):
+            case actions.Kill(worker):
                 self._signal(worker, signal.SIGKILL)
-            case policy.Share(worker, queue):
-                descriptors = [sock.fileno() for sock in self._queues.get(queue, ())]
-                self._send(worker, channel.SHARE, str(queue), descriptors)
-            case policy.Unshare(worker, queue):
+            case actions.Share(worker, queue):
+                sockets = self._listeners.queue(queue)
+                self._send(worker, channel.SHARE, str(queue), [sock.fileno() for sock in sockets])
+            case actions.Unshare(worker, queue):
                 self._send(worker, channel.UNSHARE, str(queue))
-            case policy.Await(slot):
-                self._await(slot)
-            case policy.Measure():
+            case actions.Await(slot):
+                self._listeners.await_connection(slot, self._on_connection)
+            case actions.Measure():
                 self._measure()
-            case policy.Started():
+            case actions.Started():
                 self._announce()
-            case policy.Notify(state):
+            case actions.Notify(state):
                 getattr(self._notifier, state)()
-            case policy.Log(level, text):
+            case actions.Log(level, text):
                 logger.log(level, "%s", text)
-            case policy.Close():
-                self._stop_awaiting(*self._awaiting)
-                self._close_listeners()
-            case policy.Done():
+            case actions.Close():
+                self._listeners.stop_awaiting(*self._listeners.awaiting)
+                self._listeners.close()
+            case actions.Done():
                 self._result = action
 
     def _start(self, worker: Worker) -> None:
-        self._stop_awaiting(worker.slot)
+        self._listeners.stop_awaiting(worker.slot)
         try:
             handle = self._start_process(worker)
         except OSError as error:  # out of processes, memory or descriptors
@@ -353,7 +350,7 @@ class Supervisor:
 
     def _describe(self, slot: Slot) -> tuple[WorkerSpec, list[int]]:
         """Return what a worker of a slot has to know, and its descriptors. Raises OSError."""
-        sockets, spec = self._listeners(slot.index), self._spec
+        sockets, spec = self._listeners.of(slot.index), self._spec
         spec = dataclasses.replace(spec, index=slot.index)
         descriptors = [sock.fileno() for sock in sockets]
         if self._metrics_store is not None:
@@ -393,60 +390,3 @@ class Supervisor:
         addresses = ", ".join(self._addresses)
         text = "tinyasgi %s on %s (%s, %s, pid %d); Ctrl-C stops it"
         logger.info(text, __version__, addresses, self._parts, workers, os.getpid())
-
-    # Listeners.
-
-    @property
-    def _all_listeners(self) -> list[socket.socket]:
-        return [*itertools.chain(*self._queues.values()), *self._shared]
-
-    def _listeners(self, index: int) -> list[socket.socket]:
-        """Return the listeners of a slot, which stay until the end. Raises OSError."""
-        if index not in self._queues:
-            sockets: list[socket.socket] = []
-            try:
-                for sock in self._queues[0]:
-                    sockets.append(listen.clone(sock))
-                    listen.listen(sockets[-1], self.config)
-            except OSError:
-                for sock in sockets:
-                    sock.close()
-                raise
-            self._queues[index] = sockets
-        return [*self._queues[index], *self._shared]
-
-    def _await(self, slot: Slot) -> None:
-        """Report when a connection waits for a slot that has no worker.
-
-        It starts the workers of all slots that wait for one.
-        """
-        self._awaiting.add(slot)
-        for sock in self._listeners(slot.index):
-            if sock not in self._selector.get_map():
-                self._selector.register(sock, READ, self._on_connection)
-
-    def _on_connection(self) -> None:
-        for slot in list(self._awaiting):
-            self._perform(self._policy.requested(time.monotonic(), slot))
-
-    def _stop_awaiting(self, *slots: Slot) -> None:
-        if self._awaiting:
-            self._awaiting.difference_update(slots)
-            for sock in self._all_listeners:
-                if not self._awaiting and sock in self._selector.get_map():
-                    self._selector.unregister(sock)
-
-    def _close_listeners(self) -> None:
-        for sock in self._all_listeners:
-            sock.close()
-
-
-def _for_workers(config: Config) -> Config:
-    """Return the options of the workers."""
-    if not config.reload:
-        return config
-    return config.replace(
-        timeout_graceful_shutdown=min(config.timeout_graceful_shutdown, RELOAD_GRACE),
-        shutdown_delay=0.0,
-        debug_blocking=1.0 if config.debug_blocking is None else config.debug_blocking,
-    )
