@@ -394,7 +394,7 @@ def test_app_that_outlives_its_connection() -> None:
 @in_loop
 async def test_late_scrape_of_a_replaced_server(loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The metrics page answers a scrape whose connection it has accepted before the replacement."""
-    monkeypatch.setattr("tinyasgi.server.server.LEAVE", PATIENCE)
+    monkeypatch.setattr("tinyasgi.server.shutdown.LEAVE", PATIENCE)
     shutdown = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

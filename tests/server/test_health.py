@@ -120,7 +120,7 @@ async def test_shutdown_delay(loop: Any) -> None:
 @in_loop
 async def test_who_comes_last_is_answered(loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that is accepted at the end of the delay has not sent its request yet."""
-    monkeypatch.setattr("tinyasgi.server.server.LAST", PATIENCE)
+    monkeypatch.setattr("tinyasgi.server.shutdown.LAST", PATIENCE)
     server = Server(hello, port=0, lifespan="off", shutdown_delay=0.01)
     await server.__aenter__()
     clients = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]

@@ -489,8 +489,8 @@ async def test_stop_does_not_wait_for_a_peer_once_nothing_runs(
 async def test_stop_waits_for_a_peer_that_reads_its_last_response_late(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tinyasgi.server.server.INTERVAL", 0.001)
-    monkeypatch.setattr("tinyasgi.server.server.STALL", 0.001)
+    monkeypatch.setattr("tinyasgi.server.shutdown.INTERVAL", 0.001)
+    monkeypatch.setattr("tinyasgi.server.shutdown.STALL", 0.001)
     entered = asyncio.Event()
 
     async def app(scope, receive, send):
@@ -517,7 +517,7 @@ async def test_stop_waits_until_a_peer_that_still_sends_has_taken_its_response(
 ) -> None:
     """The kernel has all of it; a close would take back what the peer has not."""
     for name in ("INTERVAL", "STALL", "SETTLE"):
-        monkeypatch.setattr(f"tinyasgi.server.server.{name}", 0.001)
+        monkeypatch.setattr(f"tinyasgi.server.shutdown.{name}", 0.001)
     entered = asyncio.Event()
 
     async def app(scope, receive, send):

@@ -5,9 +5,9 @@ import contextlib
 import logging
 import re
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from ..app import load
 from ..app.lifespan import Lifespan
@@ -15,30 +15,18 @@ from ..config.config import Config
 from ..logs.access import exchange_filter, record_logger
 from ..logs.access import logger as access_logger
 from ..net import listen
-from ..net.accept import Acceptor, let_loop_read
+from ..net.accept import Acceptor
 from ..protocols.context import Context, ManagedConnection, create_parser
 from ..protocols.exchange import Exchange
 from ..protocols.hooks import Hooks, ignore, shielded
 from ..protocols.states import ServerState
-from ..server_log import logger
 from ..typing import App
 from .health import Health
+from .shutdown import LAST, LEAVE, OnWait, Shutdown
 
 if TYPE_CHECKING:
     from ..metrics.prometheus import Metrics
     from ..metrics.store import MetricsStore
-
-#: Called with a function that lists what the server waits for, and with the limit in seconds.
-OnWait: TypeAlias = Callable[[Callable[[], list[str]], float], None]
-
-#: Seconds for a step after its limit, and maximum seconds for each step after `quit`.
-LAST = 1.0
-#: Seconds for peers to close after the last response, and seconds without progress in reading it.
-SETTLE, STALL = 0.15, 0.3
-#: Seconds between two checks of that.
-INTERVAL = 0.05
-#: Seconds for idle clients of a replaced server to send one more request.
-LEAVE = 5.0
 
 
 class Server:
@@ -101,16 +89,11 @@ class Server:
         self._access = access
         self._log_record = record_logger(self.config)
         self._on_error = shielded(on_error)
-        self._on_wait = shielded(on_wait)
         self.metrics_store = metrics_store
         """The metrics, once the server is ready; None without `metrics_bind`."""
         self._lifespan = Lifespan(self._app, self.config.lifespan, self._on_error)
         self._connections: set[ManagedConnection] = set()
-        self._stop = asyncio.Event()
-        self._gone = asyncio.Event()
-        self._hurry = False
-        self._replaced = False
-        self._timeout: asyncio.Timeout | None = None
+        self._shutdown = Shutdown(self.config, shielded(on_wait))
         self._page: Server | None = None  # serves the metrics
         self._page_end: asyncio.Task[None] | None = None  # its end, after `leave`
         self.addresses: list[str] = []
@@ -204,7 +187,7 @@ class Server:
             access=exchange_filter(self.config, count, log),
             on_error=self._on_error,
             on_tick=ignore if metrics is None else metrics.on_tick,
-            on_stop=self._stop.set,
+            on_stop=self._shutdown.requested.set,
             on_gone=self._on_gone,
         )
         return Context(
@@ -245,19 +228,20 @@ class Server:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            await self._drain()
+            if self._shutdown.replaced and self._page is not None:  # its limit is the same
+                end = self._page.__aexit__(None, None, None)
+                self._page_end = asyncio.create_task(end)
+            await self._shutdown.drain(self._context, self._acceptor)
         finally:
             await self._end_app()
 
     async def stopped(self) -> None:
         """Wait until the server should stop. Leave the `async with` block then to stop it."""
-        await self._stop.wait()
+        await self._shutdown.requested.wait()
 
     def stop(self) -> None:
         """Make `stopped` return."""
-        self._replaced = False
-        self._stop.set()
-        self._gone.set()
+        self._shutdown.stop()
         if self._page is not None:
             self._page.stop()
 
@@ -267,141 +251,29 @@ class Server:
         Idle clients have five seconds for one more request, and its response makes them reconnect.
         If their connections were closed at once, a request that is on its way would fail.
         """
-        self._replaced = True
-        self._stop.set()
+        self._shutdown.leave()
         if self._page is not None:
             self._page.leave()
 
     def quit(self) -> None:
         """Stop, and shorten each step to at most one second."""
-        self._hurry = True
-        self._stop.set()
-        if self._timeout is not None:
-            self._timeout.reschedule(asyncio.get_running_loop().time())
+        self._shutdown.quit()
         if self._page is not None:
             self._page.quit()
 
     def _fails_health_checks(self) -> bool:
         """Return whether load balancers should send no further requests."""
-        return self._context.state is not ServerState.SERVING and not self._replaced
+        return self._context.state is not ServerState.SERVING and not self._shutdown.replaced
 
     def _on_gone(self) -> None:
         """Continue what waits for the end of a connection, a handshake or an exchange."""
-        self._gone.set()
+        self._shutdown.gone.set()
         self._acceptor.resume()
-
-    async def _drain(self) -> None:
-        """End all connections and exchanges."""
-        context = self._context
-        context.enter(ServerState.LEAVING)
-        if self._replaced:
-            if self._page is not None:  # at the same time, because its limit is the same
-                self._page_end = context.loop.create_task(self._page.__aexit__(None, None, None))
-            await self._acceptor.finish()
-            await self._within(LEAVE, self._until_left(), context.describe)
-        elif (delay := self.config.shutdown_delay) and not self._hurry:
-            await self._within(delay, asyncio.Event().wait(), lambda: ["the shutdown delay"])
-            await self._acceptor.finish()
-            await self._within(LAST, self._until_asked(), context.describe)
-        await self._acceptor.finish()
-        for handshake in self._acceptor.handshakes:
-            handshake.cancel()
-        context.enter(ServerState.STOPPING)
-        await let_loop_read()
-        for connection in list(context.connections):
-            connection.stop()
-        grace = 0 if self._hurry else self.config.timeout_graceful_shutdown
-        if not await self._within(grace, self._until_settled(), context.describe):
-            await self._cancel(grace)
-        for connection in list(context.connections):
-            connection.close()
-        await self._within(LAST, self._until(lambda: not context.connections), context.describe)
-
-    async def _cancel(self, grace: float) -> None:
-        """Cancel the requests that still run after the graceful shutdown timeout."""
-        context = self._context
-        if grace > 0 and not self._hurry:
-            context.enter(ServerState.OVERDUE)
-            if running := ", ".join(context.describe()):
-                text = "still running after %g s (--timeout-graceful-shutdown): %s"
-                logger.warning(text, grace, running)
-        for exchange in list(context.running):
-            exchange.cancel()
-        await self._within(LAST, self._until_settled(), context.describe)
-        if context.running:
-            logger.warning(
-                "%d requests did not react to cancellation and were abandoned", len(context.running)
-            )
-
-    async def _until_left(self) -> None:
-        """Wait until all clients have disconnected, or until `stop` is called."""
-        context = self._context
-        present: tuple[set[Any], ...]
-        present = context.connections, context.running, self._acceptor.handshakes
-        await self._until(lambda: not (self._replaced and any(present)))
-
-    async def _until_asked(self) -> None:
-        """Wait for the first request on each connection, because it may be on its way."""
-        connections, acceptor = self._context.connections, self._acceptor
-        await self._until(lambda: not (acceptor.handshakes or any(c.fresh for c in connections)))
-
-    async def _until_settled(self) -> None:
-        """Wait until nothing is running, and the remaining peers do not read any more.
-
-        Such a peer has sent half a head, does not answer a Close frame, or continues to send.
-        """
-        context, loop = self._context, asyncio.get_running_loop()
-        since, unsent = loop.time(), self._unsent()
-        while context.connections or context.running:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(INTERVAL):
-                    await self._until(lambda: not (context.connections or context.running))
-            before, unsent = unsent, self._unsent()
-            if unsent is None or unsent != before:
-                since = loop.time()
-            elif loop.time() - since > (STALL if unsent else SETTLE):
-                break
-
-    def _unsent(self) -> int | None:
-        """Return the bytes that peers have not read, or None while something is running."""
-        context = self._context
-        if context.running or any(connection.busy for connection in context.connections):
-            return None
-        return sum(connection.unsent for connection in context.connections)
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        """Wait for a condition. The end of a connection or an exchange may change it."""
-        while not condition():
-            self._gone.clear()
-            await self._gone.wait()
-
-    async def _within(
-        self, seconds: float, work: Awaitable[object], what: Callable[[], list[str]]
-    ) -> bool:
-        """Await `work`; return False after a timeout, which `quit` shortens.
-
-        what: lists what the server waits for.
-        """
-        try:
-            limit = min(seconds, LAST) if self._hurry else seconds
-            self._on_wait(what, limit)
-            async with asyncio.timeout(limit) as self._timeout:
-                await work
-        except TimeoutError:
-            return False
-        finally:
-            self._timeout = None
-        return True
 
     async def _end_app(self) -> None:
         """Shut down the app, if it has started, and close everything that belongs to it."""
         try:
-            seconds = max(self.config.timeout_graceful_shutdown, LAST)
-            shutdown = self._lifespan.shutdown()
-            if not await self._within(seconds, shutdown, lambda: ["the lifespan shutdown"]):
-                level = logging.WARNING if self._hurry else logging.ERROR
-                limit = LAST if self._hurry else seconds
-                logger.log(level, "lifespan shutdown did not finish within %g s", limit)
+            await self._shutdown.end_lifespan(self._lifespan)
         finally:
             await self._lifespan.cancel()
             await self._end_page()
@@ -416,7 +288,7 @@ class Server:
         if self._page is not None:
             end = self._page_end or self._page.__aexit__(None, None, None)
             self._page_end = None
-            await self._within(LEAVE + LAST, end, self._page._context.describe)
+            await self._shutdown.within(LEAVE + LAST, end, self._page._context.describe)
 
 
 async def serve(app: Any, config: Config | None = None, **options: Any) -> None:
