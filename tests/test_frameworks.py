@@ -18,6 +18,7 @@ from tinyasgi.testing import serve
 
 # Deprecations within the frameworks are ignored.
 pytestmark = [
+    pytest.mark.xdist_group("frameworks"),  # each process imports them for a second
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
 ]

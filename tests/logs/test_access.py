@@ -367,7 +367,7 @@ def test_line_of_a_websocket(lines: Any) -> None:
     )
     text = '%(m)s %(U)s %(s)s %({x}o)s "%(id)s"'
     with serve(app, lifespan="off", access_log_format=text) as server, Client(server) as client:
-        client.send(request)
+        client.send(request, b"\x88\x80mask")  # a Close frame
         client.rest()
     assert lines() == [r'GET /ws 101 y "a\"b"']
 
@@ -377,6 +377,10 @@ def test_line_of_a_websocket(lines: Any) -> None:
 TEXT = st.binary(max_size=60) | st.lists(
     st.sampled_from([b'"', b"\\", b" ", b"\\x", b"\x1b[2J", b"\x85", b"\n", b'" 200 5\n', b"a"])
 ).map(b"".join)
+
+COMBINED_LINE = line_formatter(Config(access_log_format="combined"))
+JSON_LINE = line_formatter(Config(access_log_format="json"))
+OWN_LINE = line_formatter(Config(access_log_format='{"a":"%(a)s","x":"%({x}o)s","id":"%(id)s"}'))
 
 
 @settings(max_examples=300, deadline=None)
@@ -391,7 +395,7 @@ def test_nothing_forges_a_line(field: bytes, user: bytes, sent: bytes, number: b
     exchange.started, exchange.client = 0.0, Stream.client
     exchange.response_headers, exchange.phase = [(b"x", sent)], COMPLETE
     quoted = r'"((?:[^"\\]|\\x[0-9a-f]{2}|\\["\\])*)"'
-    combined = line_formatter(Config(access_log_format="combined"))(exchange)
+    combined = COMBINED_LINE(exchange)
     assert combined.isascii()
     assert combined.isprintable()
     row = re.fullmatch(rf"- - (\S+) \[[^\]]+\] {quoted} 499 - {quoted} {quoted}", combined)
@@ -399,12 +403,10 @@ def test_nothing_forges_a_line(field: bytes, user: bytes, sent: bytes, number: b
     decoded = [re.sub(r"\\(?:x(..)|(.))", _unescape, row[number]) for number in (2, 3, 4)]
     assert decoded[0] == "GET /a?b=\\ HTTP/1.1"
     assert decoded[1:] == [(sent or b"-").decode("latin-1"), (field or b"-").decode("latin-1")]
-    found = json.loads(line_formatter(Config(access_log_format="json"))(exchange))
+    found = json.loads(JSON_LINE(exchange))
     assert found["user_agent"] == field.decode("latin-1")
     assert found["referer"] == sent.decode("latin-1")
-    text = line_formatter(Config(access_log_format='{"a":"%(a)s","x":"%({x}o)s","id":"%(id)s"}'))(
-        exchange
-    )
+    text = OWN_LINE(exchange)
     assert text.isascii()
     assert json.loads(text)["x"] == (sent or b"-").decode("latin-1")
 
@@ -567,7 +569,7 @@ def test_no_refused_request_forges_a_line(head: bytes) -> None:
     exchange = refusal.Refusal(Stream.client, line, fields, 400, b"\r\n\r\nwrong")
     quoted = r'"((?:[^"\\]|\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|["\\]))*)"'
     assert re.fullmatch(rf"local {quoted} 400 5 B [\d.]+ ms", default_line(exchange))
-    combined = line_formatter(Config(access_log_format="combined"))(exchange)
+    combined = COMBINED_LINE(exchange)
     assert combined.isascii()
     assert combined.isprintable()
     assert json.loads(line_formatter(Config(access_log_format="json"))(exchange))["status"] == 400

@@ -18,9 +18,11 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="watches its processe
 
 BLOCK = GET.replace(b" / ", b" /block ")
 
-#: Holds the GIL, in one call of a C function, until it is through.
-HOLD = APP.replace("time.sleep(600)", "say('holding'); re.match('(a+)+$', 'a' * LENGTH + 'b')")
-HOLD = "import re\n" + HOLD
+#: Holds the GIL in one call of a C function: for a while, and until the process is killed.
+SEARCH = "import re\n" + APP.replace("time.sleep(600)", "re.match('(a+)+$', 'a' * 25 + 'b')")
+DEADLOCK = "import ctypes\nlibc, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(64)\n"
+DEADLOCK += "lock = lambda: libc.pthread_mutex_lock(mutex)\n"
+DEADLOCK += APP.replace("time.sleep(600)", "lock(); lock()")
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -140,7 +142,7 @@ def test_blocked_worker_is_replaced(start: Start) -> None:
 
 @linux
 def test_worker_that_holds_the_gil_is_replaced(start: Start, tmp_path: Any) -> None:
-    (tmp_path / "holds.py").write_text(HOLD.replace("LENGTH", "60"))
+    (tmp_path / "holds.py").write_text(DEADLOCK)
     with start("--worker-timeout", "0.5", app="holds:app") as command:
         before = who(command.port, 1)
         with Client(command.port) as client:
@@ -156,7 +158,7 @@ def test_worker_that_holds_the_gil_is_replaced(start: Start, tmp_path: Any) -> N
 @pytest.mark.slow
 def test_busy_workers_live(start: Start, tmp_path: Any) -> None:
     """Without --worker-timeout, silence is no reason."""
-    (tmp_path / "holds.py").write_text(HOLD.replace("LENGTH", "25"))
+    (tmp_path / "holds.py").write_text(SEARCH)
     with start("--workers", "2", app="holds:app") as command:
         before = who(command.port, 2)
         ask(command.port, "/block")

@@ -14,6 +14,8 @@ from tests.support.helpers import (
     GET,
     LOOPS,
     PATIENCE,
+    QUICK_LOOPS,
+    START,
     Certificates,
     Client,
     elapse,
@@ -25,9 +27,6 @@ from tests.support.helpers import (
 )
 from tinyasgi import Server
 from tinyasgi.testing import MemoryConnection, connect, serve
-
-START = {"type": "http.response.start", "status": 200}
-
 
 # Flow control.
 
@@ -270,7 +269,7 @@ async def test_disconnect_after_the_body(
 
 @pytest.mark.parametrize("cancel", [False, True], ids=["told", "cancelled"])
 @pytest.mark.parametrize("ahead", [b"\r\n", GET, GET * 1000], ids=["line", "request", "many"])
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", QUICK_LOOPS)
 @in_loop
 async def test_disconnect_after_more_than_is_read(loop: Any, ahead: bytes, cancel: bool) -> None:
     """A client that sends ahead is not read, which must not hide that it leaves."""
@@ -297,7 +296,7 @@ async def test_disconnect_after_more_than_is_read(loop: Any, ahead: bytes, cance
         await left.wait()
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", QUICK_LOOPS)
 @in_loop
 async def test_half_close_after_more_than_is_read_is_answered(loop: Any) -> None:
     told = asyncio.Event()

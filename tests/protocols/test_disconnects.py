@@ -13,7 +13,6 @@ from tinyasgi import Server
 
 pytest.importorskip("sse_starlette")
 
-from fastapi import Depends, FastAPI
 from sse_starlette import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -83,6 +82,8 @@ def starlette_middleware(stream: Stream) -> Any:
 
 
 def fastapi(stream: Stream) -> Any:
+    from fastapi import Depends, FastAPI  # takes 200 ms
+
     async def resource() -> AsyncIterator[None]:
         yield
         assert stream.events[-1] == "background"

@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.helpers import GET, LOOPS, Client, in_loop, reply, until, upload
+from tests.support.helpers import GET, LOOPS, START, Client, in_loop, reply, until, upload
 from tinyasgi import Server
 from tinyasgi.errors import ClientDisconnected
 from tinyasgi.testing import connect, serve
 
-START = {"type": "http.response.start", "status": 200}
 BODY = {"type": "http.response.body", "body": b"x"}
 MORE = {**BODY, "more_body": True}
 

@@ -17,6 +17,7 @@ from tests.support.helpers import (
     GET,
     LOOPS,
     PATIENCE,
+    START,
     Client,
     hello,
     in_loop,
@@ -30,9 +31,6 @@ from tinyasgi.errors import ClientDisconnected
 from tinyasgi.protocols.exchange import Exchange
 from tinyasgi.protocols.http1 import HTTP1Connection
 from tinyasgi.testing import MemoryConnection, connect, serve
-
-START = {"type": "http.response.start", "status": 200}
-
 
 # Losses.
 
@@ -126,6 +124,7 @@ def alive() -> Counter[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", LOOPS)
 def test_lost_connections_leave_nothing_behind(base: Any, caplog: pytest.LogCaptureFixture) -> None:
     """2,000 of them, ended in every way: all gone without a collection, no timer left."""

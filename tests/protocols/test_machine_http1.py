@@ -5,14 +5,13 @@
 
 import re
 from collections import defaultdict
-from contextlib import ExitStack, suppress
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
 
 from tests.support.network import RCVBUF, SNDBUF
-from tests.support.properties import profile
+from tests.support.properties import SimulationMachine, profile
 from tests.support.simulation import Entry, footprint, simulated
 from tinyasgi.protocols.exchange import COMPLETE, HIGH_WATER, LOST, REFUSED
 
@@ -86,16 +85,15 @@ ENDS, STOPS = ["half_close", "close", "reset"], ["stop", "leave", "quit"]
 indexes = st.integers(0, 3)
 
 
-class HTTP1Machine(RuleBasedStateMachine):
+class HTTP1Machine(SimulationMachine):
     """A server with up to three clients. Rules act; `check` looks at what has come of it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stack = ExitStack()
         self.clients: list[Client] = []
         self.requests: dict[int, Request] = {}
         self.runs: dict[int, Run] = {}
-        self.stops = self.tells = self.finishes = self.is_broken = False
+        self.stops = self.tells = self.finishes = False
 
     @initialize(
         http=st.sampled_from(["httptools", "h11"]),
@@ -314,14 +312,6 @@ class HTTP1Machine(RuleBasedStateMachine):
             assert unsent <= HIGH_WATER + RCVBUF + LARGE
             held = footprint(connection) - unsent
             assert held <= HIGH_WATER + 2 * RCVBUF + HEADS, held
-
-    def teardown(self) -> None:
-        if self.is_broken:
-            with suppress(AssertionError), self.stack:
-                raise AssertionError  # the block of `simulated` fails, too
-        with self.stack:
-            if hasattr(self, "simulation") and not self.is_broken:
-                self.finish()
 
     def finish(self) -> None:
         """Let everything come to its end: each request is answered, or its connection closed."""

@@ -17,7 +17,18 @@ import pytest
 
 import tinyasgi
 from tests.protocols.websocket.helpers import HANDSHAKE
-from tests.support.helpers import GET, LOOPS, PATIENCE, Client, hello, in_loop, reply, until, upload
+from tests.support.helpers import (
+    GET,
+    LOOPS,
+    PATIENCE,
+    START,
+    Client,
+    hello,
+    in_loop,
+    reply,
+    until,
+    upload,
+)
 from tests.support.simulation import simulated
 from tinyasgi import Config, Server
 from tinyasgi.app.lifespan import LifespanFailed
@@ -25,8 +36,6 @@ from tinyasgi.config.kinds import OptionError
 from tinyasgi.importer import LoadError
 from tinyasgi.net.listen import ListenError
 from tinyasgi.testing import serve
-
-START = {"type": "http.response.start", "status": 200}
 
 
 def more(body: bytes) -> dict[str, Any]:

@@ -31,6 +31,7 @@ __all__ = [
     "HANDSHAKE",
     "LOOPS",
     "PATIENCE",
+    "QUICK_LOOPS",
     "START",
     "Certificates",
     "Client",
@@ -123,6 +124,10 @@ def quick_loop(base: Any, speed: float = 1000) -> Any:
             return sum(not handle.cancelled() for handle in self._handles)
 
     return QuickLoop
+
+
+#: Event loops in which a second takes 50 ms.
+QUICK_LOOPS = [pytest.param(quick_loop(each.values[0], 20), id=each.id) for each in LOOPS]
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -506,6 +506,7 @@ def tasks() -> list[Any]:
     return [each for each in every if issubclass(type(each), asyncio.Task) and not each.done()]
 
 
+@pytest.mark.slow
 def test_fifty_servers_at_once() -> None:
     """Each server has its own thread and app. No thread or object is left at the end."""
     with serve(hello):  # the first server imports modules, which stay

@@ -90,6 +90,7 @@ def test_web_concurrency(start: Start) -> None:
         assert command.stop() == 0
 
 
+@pytest.mark.slow
 def test_load_is_even(start: Start) -> None:
     with start("--workers", "4") as command:
         shares = Counter(ask(command.port) for _ in range(400))
@@ -492,6 +493,7 @@ def test_log_files_are_opened_again(start: Start, tmp_path: Path) -> None:
         assert command.stop() == 0
 
 
+@pytest.mark.slow
 def test_many_changes_of_the_number_of_workers(start: Start) -> None:
     """Descriptors return to their number, and load is still even."""
     with start("--workers", "2") as command:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.helpers import LOOPS, PATIENCE, Client, elapse, in_loop, until
+from tests.support.helpers import LOOPS, PATIENCE, QUICK_LOOPS, Client, elapse, in_loop, until
 from tinyasgi import Server
 from tinyasgi.errors import ClientDisconnected
 from tinyasgi.protocols.exchange import COMPLETE
@@ -292,7 +292,7 @@ async def test_no_ping_timeout_while_reading_is_paused() -> None:
         assert await peer.send(BYE) == encode_close(1000)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", QUICK_LOOPS)
 @in_loop
 async def test_no_ping_timeout_because_of_a_blocked_event_loop(loop: Any) -> None:
     """Data that has arrived meanwhile is read before timeouts are checked."""

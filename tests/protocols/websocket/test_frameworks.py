@@ -15,6 +15,7 @@ from tinyasgi.testing import LiveServer, serve
 
 # Ignore the deprecation warnings of frameworks.
 pytestmark = [
+    pytest.mark.xdist_group("frameworks"),  # each process imports them for a second
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
 ]

@@ -4,14 +4,13 @@
 """
 
 import re
-from contextlib import ExitStack, suppress
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
 
 from tests.support.network import RCVBUF, SNDBUF
-from tests.support.properties import profile
+from tests.support.properties import SimulationMachine, profile
 from tests.support.simulation import Entry, footprint, simulated
 from tinyasgi.protocols.exchange import COMPLETE, LOST, REFUSED
 
@@ -47,15 +46,14 @@ commands = st.one_of(
 )
 
 
-class WebSocketMachine(RuleBasedStateMachine):
+class WebSocketMachine(SimulationMachine):
     """A server with several clients. Rules act; `check` looks at what has come of it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stack = ExitStack()
         self.clients: list[Client] = []
         self.talks: dict[int, Talk] = {}
-        self.stops = self.is_broken = False
+        self.stops = False
 
     @initialize(
         http=st.sampled_from(["httptools", "h11"]),
@@ -256,14 +254,6 @@ class WebSocketMachine(RuleBasedStateMachine):
             assert unsent <= HIGH_WATER + RCVBUF + MAX_SIZE
             held = footprint(connection) - unsent
             assert held <= HIGH_WATER + 3 * MAX_SIZE + 2 * RCVBUF + REST, held
-
-    def teardown(self) -> None:
-        if self.is_broken:
-            with suppress(AssertionError), self.stack:
-                raise AssertionError  # the block of `simulated` fails, too
-        with self.stack:
-            if hasattr(self, "simulation") and not self.is_broken:
-                self.finish()
 
     def finish(self) -> None:
         """Let everything come to its end."""
