@@ -57,6 +57,8 @@ class RequestLine:
     """ASGI scope. The connection sets the values that depend on the headers and the client."""
     text: str
     """The line itself, without control characters."""
+    is_ordinary: bool = False
+    """The version is 1.1, and the target does not have the absolute form."""
 
     @property
     def route(self) -> str:
@@ -101,7 +103,8 @@ def parse_request_line(line: bytes, root_path: str) -> RequestLine:
         "headers": None,
         "state": None,
     }
-    return RequestLine(method, version, host, scope, line.decode("ascii"))
+    ordinary = version == "1.1" and host is None
+    return RequestLine(method, version, host, scope, line.decode("ascii"), ordinary)
 
 
 def _bad_request_line(line: bytes) -> BadRequest:

@@ -13,7 +13,7 @@ from .connection import APP, BODY, CLOSING, NEW, Connection
 from .context import Context
 from .delivery import has_ended
 from .exchange import COMPLETE, LOST, STREAMING, Exchange
-from .request_head import HeadParser
+from .request_head import Head, HeadParser
 from .states import ConnectionState
 
 if TYPE_CHECKING:
@@ -65,11 +65,11 @@ class HTTP1Connection(Connection):
             self._receive_other(data)
             return
         try:
-            end = data.find(b"\r\n\r\n") + 4
-            if end < 4 or data[0] < 33 or self._head is not None:
+            head = self._heads.parse(data) if self._head is None else None
+            if head is None:
                 self._receive_head(data)
             else:
-                self._begin(data, end)
+                self._begin(head)
         except BadRequest as refused:
             self._decoder = None
             self._refuse(refused, data)
@@ -130,11 +130,11 @@ class HTTP1Connection(Connection):
         elif self._state is HEAD:  # only empty lines
             self._state = IDLE
 
-    def _begin(self, data: bytes, end: int) -> None:
-        """Begin the exchange whose head is `data[:end]`. Raise BadRequest."""
+    def _begin(self, head: Head) -> None:
+        """Begin the exchange of a request. Raise BadRequest."""
         context = self._context
         config = context.config
-        line, headers, framing = self._heads.parse(data, end)
+        line, headers, framing, rest = head
         self.client = client = self._heads.client
         websocket = framing.wants_websocket and line.method == "GET" and config.ws != "none"
         full = context.concurrency and context.unanswered >= context.concurrency
@@ -151,7 +151,6 @@ class HTTP1Connection(Connection):
             exchange = Exchange(self, scope, line, framing.persistent)
         if context.request_ids is not None:
             context.request_ids.assign(exchange, self.trusted)
-        rest = data[end:]
         if framing.length:
             rest = self._begin_body(exchange, framing, rest)
         self._exchange = exchange

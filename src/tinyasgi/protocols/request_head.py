@@ -1,5 +1,7 @@
 """Request heads of one connection."""
 
+from typing import TypeAlias
+
 from ..http import request
 from ..http.client import ClientInfo
 from ..http.parsers import BadRequest
@@ -7,22 +9,22 @@ from ..http.request import Framing, RequestLine
 from ..typing import Headers
 from .context import Context
 
-#: Maximum size of a head that is remembered, in bytes.
+#: Maximum size of a header section that is remembered, in bytes.
 MAX_REMEMBERED = 2048
-NOTHING: tuple[bytes, Headers, Framing] = (b"", [], Framing(0))
+NOTHING: tuple[bytes | None, Headers, Framing] = (None, [], Framing(0))
+
+#: A parsed request head, and the data after it. A NamedTuple would make a GET 2 % slower.
+Head: TypeAlias = tuple[RequestLine, Headers, Framing, bytes]
 
 
 class HeadParser:
-    """Parser of the request heads of one connection, which remembers the last head.
+    """Parser of the request heads of one connection, which remembers the last header section.
 
-    A client repeats its headers. If a head has the same bytes as the last one, from the version on,
-    then its headers, their meaning, the client, and the root path are the same, too.
+    A client repeats its headers. If a header section has the same bytes as the last one, then its
+    headers, their meaning, the client, and the root path are the same, too.
     """
 
-    __slots__ = ("_context", "_framing", "_headers", "_lines", "_peer", "_tail", "client")
-
-    _headers: Headers
-    _framing: Framing
+    __slots__ = ("_context", "_framing", "_headers", "_lines", "_peer", "_section", "client")
 
     def __init__(self, context: Context, peer: ClientInfo) -> None:
         self._context = context
@@ -30,22 +32,25 @@ class HeadParser:
         #: Source of the last request: the peer, or the client that it names.
         self.client = peer
         self._lines = context.request_lines
-        self._tail = b""
+        self._section, self._headers, self._framing = NOTHING
 
-    def parse(self, data: bytes, end: int) -> tuple[RequestLine, Headers, Framing]:
-        """Parse the head `data[:end]`. Raise BadRequest.
+    def parse(self, data: bytes) -> Head | None:
+        """Parse the head at the beginning of `data`. Raise BadRequest.
 
-        The list of headers is a copy, because the app may change it.
+        Return None if the head is incomplete, or if there is an empty line before it. The list of
+        headers is a copy, because the app may change it.
         """
+        head, end, rest = data.partition(b"\r\n\r\n")
+        start, _, section = head.partition(b"\r\n")
+        if not end or not start:
+            return None
         context = self._context
-        if end > context.config.limit_head_size:
-            request.check_size(data[:end], context.config.limit_head_size)
-        start = data.find(b"\r\n") + 2
-        line = self._lines[data[: start - 2]]
-        tail = data[start - 5 : end]
-        if tail == self._tail and line.host is None:
-            return line, self._headers.copy(), self._framing
-        headers = context.parser.parse_headers(data[:end], start)
+        if len(head) > context.config.limit_head_size - 4:
+            request.check_size(head + end, context.config.limit_head_size)
+        line = self._lines[start]
+        if section == self._section and line.is_ordinary:
+            return line, self._headers.copy(), self._framing, rest
+        headers = context.parser.parse_headers(head + end, len(start) + 2)
         if len(headers) > context.config.limit_head_fields:
             raise BadRequest(431, f"more than {context.config.limit_head_fields} headers")
         framing = request.parse_framing(line.version, headers)
@@ -57,7 +62,8 @@ class HeadParser:
         root = self.client.root_path
         lines = context.request_lines if root is None else context.lines_below[root]
         if lines is not self._lines:
-            self._lines, line = lines, lines[data[: start - 2]]
-        keep = len(tail) <= MAX_REMEMBERED and line.host is None
-        self._tail, self._headers, self._framing = (tail, headers, framing) if keep else NOTHING
-        return line, headers.copy(), framing
+            self._lines, line = lines, lines[start]
+        keep = len(section) <= MAX_REMEMBERED and line.is_ordinary
+        remembered = (section, headers, framing) if keep else NOTHING
+        self._section, self._headers, self._framing = remembered
+        return line, headers.copy(), framing, rest
