@@ -40,6 +40,12 @@ OPTIONS: list[tuple[str, str | None, Any]] = [
     ("worker_max_rss", "500", 500),
     ("worker_timeout", "30", 30.0),
     ("timeout_start", "60", 60.0),
+    ("pid", "server.pid", "server.pid"),
+    ("user", "www-data", "www-data"),
+    ("group", "33", "33"),
+    ("umask", "027", 0o27),
+    ("name", "site", "site"),
+    ("capture_output", None, True),
     ("reload", None, True),
     ("reload_dir", "src", ("src",)),
     ("reload_include", "*.html", ("*.html",)),
@@ -306,7 +312,7 @@ def test_wrong_flag_in_the_environment(
         ("--prot=80", "--port"),
         ("--timeout-keepalive", "--timeout-keep-alive"),
         ("--no-acces-log", "--no-access-log"),
-        ("--headers", "--header"),
+        ("--heeder", "--header"),
     ],
 )
 def test_unknown_option(word: str, near: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """The logger of server messages, `tinyasgi.server`. Its methods never raise."""
 
 import logging
+import os
 from functools import partialmethod
 
 _logger = logging.getLogger("tinyasgi.server")
@@ -31,3 +32,8 @@ class _SafeLogger:
 
 
 logger = _SafeLogger()
+
+
+def is_first_worker() -> bool:
+    """Return whether this process is worker 0 or the only one: others need not say the same."""
+    return os.environ.get("TINYASGI_WORKER", "0") == "0"

@@ -47,10 +47,9 @@ def test_equality_and_pickle() -> None:
     ("given", "expected"),
     [
         ({"port": 65536}, "from 0 to 65535"),
-        ({"port": -1}, "from 0 to 65535"),
         ({"port": "80"}, "from 0 to 65535"),
         ({"port": True}, "from 0 to 65535"),
-        ({"port": None}, "from 0 to 65535"),
+        ({"port": -1}, "from 0 to 65535"),
         ({"http": "fast"}, "httptools"),
         ({"loop": "trio"}, "uvloop"),
         ({"lifespan": True}, "auto"),
@@ -58,7 +57,7 @@ def test_equality_and_pickle() -> None:
         ({"timeout_head": -1}, "seconds"),
         ({"timeout_head": float("inf")}, "seconds"),
         ({"timeout_head": float("nan")}, "seconds"),
-        ({"timeout_head": None}, "seconds"),
+        ({"timeout_head": []}, "seconds"),
         ({"limit_head_fields": 0}, "at least 1"),
         ({"limit_concurrency": -1}, "at least 0"),
         ({"limit_concurrency": 1.5}, "at least 0"),
@@ -136,13 +135,14 @@ def test_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_errors_name_options_as_the_user_does() -> None:
-    """Other modules use `Config.error`, or at least `Config.spelling`."""
+    """Other modules use `Config.error`, or at least a spelling of the option."""
     package = Path(tinyasgi.__file__).parent
-    own = {"kinds.py", "config.py", "sources.py", "systemd.py"}  # systemd sets no options
+    own = {"kinds.py", "config.py", "sources.py", "other_servers.py"}
+    own.add("systemd.py")  # sets no options
     for path in package.rglob("*.py"):
         if path.name not in own:
             for text in re.findall(r"OptionError\((.*)", path.read_text()):
-                assert "spelling(" in text, path
+                assert re.search(r"(spelling|argument)\(", text), path
 
 
 def test_long_value() -> None:
@@ -152,7 +152,7 @@ def test_long_value() -> None:
 
 
 def test_unknown_option() -> None:
-    with pytest.raises(TypeError, match="prot"):
+    with pytest.raises(OptionError, match="unknown option prot; did you mean port"):
         Config(prot=80)  # type: ignore[call-arg]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 
 from tests.test_cli import alone, command, dashed, needed, refuse
 from tinyasgi import Config
@@ -19,93 +20,102 @@ __all__ = ["alone", "command"]  # fixtures
 
 #: Outcome: the value is an error.
 X = object()
+#: Outcome: the default value.
+D = object()
 #: uvicorn has no option of this name.
 NONE = object()
+LOGGING = uvicorn.config.LOGGING_CONFIG
 DEFAULT_PEERS = ("127.0.0.1", "::1", "unix")
 
 #: The outcome of five values: None, 0, "", the default of uvicorn, and an empty text on the command
-#: line, as in `--host ""`. None means "not given". It is an error if it has another meaning in
-#: uvicorn that this server does not support. 0 means "no limit", with two exceptions as in uvicorn:
-#: no keep-alive, and no time for a graceful shutdown.
+#: line, as in `--host ""`. None means "not given", with two exceptions as in uvicorn: no pings, and
+#: no timeout for them. 0 means "no limit", with two exceptions as in uvicorn: no keep-alive, and no
+#: time for a graceful shutdown.
 OUTCOMES: dict[str, tuple[Any, Any, Any, Any, Any]] = {
     # option: None, 0, "", default of uvicorn, "" on the command line
-    "factory": (X, X, X, False, NONE),
-    "app_dir": (X, X, "", NONE, ""),  # the current directory; in uvicorn an argument of `run`
-    "interface": (X, X, X, "auto", X),
-    "wsgi_threads": (X, X, X, NONE, X),
-    "wsgi_spool_size": (X, 0, X, NONE, X),
-    "lifespan": (X, X, X, "auto", X),
+    "factory": (D, X, X, False, NONE),
+    "app_dir": (D, X, "", NONE, ""),  # the current directory; in uvicorn an argument of `run`
+    "interface": (D, X, X, "auto", X),
+    "wsgi_threads": (D, X, X, NONE, X),
+    "wsgi_spool_size": (D, 0, X, NONE, X),
+    "lifespan": (D, X, X, "auto", X),
     "env_file": (None, X, X, None, X),
-    "root_path": (X, X, "", "", ""),
+    "root_path": (D, X, "", "", ""),
     "health_path": (None, X, X, NONE, X),
-    "cancel_on_disconnect": (X, X, X, NONE, NONE),
-    "host": (X, X, "", "127.0.0.1", ""),  # all addresses, as for uvicorn
-    "port": (X, 0, X, 8000, X),
+    "cancel_on_disconnect": (D, X, X, NONE, NONE),
+    "host": (D, X, "", "127.0.0.1", ""),  # all addresses, as for uvicorn
+    "port": (D, 0, X, 8000, X),
     "uds": (None, X, X, None, X),
-    "uds_mode": (X, 0, X, NONE, X),
+    "uds_mode": (D, 0, X, NONE, X),
     "uds_group": (None, X, X, NONE, X),
     "fd": (None, 0, X, None, X),
     "bind": ((), X, X, NONE, X),
-    "backlog": (X, X, X, 2048, X),
+    "backlog": (D, X, X, 2048, X),
     "metrics_bind": (None, X, X, NONE, X),
     "workers": (None, X, X, None, X),
-    "preload": (X, X, X, NONE, NONE),
-    "worker_lifetime": (X, 0, X, NONE, X),
-    "worker_max_rss": (X, 0, X, NONE, X),
-    "worker_timeout": (X, 0, X, NONE, X),
-    "timeout_start": (X, 0, X, NONE, X),
-    "reload": (X, X, X, False, NONE),
+    "preload": (D, X, X, NONE, NONE),
+    "worker_lifetime": (D, 0, X, NONE, X),
+    "worker_max_rss": (D, 0, X, NONE, X),
+    "worker_timeout": (D, 0, X, NONE, X),
+    "timeout_start": (D, 0, X, NONE, X),
+    "pid": (None, X, X, NONE, X),
+    "user": (None, X, X, NONE, X),
+    "group": (None, X, X, NONE, X),
+    "umask": (None, 0, X, NONE, X),
+    "name": (None, X, X, NONE, X),
+    "capture_output": (D, X, X, NONE, NONE),
+    "reload": (D, X, X, False, NONE),
     "reload_dir": ((), X, X, NONE, X),
     "reload_include": ((), X, X, NONE, X),
     "reload_exclude": ((), X, X, NONE, X),
     "debug_blocking": (None, 0, X, NONE, X),
-    "loop": (X, X, X, "auto", X),
-    "http": (X, X, X, "auto", X),
-    "ws": (X, X, X, "auto", X),
-    "ws_per_message_deflate": (X, X, X, True, NONE),
-    "ws_max_size": (X, 0, X, 16 * 1024 * 1024, X),
-    "ws_max_queue": (X, X, X, 32, X),
-    "ws_ping_interval": (X, 0, X, 20.0, X),
-    "ws_ping_timeout": (X, 0, X, 20.0, X),
-    "limit_head_size": (X, X, X, NONE, X),
-    "limit_head_fields": (X, X, X, NONE, X),
-    "limit_body_size": (X, 0, X, NONE, X),
-    "limit_concurrency": (X, 0, X, X, X),  # uvicorn: None
-    "limit_connections": (X, 0, X, NONE, X),
-    "limit_max_requests": (X, 0, X, X, X),  # uvicorn: None
-    "limit_max_requests_jitter": (X, 0, X, 0, X),
-    "timeout_head": (X, 0, X, NONE, X),
-    "timeout_body": (X, 0, X, NONE, X),
-    "min_rate_body": (X, 0, X, NONE, X),
-    "timeout_keep_alive": (X, 0, X, 5, X),
-    "timeout_write": (X, 0, X, NONE, X),
-    "min_rate_write": (X, 0, X, NONE, X),
-    "shutdown_delay": (X, 0, X, NONE, X),
-    "timeout_graceful_shutdown": (X, 0, X, X, X),  # uvicorn: None, no timeout
-    "proxy_headers": (X, X, X, True, NONE),
-    "forwarded_fields": (X, X, X, NONE, X),
+    "loop": (D, X, X, "auto", X),
+    "http": (D, X, X, "auto", X),
+    "ws": (D, X, X, "auto", X),
+    "ws_per_message_deflate": (D, X, X, True, NONE),
+    "ws_max_size": (D, 0, X, 16 * 1024 * 1024, X),
+    "ws_max_queue": (D, X, X, 32, X),
+    "ws_ping_interval": (0, 0, X, 20.0, X),
+    "ws_ping_timeout": (0, 0, X, 20.0, X),
+    "limit_head_size": (D, X, X, NONE, X),
+    "limit_head_fields": (D, X, X, NONE, X),
+    "limit_body_size": (D, 0, X, NONE, X),
+    "limit_concurrency": (D, 0, X, D, X),
+    "limit_connections": (D, 0, X, NONE, X),
+    "limit_max_requests": (D, 0, X, D, X),
+    "limit_max_requests_jitter": (D, 0, X, 0, X),
+    "timeout_head": (D, 0, X, NONE, X),
+    "timeout_body": (D, 0, X, NONE, X),
+    "min_rate_body": (D, 0, X, NONE, X),
+    "timeout_keep_alive": (D, 0, X, 5, X),
+    "timeout_write": (D, 0, X, NONE, X),
+    "min_rate_write": (D, 0, X, NONE, X),
+    "shutdown_delay": (D, 0, X, NONE, X),
+    "timeout_graceful_shutdown": (D, 0, X, D, X),  # uvicorn: no timeout
+    "proxy_headers": (D, X, X, True, NONE),
+    "forwarded_fields": (D, X, X, NONE, X),
     "forwarded_allow_ips": (DEFAULT_PEERS, X, (), DEFAULT_PEERS, ()),  # "": no proxy is trusted
-    "proxy_protocol": (X, X, X, NONE, NONE),
+    "proxy_protocol": (D, X, X, NONE, NONE),
     "request_id_header": (None, X, X, NONE, X),
     "header": ((), X, X, NONE, X),
-    "date_header": (X, X, X, True, NONE),
-    "server_header": (X, X, X, True, NONE),
-    "log_level": (X, X, X, X, X),  # uvicorn: None
-    "log_format": (X, X, X, NONE, X),
-    "log_config": (None, X, X, X, X),  # uvicorn: a dict
-    "error_log_file": (X, X, X, NONE, X),
+    "date_header": (D, X, X, True, NONE),
+    "server_header": (D, X, X, True, NONE),
+    "log_level": (D, X, X, D, X),
+    "log_format": (D, X, X, NONE, X),
+    "log_config": (None, X, X, LOGGING, X),
+    "error_log_file": (D, X, X, NONE, X),
     "use_colors": (None, X, X, None, NONE),
-    "access_log": (X, X, X, True, NONE),
+    "access_log": (D, X, X, True, NONE),
     "access_log_format": (None, X, X, NONE, X),
     "access_log_exclude": ((), X, X, NONE, X),
-    "access_log_file": (X, X, X, NONE, X),
+    "access_log_file": (D, X, X, NONE, X),
     "ssl_certfile": ((), X, X, (), X),
     "ssl_keyfile": ((), X, X, (), X),
     "ssl_keyfile_password": (None, X, "", None, ""),
     "ssl_ca_certs": (None, X, X, None, X),
-    "ssl_cert_reqs": (X, "none", X, "none", X),  # 0 is ssl.CERT_NONE
+    "ssl_cert_reqs": (D, "none", X, "none", X),  # 0 is ssl.CERT_NONE
     "ssl_ciphers": (None, X, X, None, X),
-    "ssl_min_version": (X, X, X, NONE, X),
+    "ssl_min_version": (D, X, X, NONE, X),
     "ssl_context_factory": (None, X, X, None, X),
 }
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
@@ -115,6 +125,9 @@ each = pytest.mark.parametrize("name", OUTCOMES)
 
 def check(name: str, value: Any, outcome: Any) -> None:
     """Check that a value has the expected outcome."""
+    if outcome is D:
+        assert Config(**{name: value}) == Config()
+        return
     if outcome is not X:
         assert getattr(Config(**{name: value}), name) == outcome
         return
@@ -161,7 +174,6 @@ def test_flags_are_not_numbers(name: str) -> None:
 
 @each
 def test_default_of_uvicorn(name: str) -> None:
-    uvicorn = pytest.importorskip("uvicorn")
     parameters = inspect.signature(uvicorn.Config).parameters
     outcome = OUTCOMES[name][3]
     assert (name in parameters) is (outcome is not NONE)
@@ -198,6 +210,10 @@ def test_empty_variable(name: str, command: Any) -> None:
         ("log_level", "INFO", "info"),
         ("log_level", "trace", "debug"),
         ("log_level", 30, "warning"),
+        ("log_level", 5, "debug"),
+        ("ws", "websockets-sansio", "auto"),
+        ("loop", "none", "asyncio"),
+        ("loop", "site.loops:make", "site.loops:make"),
         ("ssl_certfile", Path("a.pem"), ("a.pem",)),
         ("ssl_certfile", [Path("a.pem"), "b.pem"], ("a.pem", "b.pem")),
         ("ssl_ca_certs", Path("a.pem"), "a.pem"),
@@ -229,7 +245,8 @@ def test_conversion(name: str, value: Any, meaning: Any) -> None:
         ("header", [None]),
         ("header", [80]),
         ("header", ["A: 1"]),
-        ("log_config", {"key": "value" * 1000}),
+        ("loop", "other"),
+        ("uds", "@name"),
     ],
 )
 def test_error(name: str, value: Any) -> None:

@@ -538,7 +538,7 @@ def test_log_config_of_the_root_logger(run: Any, tmp_path: Path) -> None:
         ),
         ("log.toml", "a = ", "Invalid value"),
         ("log.yaml", "a: [", "while parsing a flow"),
-        ("log.ini", "[a]", "must end in .json"),
+        ("log.ini", "[a]", "formatters"),
         ("log", "", "must end in .json"),
     ],
 )

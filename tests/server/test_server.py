@@ -115,7 +115,7 @@ def test_errors_reach_the_caller(tmp_path: Path) -> None:
         Server(7)
     with pytest.raises(OptionError):
         Server(hello, port=-1)
-    with pytest.raises(TypeError):
+    with pytest.raises(OptionError, match="did you mean port"):
         Server(hello, prot=1)
     with pytest.raises(OptionError, match="ssl_certfile"):
         Server(hello, ssl_certfile=str(tmp_path / "nothing.pem"))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import exception_text
-from ..server_log import logger
+from ..server_log import is_first_worker, logger
 from ..typing import App, Message
 
 
@@ -81,7 +81,8 @@ class Lifespan:
             self._end_after_event(error)
         elif self._mode == "auto" and not self._supported and not _is_exit(error):
             text = "the app does not support ASGI lifespan (%s); use --lifespan off to skip it"
-            logger.info(text, _summary(error))
+            if is_first_worker():
+                logger.info(text, _summary(error))
             self._done.set_result(None)
         elif error is not None and _is_exit(error):
             self._done.set_exception(error)

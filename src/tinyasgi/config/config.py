@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from . import kinds
+from . import kinds, other_servers
 from .kinds import OptionError, Repeated, Spelling, choice, number, option
 
 if TYPE_CHECKING:
@@ -22,13 +22,18 @@ _AT_LEAST_ONE = number(1, example=4)
 _BYTES = number(unit="bytes", example=1048576)
 _LEVELS = {"10": "debug", "20": "info", "30": "warning", "40": "error", "50": "critical"}
 _CERT_REQS = ("none", "optional", "required")  # numbered as in the module ssl
+#: Implementations of WebSocket in uvicorn. They differ only inside.
+_WEBSOCKETS = dict.fromkeys(("websockets", "websockets-sansio", "wsproto"), "auto")
+#: Options for which None means 0, as in uvicorn. For all others it means the default.
+_NEVER_IF_NONE = ("ws_ping_interval", "ws_ping_timeout")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(metaclass=other_servers.Translated):
     """All options of a server. `docs/options.md` describes each of them.
 
-    Times are in seconds. The unit of a size is in its help. None means "not given".
+    Times are in seconds. The unit of a size is in its help. None means "not given": the default.
+    `ws_ping_interval` and `ws_ping_timeout` are exceptions: None means 0, as in uvicorn.
 
     0 switches a limit off, with two exceptions: `timeout_keep_alive=0` switches keep-alive off,
     and `timeout_graceful_shutdown=0` cancels running requests at once.
@@ -85,7 +90,7 @@ class Config:
         8000, "TCP port to listen on; 0: any free port", number(0, 65535, example=8000)
     )
     uds: str | None = option(
-        None, "unix socket to listen on, instead of --host and --port", kinds.PATH
+        None, "unix socket to listen on, instead of --host and --port", kinds.SOCKET
     )
     uds_mode: int = option(0o666, "permissions of the unix socket, as an octal number", kinds.MODE)
     uds_group: str | None = option(None, "group of the unix socket, by name or number", kinds.NAME)
@@ -131,6 +136,21 @@ class Config:
         "kill a worker that has not started after this many seconds, and log its stack after half"
         " of them; 0: never",
     )
+    pid: str | None = option(None, "file for the process id, removed at the end", kinds.PATH)
+    user: str | None = option(
+        None, "user of the worker processes, by name or number; needs root", kinds.NAME
+    )
+    group: str | None = option(
+        None, "group of the worker processes, by name or number; needs root", kinds.NAME
+    )
+    umask: int | None = option(None, "umask of the server, as an octal number", kinds.MODE)
+    name: str | None = option(
+        None, "name in the titles of the processes; needs setproctitle", kinds.NAME
+    )
+    capture_output: bool = option(
+        False, "write stdout and stderr of the app to --error-log-file, too"
+    )
+
     reload: bool = option(False, "restart the app when its files change", heading="Development")
     reload_dir: Repeated[str] = option(
         (), "directory to watch, instead of the current one and --app-dir; repeatable", kinds.PATHS
@@ -150,8 +170,8 @@ class Config:
 
     loop: str = option(
         "auto",
-        "event loop; auto: uvloop if installed",
-        choice("auto", "asyncio", "uvloop"),
+        "event loop; auto: uvloop if installed; MODULE:ATTRIBUTE: a function that returns a loop",
+        kinds.either(choice("auto", "asyncio", "uvloop", aliases={"none": "asyncio"}), kinds.NAMED),
         heading="Implementation",
     )
     http: str = option(
@@ -161,7 +181,7 @@ class Config:
     ws: str = option(
         "auto",
         "auto: accept WebSocket; none: treat handshakes as plain requests",
-        choice("auto", "none"),
+        choice("auto", "none", aliases=_WEBSOCKETS),
         heading="WebSocket",
     )
     ws_per_message_deflate: bool = option(True, "compress messages if the client supports it")
@@ -268,14 +288,17 @@ class Config:
     log_level: str = option(
         "info",
         "minimum log level",
-        choice(*reversed(_LEVELS.values()), aliases={"trace": "debug"} | _LEVELS),
+        choice(*reversed(_LEVELS.values()), aliases={"trace": "debug", "5": "debug"} | _LEVELS),
         heading="Logs",
     )
     log_format: str = option(
         "text", "log format; json: one JSON object per line", choice("text", "json")
     )
-    log_config: str | None = option(
-        None, "logging configuration for dictConfig: a .json, .toml or .yaml file", kinds.PATH
+    log_config: str | dict[str, Any] | None = option(
+        None,
+        "logging configuration: a .json, .toml or .yaml file for dictConfig, or an .ini file for"
+        " fileConfig; in Python also a dict",
+        kinds.LOG_CONFIG,
     )
     error_log_file: str = option(
         "-", "file for server messages; -: stderr; SIGUSR1 reopens it", kinds.STREAM
@@ -338,8 +361,8 @@ class Config:
     def _read(self, field: dataclasses.Field[Any]) -> Any:
         """Return the value of a field, converted and checked."""
         value, kind = getattr(self, field.name), field.metadata["kind"]
-        if value is None and (field.default is None or kind.split):
-            return field.default
+        if value is None:
+            return 0.0 if field.name in _NEVER_IF_NONE else field.default
         return kind.read(self.spelling(field.name), value)
 
     def _check_tls(self) -> None:
@@ -396,6 +419,7 @@ class Config:
 
     def replace(self, **options: Any) -> "Config":
         """Return a copy with some options changed. Raises OptionError."""
+        options = other_servers.translate(options, type(self).__dataclass_fields__)
         return dataclasses.replace(self, names=vars(self)["_names"], **options)
 
 

@@ -153,6 +153,15 @@ def choice(*words: str, aliases: dict[str, str] | None = None) -> Kind:
     return Kind(expected, metavar, words.__contains__, parse=convert, convert=convert)
 
 
+def either(first: Kind, second: Kind) -> Kind:
+    """Return a kind for values of two kinds. Texts and objects are converted as by the first."""
+    return dataclasses.replace(
+        first,
+        expected=f"{first.expected}, or {second.expected}",
+        accepts=lambda value: first.accepts(value) or second.accepts(value),
+    )
+
+
 def number(low: int = 0, high: int | None = None, *, example: int, unit: str = "") -> Kind:
     """Return a kind for whole numbers from `low` to `high`; None: no maximum."""
 
@@ -194,14 +203,14 @@ def _is_flag(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-_FLAGS = dict.fromkeys(("1", "true", "yes", "on"), True)
-_FLAGS |= dict.fromkeys(("0", "false", "no", "off"), False)
+FLAG_WORDS = dict.fromkeys(("1", "true", "yes", "on"), True)
+FLAG_WORDS |= dict.fromkeys(("0", "false", "no", "off"), False)
 
 FLAG = Kind(
     "true or false",
     "",
     _is_flag,
-    parse=lambda text: _FLAGS.get(text.lower()),
+    parse=lambda text: FLAG_WORDS.get(text.lower()),
     show=lambda value: "on" if value else "off",
 )
 TEXT = Kind("a string", "TEXT", _is_text)
@@ -238,6 +247,19 @@ def _path(value: Any) -> Any:
 
 PATH = Kind("a non-empty path", "PATH", _is_path, convert=_path, resolve=os.path.abspath)
 PATHS = repeatable(PATH)
+#: The path of a unix socket.
+SOCKET = dataclasses.replace(
+    PATH,
+    expected="a path; write ./@name for a file, as there are no abstract sockets",
+    accepts=lambda value: _is_path(value) and value[0] != "@",
+)
+#: The path of a file, or the content of one as a dict.
+LOG_CONFIG = dataclasses.replace(
+    PATH,
+    expected="a non-empty path, or a dict in Python",
+    accepts=lambda value: _is_path(value) or (isinstance(value, dict) and value),
+    resolve=lambda value: value if isinstance(value, dict) else os.path.abspath(value),
+)
 #: A path; an empty one is the current directory.
 DIRECTORY = dataclasses.replace(PATH, accepts=lambda value: value == "" or _is_path(value))
 #: A path, or `-` for a standard stream.
@@ -246,11 +268,17 @@ STREAM = dataclasses.replace(
     expected="a path, or - for the standard stream",
     resolve=lambda path: path if path == "-" else os.path.abspath(path),
 )
+#: The name of a function.
+NAMED = Kind(
+    "MODULE:ATTRIBUTE such as site.loops:make_loop",
+    "MODULE:ATTRIBUTE",
+    lambda value: re.fullmatch(r"[\w.]+:[\w.]+", value),
+)
 #: A function, or its name. In files, on the command line and in a pickled `Config` it is a name.
 FUNCTION = Kind(
     "a function, or MODULE:ATTRIBUTE such as site.tls:make_context",
     "MODULE:ATTRIBUTE",
-    lambda value: callable(value) or re.fullmatch(r"[\w.]+:[\w.]+", value),
+    lambda value: callable(value) or NAMED.accepts(value),
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .._version import __version__
 from ..errors import did_you_mean
-from . import env_file
+from . import env_file, other_servers
 from .config import Config
 from .kinds import MASK, MODE, TEXT, Kind, OptionError, Spelling
 
@@ -40,11 +40,14 @@ def environment_name(field: str) -> str:
 
 _FIELDS = dataclasses.fields(Config)
 _KINDS: dict[str, Kind] = {"app": TEXT} | {field.name: field.metadata["kind"] for field in _FIELDS}
-#: Environment variables and their options. A later variable has priority over an earlier one.
-_VARIABLES = {
+#: Names of options that only uvicorn has.
+FOREIGN = (*other_servers.RENAMED, *other_servers.WITHOUT_MEANING)
+#: Environment variables that platforms set, and their options.
+_PLATFORM = {
     field.metadata["variable"]: field.name for field in _FIELDS if field.metadata["variable"]
 }
-_VARIABLES |= {environment_name(name): name for name in [*_KINDS, "config"]}
+_UVICORN = {f"UVICORN_{name.upper()}": name for name in (*_KINDS, *FOREIGN)}
+_OWN = {environment_name(name): name for name in [*_KINDS, "config"]}
 
 
 def collect(
@@ -61,19 +64,24 @@ def collect(
     file. warn: called with each warning.
     """
     _warn_of_misspellings(environment, "", warn)
-    above = _from_environment(environment) | _from_arguments(arguments)
+    above = _from_environment(environment, _PLATFORM)
+    above |= _translated(_from_environment(environment, _UVICORN))
+    above |= _from_environment(environment, _OWN) | _from_arguments(arguments)
     file = _from_file(above.pop("config", None))
     found = file | above
     if "env_file" in found:
         inner = _from_env_file(found["env_file"], warn)
         found = file | inner | above if "env_file" in above else inner | file | above
+    names = [setting.spelling.name for setting in found.values()]
+    if uvicorn := [name for name in names if name in _UVICORN]:
+        warn(f"using {', '.join(uvicorn)}; tinyasgi's own variables begin with {_PREFIX}")
     return {name: _read(name, setting) for name, setting in found.items()}
 
 
 def spellings(found: Mapping[str, Setting]) -> dict[str, Spelling]:
     """Return how messages name the options: as in their sources, else as on the command line."""
     given = {name: setting.spelling for name, setting in found.items()}
-    return {field.name: _argument(field.name) for field in _FIELDS} | given
+    return {field.name: argument(field.name) for field in _FIELDS} | given
 
 
 def _read(name: str, setting: Setting) -> Setting:
@@ -84,19 +92,42 @@ def _read(name: str, setting: Setting) -> Setting:
     return Setting(spelling, kind.read(spelling, value, text=True))
 
 
-def _argument(name: str) -> Spelling:
+def argument(name: str) -> Spelling:
+    """Return how messages name an option of the command line."""
     return Spelling(option_name(name), " ", quoted=False)
 
 
-def _from_arguments(arguments: Mapping[str, Any]) -> dict[str, Setting]:
+def _translated(settings: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Return settings with the names that options of uvicorn have here. Raises OptionError."""
+    refused = other_servers.WITHOUT_MEANING.keys() - _KINDS
+    for name in settings.keys() & refused:
+        other_servers.check(settings[name].spelling, name, settings[name].value)
     return {
-        name: Setting(_argument(name) if name != "app" else Spelling("command line"), value)
-        for name, value in arguments.items()
-        if value is not None
+        other_servers.RENAMED.get(name, name): setting
+        for name, setting in settings.items()
+        if name not in refused
     }
 
 
-def _from_environment(environment: Mapping[str, str], place: str = "") -> dict[str, Setting]:
+def _from_arguments(arguments: Mapping[str, Any]) -> dict[str, Setting]:
+    return _translated(
+        {
+            name: Setting(argument(name) if name != "app" else Spelling("command line"), value)
+            for name, value in arguments.items()
+            if value is not None
+        }
+    )
+
+
+def from_platform(environment: Mapping[str, str]) -> dict[str, Setting]:
+    """Return the settings of WEB_CONCURRENCY and FORWARDED_ALLOW_IPS. Raises OptionError."""
+    found = _from_environment(environment, _PLATFORM)
+    return {name: _read(name, setting) for name, setting in found.items()}
+
+
+def _from_environment(
+    environment: Mapping[str, str], variables: Mapping[str, str], place: str = ""
+) -> dict[str, Setting]:
     """Return the settings of environment variables. An empty variable counts as not set.
 
     For Services called tinyasgi and tinyasgi-db, Kubernetes sets TINYASGI_PORT=tcp://10.0.0.1:80
@@ -104,7 +135,7 @@ def _from_environment(environment: Mapping[str, str], place: str = "") -> dict[s
     """
     return {
         name: Setting(Spelling(variable, "=", place, quoted=False), value)
-        for variable, name in _VARIABLES.items()
+        for variable, name in variables.items()
         if (value := environment.get(variable)) and not value.startswith(_SERVICE)
     }
 
@@ -116,24 +147,23 @@ def _warn_of_misspellings(
 
     Other unknown variables, such as TINYASGI_VERSION, belong to other programs.
     """
-    known = [name for name in _VARIABLES if name.startswith(_PREFIX)]
     for variable, value in environment.items():
         if variable.startswith(_PREFIX) and not value.startswith(_SERVICE):
-            hint = did_you_mean(variable, known, _PREFIX, 0.7)
-            if hint and variable not in (*known, "TINYASGI_WORKER"):
+            hint = did_you_mean(variable, _OWN, _PREFIX, 0.7)
+            if hint and variable not in (*_OWN, "TINYASGI_WORKER"):
                 warn(f"unknown option {variable}{place}{hint}")
 
 
 def _from_env_file(setting: Setting, warn: Callable[[str], object]) -> dict[str, Setting]:
     """Return the settings of the variables in an env file. Raises OptionError."""
-    spelling, path = _read("env_file", setting)
+    shown, path = _read("env_file", setting)
     try:
         lines = env_file.read(path)
     except ValueError as error:
-        raise OptionError(f"{spelling.given(path)} {error}") from None
+        raise OptionError(f"{shown.given(path)} {error}") from None
     place = f" in {path}"
     _warn_of_misspellings(lines, place, warn)
-    found = _from_environment(lines, place)
+    found = _from_environment(lines, _PLATFORM | _OWN, place)
     for name in found.keys() & {"config", "env_file"}:
         raise OptionError(f"{found[name].spelling} can't be set in an env file")
     return found
@@ -156,19 +186,14 @@ def _from_file(named: Setting | None) -> dict[str, Setting]:
     found: dict[str, Setting] = {}
     for key, value in (table or {}).items():
         name, spelling = key.replace("-", "_"), Spelling(key, " = ", f" in {path}")
-        if name not in _KINDS:
-            raise unknown_option(str(spelling), key, [k.replace("_", "-") for k in _KINDS])
+        if name not in _KINDS and name not in FOREIGN:
+            known = [k.replace("_", "-") for k in _KINDS]
+            raise other_servers.unknown_option(str(spelling), key, known)
         if name in found:
             first = found[name].spelling.name
             raise OptionError(f"{path} sets an option twice, as {first} and as {key}")
         found[name] = Setting(spelling, value)
-    return found
-
-
-def unknown_option(shown: str, name: str, known: list[str]) -> OptionError:
-    """Return the error for an unknown option, with a similar name if there is one."""
-    hint = did_you_mean(name, known) or "; see tinyasgi --help"
-    return OptionError(f"unknown option {shown}{hint}")
+    return _translated(found)
 
 
 def _table(path: str, shown: str) -> dict[str, Any] | None:
@@ -176,6 +201,8 @@ def _table(path: str, shown: str) -> dict[str, Any] | None:
 
     shown: the file in messages. Raises OptionError.
     """
+    if path.endswith(".py"):
+        raise OptionError(f"{shown} can't be read: a settings file is TOML, not Python")
     whole = os.path.basename(path) != "pyproject.toml"
     try:
         with open(path, "rb") as file:

@@ -24,6 +24,9 @@ _server_logger = logging.getLogger("tinyasgi.server")
 _access_logger = logging.getLogger("tinyasgi.access")
 _warnings_logger = logging.getLogger("py.warnings")
 
+#: Ends of the names of files for `fileConfig`.
+_INI = (".ini", ".conf", ".cfg")
+
 #: Beginning of the message that ends a failed process.
 ERROR_PREFIX = "tinyasgi: error: "
 
@@ -34,7 +37,11 @@ FILE_BUFFER_SIZE = 1 << 20
 _handler: logging.Handler | None = None
 _level = logging.NOTSET
 #: The `log_config` that has been applied.
-_applied_config: str | None = None
+_applied_config: str | dict[str, Any] | None = None
+#: Loggers of other servers. Some apps log with them. A filter or a format has no effect here.
+_OTHER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "gunicorn.error", "gunicorn.access")
+#: Those of them that get the handler of `tinyasgi.server`.
+_ADOPTED_LOGGERS = ("uvicorn", "gunicorn.error")
 
 
 # Set-up of a process that serves or supervises.
@@ -77,19 +84,34 @@ def set_up_loggers(config: Config) -> None:
     if _package_logger.level in (logging.NOTSET, _level):
         _level = getattr(logging, config.log_level.upper())
         _package_logger.setLevel(_level)
+    _adopt(None, before)
     if config.log_format == "text" or config.log_config is not None:
         configured = _server_logger.hasHandlers()
     else:  # handlers of the root logger may write text
         configured = bool(_server_logger.handlers or _package_logger.handlers)
     with log_path(config, "error_log_file") as path:
         if path is not None or not configured:
-            _handler = _Stream(sys.stderr) if path is None else _File(path, encoding="utf-8")
+            _handler = _Stream(sys.stderr) if path is None else _File(path, config.capture_output)
             _handler.setFormatter(_formatter(config, colours=path is None))
             _server_logger.addHandler(_handler)
             _server_logger.propagate = False
+            _adopt(_handler, None)
     if before is not None:  # closed last: a FIFO without a writer would end its reader
         with suppress(OSError):  # the disk is full
             before.close()
+
+
+def _adopt(new: logging.Handler | None, old: logging.Handler | None) -> None:
+    """Let apps log with the loggers of other servers, unless these have handlers of their own."""
+    for each in map(logging.getLogger, _ADOPTED_LOGGERS):
+        if old in each.handlers:
+            each.removeHandler(old)
+            each.propagate = True
+        if new is not None and not each.hasHandlers():
+            each.addHandler(new)
+            each.propagate = False
+            if each.level == logging.NOTSET:
+                each.setLevel(_level)
 
 
 def _formatter(config: Config, colours: bool) -> logging.Formatter:
@@ -130,6 +152,22 @@ class _Stream(logging.StreamHandler[Any]):
 
 
 class _File(logging.FileHandler, _Stream):
+    """A log file. captures: stdout and stderr are written to it, too."""
+
+    def __init__(self, path: str, captures: bool = False) -> None:
+        super().__init__(path, encoding="utf-8")
+        self.captures = captures
+        self.capture()
+
+    def capture(self) -> None:
+        """Redirect stdout and stderr to the file, which may have been opened again."""
+        file: Any = self.stream
+        for standard, number in ((sys.stdout, 1), (sys.stderr, 2)):
+            if self.captures and standard is not None:
+                with suppress(OSError):  # a closed pipe
+                    standard.flush()
+                os.dup2(file.fileno(), number)
+
     def _open(self) -> Any:
         """Open the file with a buffer that holds any message.
 
@@ -181,6 +219,8 @@ def _reopen_file(handler: logging.FileHandler) -> None:
     # Not `setStream`, which would keep the old file while the disk is full.
     before: Any = handler.stream
     handler.stream = file
+    if isinstance(handler, _File):
+        handler.capture()
     handler.release()
     try:
         before.close()
@@ -191,14 +231,16 @@ def _reopen_file(handler: logging.FileHandler) -> None:
 # `--log-config`.
 
 
-def _apply_config(config: Config, path: str) -> None:
-    """Pass the content of a file to `dictConfig`. Raises OptionError."""
+def _apply_config(config: Config, given: str | dict[str, Any]) -> None:
+    """Pass the content of a file, or a dict, to `logging.config`. Raises OptionError."""
     import logging.config  # lazy: 10 ms
 
     defaults = {"version": 1, "disable_existing_loggers": False}
     try:
-        with open(path, encoding="utf-8") as file:
-            found = _parse(os.path.splitext(path)[1], file.read())
+        if isinstance(given, str) and given.endswith(_INI):
+            logging.config.fileConfig(given, disable_existing_loggers=False)
+            return
+        found = _read(given) if isinstance(given, str) else given
         if not isinstance(found, dict):
             raise ValueError("the top level must be a mapping")
         logging.config.dictConfig(defaults | found)
@@ -206,7 +248,23 @@ def _apply_config(config: Config, path: str) -> None:
         cause = error.__cause__ or error
         reason = " ".join(f"{error}: {cause}".split() if cause is not error else str(error).split())
         text = f"can't be used: {getattr(error, 'strerror', None) or reason}"
-        raise config.error("log_config", path, text) from None
+        raise config.error("log_config", given, text) from None
+
+
+def other_loggers() -> list[str]:
+    """Return the loggers of other servers that are configured, which has no effect."""
+    known = logging.root.manager.loggerDict
+    loggers = [logging.getLogger(name) for name in _OTHER_LOGGERS if name in known]
+    return [
+        each.name
+        for each in loggers
+        if each.filters or each.disabled or {*each.handlers} - {_handler}
+    ]
+
+
+def _read(path: str) -> Any:
+    with open(path, encoding="utf-8") as file:
+        return _parse(os.path.splitext(path)[1], file.read())
 
 
 def _parse(suffix: str, text: str) -> Any:
@@ -224,7 +282,7 @@ def _parse(suffix: str, text: str) -> Any:
         except ImportError:
             raise ValueError("reading YAML needs PyYAML: pip install pyyaml") from None
         return yaml.safe_load(text)
-    raise ValueError("the file name must end in .json, .toml or .yaml")
+    raise ValueError("the file name must end in .json, .toml, .yaml or .ini")
 
 
 # Messages on stderr before and after the loggers are set up.
@@ -239,7 +297,7 @@ def report_failure(text: str, log_format: str) -> None:
     record = _record(logging.ERROR, message.strip())
     record.exc_text = traceback.rstrip() or None
     _write(text, record, log_format)
-    if isinstance(_handler, _File):
+    if isinstance(_handler, _File) and not _handler.captures:
         _handler.handle(record)
 
 

@@ -25,6 +25,10 @@ class ListenError(OSError):
     """An address that the server can't listen on. The message contains address and reason."""
 
 
+class AddressInUse(ListenError):
+    """An address on which another server listens."""
+
+
 class InheritedSocket(socket.socket):
     """A listener from another process, which may still use it and which owns its file."""
 
@@ -46,7 +50,9 @@ def bind(config: Config) -> list[socket.socket]:
             except (OSError, OverflowError, ValueError) as error:
                 # A number may exceed a C integer, and a host name may be invalid in the DNS.
                 reason = getattr(error, "strerror", None) or error
-                raise ListenError(f"can't listen on {address}: {reason}") from None
+                in_use = getattr(error, "errno", None) == errno.EADDRINUSE
+                kind = AddressInUse if in_use else ListenError
+                raise kind(f"can't listen on {address}: {reason}") from None
     except BaseException:
         close(sockets)
         raise
@@ -185,14 +191,14 @@ def _bind_unix(path: str, config: Config) -> socket.socket:
 
     The socket must listen at once, because a socket that does not looks like that of a dead server.
     """
-    group = None if config.uds_group is None else _group_id(config.uds_group)
+    group = None if config.uds_group is None else group_id(config.uds_group)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with _close_on_error(sock), _directory_lock(path):
         if os.path.lexists(path):
             if not stat.S_ISSOCK(os.lstat(path).st_mode):
                 raise ListenError(f"can't listen on {path}: the file exists and is not a socket")
             if not _is_stale(path):
-                raise ListenError(f"can't listen on {path}: another server is listening there")
+                raise AddressInUse(f"can't listen on {path}: another server is listening there")
             os.unlink(path)
         sock.bind(_socket_name(path))
         try:
@@ -232,7 +238,8 @@ def _directory_lock(path: str) -> Iterator[None]:
             os.close(directory)
 
 
-def _group_id(name: str) -> int:
+def group_id(name: str) -> int:
+    """Return the number of a group, by name or number. Raise OSError if there is no such group."""
     import grp  # not on Windows
 
     try:

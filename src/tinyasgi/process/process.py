@@ -24,7 +24,7 @@ from ..logs.writer import AccessLog, AccessLogFile
 from ..net import listen
 from ..net.listen import ListenError
 from ..server.server import Server
-from ..server_log import logger
+from ..server_log import is_first_worker, logger
 from . import forks
 from .ending import BLOCKED, LAST, THREADS, Ending, describe_tasks, describe_threads
 from .loop import loop_factory
@@ -169,6 +169,7 @@ class ServerProcess:
             if self._stops:  # a factory has swallowed the cancellation
                 return
             self._ready = True
+            self._report_other_loggers()
             if (watch := self.watch()) is not None:
                 stack.callback(watch.close)
             self.announce()
@@ -177,6 +178,13 @@ class ServerProcess:
             await self.until_told()
             self._begin_end()
             logger.log(self.level, "stopping")
+
+    def _report_other_loggers(self) -> None:
+        """Say once what has an effect in uvicorn or gunicorn, but not here."""
+        names = log.other_loggers() if is_first_worker() else None
+        if names:
+            text = "handlers and filters of %s do not get the messages of this server; add them to"
+            logger.info(f"{text} tinyasgi.server or tinyasgi.access", ", ".join(names))
 
     def announce(self) -> None:
         """Log that the server is ready."""

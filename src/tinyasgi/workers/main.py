@@ -10,6 +10,7 @@ from ..logs import access
 from ..logs import setup as log
 from ..net import listen
 from ..net.listen import ListenError
+from ..process import identity
 from ..process.ending import BLOCKED, LAST, Ending
 from ..process.process import FAILED, explain
 from ..process.systemd import Notifier
@@ -37,6 +38,8 @@ def supervise(app: str, config: Config, ending: Ending, notifier: Notifier, exit
 
         reload.check(config)
     log.set_up_process(config)
+    identity.set_title(config, "supervisor")
+    identity.give_log_files(config)
     access.line_formatter(config)  # raises OptionError for an invalid format
     try:
         metrics_store, sockets = _bind(config)

@@ -21,8 +21,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .._version import __version__
+from ..config.kinds import OptionError
 from ..logs import setup as log
 from ..net import listen
+from ..process import identity
 from ..process.systemd import Notifier
 from ..server_log import logger
 from ..signals import Signals
@@ -169,11 +171,18 @@ class Supervisor:
             elif name == "SIGTTOU":
                 self._perform(self._policy.shrink(now))
             elif name == "SIGUSR1":
-                log.reopen_files()
+                self._reopen_log_files()
                 for handle in self._handles.values():
                     handle.channel.send(channel.REOPEN)
             else:
                 self._child_has_exited = True
+
+    def _reopen_log_files(self) -> None:
+        log.reopen_files()
+        try:
+            identity.give_log_files(self.config)
+        except OptionError as error:
+            logger.error("%s", error)
 
     def _reap(self) -> None:
         """Collect processes that have exited."""

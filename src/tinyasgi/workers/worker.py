@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from .. import signals
 from ..config.config import Config
-from ..process import forks
+from ..process import forks, identity
 from ..process.ending import Ending
 from ..process.process import ServerProcess
 from ..process.watchdog import LoopWatchdog, report_slow_start
@@ -34,6 +34,7 @@ def main() -> NoReturn:
     messages, descriptors = spawn.inherited()
     spec = receive_spec(messages)
     spec.apply()
+    identity.change_user(spec.config)
     sys.exit(run_worker(messages, descriptors, spec))
 
 
@@ -52,6 +53,7 @@ def receive_spec(messages: Channel) -> WorkerSpec:
 def run_worker(messages: Channel, descriptors: list[int], spec: WorkerSpec) -> int:
     """Serve as a worker; return the exit code."""
     os.environ["TINYASGI_WORKER"] = str(spec.index)
+    identity.set_title(spec.config, f"worker {spec.index}")
     if spec.metrics is not None:
         *descriptors, file = descriptors
         spec = dataclasses.replace(spec, metrics=spec.metrics._replace(file=file))

@@ -14,7 +14,7 @@ from typing import NoReturn
 from .. import importer, signals
 from ..config import env_file
 from ..logs import setup as log
-from ..process import forks
+from ..process import forks, identity
 from ..process.ending import Ending, flush_files
 from ..process.process import exit_code
 from ..process.watchdog import report_slow_start
@@ -30,6 +30,8 @@ def main() -> NoReturn:
     messages, _ = spawn.inherited()
     spec = worker.receive_spec(messages)
     spec.apply()
+    identity.change_user(spec.config)
+    identity.set_title(spec.config, "zygote")
     sys.exit(Zygote(messages, spec).run())
 
 

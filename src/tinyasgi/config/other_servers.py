@@ -1,0 +1,151 @@
+"""Options of uvicorn and gunicorn: their names here, or what to write instead."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import did_you_mean
+from .kinds import OptionError, Spelling
+
+#: Options of uvicorn that have another name here.
+RENAMED = {
+    "reload_dirs": "reload_dir",
+    "reload_includes": "reload_include",
+    "reload_excludes": "reload_exclude",
+    "headers": "header",
+    "h11_max_incomplete_event_size": "limit_head_size",
+}
+
+#: Options of uvicorn without a meaning here: values that change nothing, as text, and the reason to
+#: refuse others.
+WITHOUT_MEANING = {
+    "http2": ("False", "HTTP/2 is not supported; use a proxy that supports it"),
+    "reload_delay": ("None 0.25", "there is no delay: changes are noticed when they happen"),
+    "timeout_notify": ("None 30", "there is no such callback: start a task in lifespan startup"),
+    "callback_notify": ("None", "there is no such callback: start a task in lifespan startup"),
+    "timeout_worker_healthcheck": ("None 5", "write --worker-timeout"),
+    "ssl_version": ("None 2 16 17", "write --ssl-min-version"),
+    "reset_contextvars": ("None False", "each request has a copy of the context of lifespan"),
+}
+
+#: Short options of gunicorn.
+SHORT = {
+    "bind": "-b",
+    "workers": "-w",
+    "pid": "-p",
+    "user": "-u",
+    "group": "-g",
+    "umask": "-m",
+    "name": "-n",
+}
+
+#: Patterns of options of gunicorn, and what to write instead.
+HINTS = {
+    "-c": "write --config FILE; it is TOML, not Python",
+    "-D --daemon": "use systemd, a container or nohup",
+    "-e --env": "set the variable before the command, or write --env-file",
+    "-k --worker-class": "leave it out: all workers serve ASGI, and WSGI in threads",
+    "-R --enable-stdio-inheritance": "leave it out: it is always so",
+    "-t --timeout": "write --worker-timeout",
+    "-v": "write --version",
+    "--access-logfile": "write --access-log-file; the access log is on by default",
+    "--access-logformat": "write --access-log-format",
+    "--asgi-disconnect-grace-period": "write --cancel-on-disconnect",
+    "--asgi-lifespan": "write --lifespan",
+    "--asgi-loop": "write --loop",
+    "--ca-certs": "write --ssl-ca-certs",
+    "--cert-reqs": "write --ssl-cert-reqs",
+    "--certfile": "write --ssl-certfile",
+    "--check-config": "write --check",
+    "--ciphers": "write --ssl-ciphers",
+    "--control-socket* --no-control-socket": "leave it out: control the server with signals",
+    "--dirty-*": "run such work in processes of the app",
+    "--disable-redirect-access-to-syslog": "leave it out: it is always so",
+    "--do-handshake-on-connect --suppress-ragged-eofs": "leave it out: it is always so",
+    "--dogstatsd-tags --enable-backlog-metric --statsd-*": "write --metrics-bind, for Prometheus",
+    "--error-logfile --log-file": "write --error-log-file",
+    "--forwarder-headers --header-map": "leave it out: X_Y can't be mistaken for X-Y",
+    "--graceful-timeout": "write --timeout-graceful-shutdown",
+    "--http-parser": "write --http",
+    "--http-protocols --http2-*": "leave it out",
+    "--initgroups": "leave it out: --user also sets the groups of the user",
+    "--keep-alive": "write --timeout-keep-alive",
+    "--keyfile": "write --ssl-keyfile",
+    "--limit-request-field_size --limit-request-line": "write --limit-head-size",
+    "--limit-request-fields": "write --limit-head-fields",
+    "--log-config-json --logger-class": "write --log-config",
+    "--log-syslog*": "write --log-config, with a SysLogHandler in the file",
+    "--max-requests": "write --limit-max-requests",
+    "--max-requests-jitter": "write --limit-max-requests-jitter",
+    "--no-sendfile": "leave it out",
+    "--paste*": "write a module that calls paste.deploy.loadapp",
+    "--permit-* --casefold-http-method --strip-header-spaces": "leave it out",
+    "--protocol --uwsgi-allow-from": "leave it out, and let the proxy speak HTTP",
+    "--proxy-allow-from": "write --forwarded-allow-ips",
+    "--pythonpath": "write --app-dir",
+    "--reload-engine": "leave it out: watchfiles is used if it is installed",
+    "--reload-extra-file": "write --reload-include",
+    "--reuse-port": "leave it out: on Linux each worker has its own accept queue",
+    "--spew": "run python -m trace, or write --debug-blocking",
+    "--threads": "write --wsgi-threads",
+    "--websocket-max-message-size": "write --ws-max-size",
+    "--worker-connections": "write --limit-connections",
+    "--worker-tmp-dir": "leave it out: workers need no files",
+}
+
+
+class Translated(type):
+    """Class whose constructor also takes options of uvicorn by the names that they have there."""
+
+    def __call__(cls, **options: Any) -> Any:
+        known: Mapping[str, Any] = cls.__dataclass_fields__  # type: ignore[attr-defined]
+        if not options.keys() <= known.keys():
+            options = translate(options, known)
+        return super().__call__(**options)
+
+
+def translate(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with the names that they have here. Raises OptionError."""
+    found = {}
+    for name, value in options.items():
+        if (new := RENAMED.get(name, name)) in known:
+            found[new] = value
+        elif name in WITHOUT_MEANING:
+            check(Spelling(name), name, value)
+        else:
+            raise unknown_option(name, name, list(known))
+    return found
+
+
+def check(spelling: Spelling, name: str, value: Any) -> None:
+    """Raise OptionError if a value of an option of WITHOUT_MEANING would change something."""
+    harmless, reason = WITHOUT_MEANING[name]
+    number = isinstance(value, int) and not isinstance(value, bool)  # or an IntEnum
+    if str(int(value) if number else value) not in harmless.split():
+        raise OptionError(f"{spelling.given(value)}: {_like(spelling.name, reason)}")
+
+
+def unknown_option(shown: str, name: str, known: list[str]) -> OptionError:
+    """Return the error for an unknown option, with a hint at the option that is meant."""
+    hint = _hint(name)
+    text = f"; {hint}" if hint else did_you_mean(name, known) or "; see tinyasgi --help"
+    return OptionError(f"unknown option {shown}{text}")
+
+
+def _hint(name: str) -> str:
+    """Return what to write instead of an option of gunicorn, or an empty text."""
+    from fnmatch import fnmatchcase  # only for errors
+
+    option = name if name.startswith("-") else "--" + name.replace("_", "-")
+    for patterns, text in HINTS.items():
+        if any(fnmatchcase(option, pattern) for pattern in patterns.split()):
+            return _like(name, text)
+    return ""
+
+
+def _like(name: str, text: str) -> str:
+    """Write the options in a text in the form of `name`: `--port`, `port` or, in Python, `port`."""
+    if name.startswith("-"):
+        return text
+    dash = "-" if "-" in name else "_"
+    return re.sub(r"--(\w[\w-]*)", lambda match: match[1].replace("-", dash), text)
