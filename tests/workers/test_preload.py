@@ -179,6 +179,21 @@ def test_killed_worker_is_replaced(start: Start) -> None:
         assert command.stop() == 0
 
 
+def test_worker_that_dies_while_its_zygote_is_suspended(start: Start) -> None:
+    """Its exit is noticed, so another worker accepts in its place."""
+    with start("--preload", "--workers", "2") as command:
+        before = who(command.port, 2)
+        (zygote,) = children(command.process.pid)
+        os.kill(zygote, signal.SIGSTOP)
+        os.kill(before[1], signal.SIGKILL)
+        command.wait_for(rf"worker 1 \(pid {before[1]}\) exited")
+        assert {int(ask(command.port).split()[1]) for _ in range(20)} == {before[0]}
+        os.kill(zygote, signal.SIGCONT)
+        command.wait_for("worker 1 .* is ready")
+        assert who(command.port, 2)[0] == before[0]
+        assert command.stop() == 0
+
+
 def test_workers_leave_when_their_parent_dies(start: Start) -> None:
     with start("--preload", "--workers", "2") as command:
         workers = who(command.port, 2)

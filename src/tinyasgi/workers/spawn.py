@@ -131,8 +131,10 @@ def wait(pid: int) -> tuple[int, int] | None:
     return (found, os.waitstatus_to_exitcode(status)) if found else None
 
 
-def exists(pid: int) -> bool:
-    """Return whether there is a process with this id, be it a child or not."""
+def is_running(pid: int) -> bool:
+    """Return whether a process with this id runs, be it a child or not."""
+    with suppress(OSError), open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] != "Z"  # a zombie has exited
     try:
         os.kill(pid, 0)
     except OSError:

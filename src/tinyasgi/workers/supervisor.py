@@ -47,6 +47,8 @@ ZYGOTE = f"{__package__}.zygote"
 LONGEST = 24 * 3600.0
 #: Seconds between two checks of a worker that has closed its channel and has not exited yet.
 CHECK = 0.05
+#: Seconds after which the parent of such a worker should have reported its exit.
+REPORT = 1.0
 
 
 @dataclass(eq=False)
@@ -61,8 +63,8 @@ class WorkerHandle:
     """Forks and reaps it, as long as that is there."""
     request: int
     """Number of the request to fork it."""
-    is_silent: bool = False
-    """It has closed its end of the channel."""
+    silent_since: float | None = None
+    """The time at which it has closed its end of the channel."""
 
 
 class Supervisor:
@@ -138,7 +140,7 @@ class Supervisor:
     def _turn(self) -> None:
         """Wait for the next events and handle them."""
         timeout = min(self._policy.deadline(), self._beat_at) - time.monotonic()
-        if any(handle.is_silent for handle in self._handles.values()):
+        if any(handle.silent_since for handle in self._handles.values()):
             timeout = min(timeout, CHECK)
         for key, _ in self._selector.select(min(max(timeout, 0.0), LONGEST)):
             # An earlier event may have unregistered or closed it.
@@ -152,7 +154,7 @@ class Supervisor:
             self._notifier.beat()
             self._beat_at = now + (self._notifier.interval or math.inf)
         for handle in self._handles.values():
-            if not handle.is_silent:
+            if handle.silent_since is None:
                 key = self._selector.get_key(handle.channel)
                 events = READ | (selectors.EVENT_WRITE if handle.channel.is_blocked else 0)
                 if key.events != events:
@@ -186,7 +188,7 @@ class Supervisor:
 
     def _reap(self) -> None:
         """Collect processes that have exited."""
-        silent = [handle for handle in self._handles.values() if handle.is_silent]
+        silent = [handle for handle in self._handles.values() if handle.silent_since]
         if not (self._child_has_exited or silent):
             return
         self._child_has_exited = False
@@ -196,9 +198,10 @@ class Supervisor:
                 while (found := spawn.wait(pid)) is not None:
                     if found[0] in handles:
                         self._on_exit(handles[found[0]], found[1])
-        for handle in silent:  # forked by a zygote that is gone, where orphans are not adopted
-            is_orphan = handle.zygote is not None and handle.zygote.worker not in self._handles
-            if is_orphan and not spawn.exists(handle.worker.pid):
+        for handle in silent:  # their zygote may be gone, or suspended
+            assert handle.silent_since is not None
+            is_late = time.monotonic() >= handle.silent_since + REPORT
+            if is_late and not spawn.is_running(handle.worker.pid):
                 self._on_exit(handle, None)
 
     def _on_exit(self, handle: WorkerHandle, code: int | None) -> None:
@@ -217,7 +220,7 @@ class Supervisor:
 
     def _forget(self, handle: WorkerHandle) -> None:
         del self._handles[handle.worker]
-        if not handle.is_silent:
+        if handle.silent_since is None:
             self._selector.unregister(handle.channel)
         handle.channel.close()
 
@@ -227,7 +230,7 @@ class Supervisor:
             messages = handle.channel.receive()
         except EOFError:
             self._selector.unregister(handle.channel)
-            handle.is_silent = True
+            handle.silent_since = time.monotonic()
             return
         for message in messages:
             self._on_message(handle, message)
