@@ -17,7 +17,16 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b"hello"})
 """
 
-PACKAGES = ("protocols/websocket", "app/wsgi", "proxy", "metrics", "workers", "tls", "testing")
+PACKAGES = (
+    "protocols/websocket",
+    "app/wsgi",
+    "proxy",
+    "metrics",
+    "workers",
+    "tls",
+    "testing",
+    "integrations",
+)
 
 
 @pytest.mark.parametrize(

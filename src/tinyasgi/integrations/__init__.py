@@ -1,0 +1,1 @@
+"""Programs and frameworks that start a server themselves: uvicorn's API, gunicorn, Django."""
