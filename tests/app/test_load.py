@@ -18,7 +18,7 @@ MODULE = """
 async def app(scope, receive, send): ...
 async def application(scope, receive, send): ...
 class Holder:
-    inner = app
+    inner = application
 number = 7
 """
 
@@ -27,6 +27,7 @@ number = 7
 def folder(tmp_path: Path) -> Iterator[str]:
     """Create a directory with a few modules; remove them from `sys.modules` at the end."""
     (tmp_path / "plain_module.py").write_text(MODULE)
+    (tmp_path / "django_module.py").write_text(MODULE.replace("def app(", "def main("))
     (tmp_path / "raising_module.py").write_text("raise ValueError('at import')")
     (tmp_path / "wanting_module.py").write_text("import nonexistent_dependency")
     (tmp_path / "wrong_module.py").write_text("def app(:")
@@ -50,7 +51,8 @@ def folder(tmp_path: Path) -> Iterator[str]:
         ("plain_module:app", "app"),
         ("plain_module", "app"),
         ("plain_module:application", "application"),
-        ("plain_module:Holder.inner", "app"),
+        ("django_module", "application"),
+        ("plain_module:Holder.inner", "application"),
         ("package_of_apps.inner:app", "app"),
     ],
 )
@@ -68,10 +70,15 @@ def test_found(folder: str, target: str, name: str) -> None:
         ("plain_module:Holder.outer", ["'outer'"]),
         ("plain_module:number", ["plain_module:number", "int", "not callable"]),
         ("plain_module.py:app", ["plain_module.py", "write plain_module:app"]),
-        ("plain-module:app", ["plain-module", "module:attribute"]),
+        ("plain_module.py", ["plain_module.py", "write plain_module:app"]),
+        ("plain_module.app", ["plain_module.app", "write plain_module:app if it is an attribute"]),
+        ("plain_module:Holder()", ["write plain_module:Holder and --factory"]),
+        ("./plain_module.py:app", ["such as plain_module:app"]),
+        ("src/package:create", ["such as package:create and --app-dir src"]),
+        ("plain-module:app", ["plain-module", "such as hello:app"]),
         (":app", ["module:attribute"]),
         ("", ["module:attribute"]),
-        ("path/to/module:app", ["module:attribute"]),
+        ("path/to/module:app", ["such as module:app and --app-dir path/to"]),
         ("..relative:app", ["module:attribute"]),
     ],
 )
