@@ -25,6 +25,15 @@ class _SafeLogger:
                 failure = {"exc_info": (type(error), error, error.__traceback__)}
                 logging.lastResort.handle(logging.makeLogRecord({**values, **lost, **failure}))
 
+    def relay(self, level: int, text: str) -> None:
+        """Log a message of the app, also below the level of the server's own messages."""
+        record = _logger.makeRecord(_logger.name, level, __file__, 0, "%s", (text,), None)
+        try:
+            _logger.handle(record)
+        except BaseException:
+            self.error("logging failed: %s", text)
+
+    debug = partialmethod(log, logging.DEBUG)
     info = partialmethod(log, logging.INFO)
     warning = partialmethod(log, logging.WARNING)
     error = partialmethod(log, logging.ERROR)

@@ -3,6 +3,7 @@
 import contextvars
 import errno
 import io
+import logging
 import ssl
 import sys
 import threading
@@ -616,6 +617,26 @@ def start(*fields: tuple[Any, Any], status: Any = "200 OK") -> Callable[..., Any
     return app
 
 
+def test_hop_by_hop_headers_are_not_sent(
+    serve: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is reported once. The response has the framing and the connection of the server."""
+    monkeypatch.setattr("tinyasgi.app.wsgi.adapter._reported", set())
+    app = start(("Connection", "close"), ("X", "1"), ("transfer-encoding", "chunked"))
+    with serve(app) as server, Client(server) as http:
+        for _ in range(3):
+            response = http.response(GET)
+            assert response.body == b"hello"
+            names = response.fields.keys()
+            assert "x" in names
+            assert not names & {"transfer-encoding", "connection"}
+    messages = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert messages == [
+        f"the response header '{name}' of the app is not sent; only a server may set it"
+        for name in ("Connection", "transfer-encoding")
+    ]
+
+
 def raises_at_once(environ: Any, start_response: Any) -> list[bytes]:
     raise LookupError("at once")
 
@@ -645,7 +666,6 @@ def sends_text(environ: Any, start_response: Any) -> list[str]:
         (lambda environ, start_response: [b"x"], RuntimeError, "start_response"),
         (lambda environ, start_response: [], RuntimeError, "start_response"),
         (lambda environ, start_response: None, TypeError, "iter"),
-        (start(("Connection", "close")), ValueError, "'Connection'"),
         (start(("X", "a\r\nb: c")), ValueError, "CR, LF"),
         (start(("X Y", "a")), ValueError, "header name"),
         (start(("X", "\u20ac")), UnicodeEncodeError, "latin-1"),
@@ -782,6 +802,50 @@ def test_errors_are_records(serve: Any, caplog: pytest.LogCaptureFixture) -> Non
         assert http.response(GET).body == b"hello"
     told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert told == ["one 2", "three", "four\nfive", "six", "seven"]
+
+
+def test_errors_keep_their_level(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A text may be a line of another log, as that of Flask."""
+    lines = {
+        "[2026-11-30 08:00:00,000] DEBUG in views: a": "DEBUG",
+        "[2026-11-30 08:00:00 +0000] [7] [INFO] ready": "INFO",
+        "WARNING:app:ERROR": "WARNING",
+        "[2026-11-30 08:00:00,000] ERROR in app: failed\nTraceback\nINFO": "ERROR",
+        "CRITICAL": "CRITICAL",
+        "INFORMATION": "ERROR",
+        "first\nWARNING": "ERROR",
+    }
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        for line in lines:
+            environ["wsgi.errors"].write(line + "\n")
+        return hello(environ, start_response)
+
+    with serve(app) as server, Client(server) as http:
+        assert http.response(GET).body == b"hello"
+    records = [record for record in caplog.records if record.name == "tinyasgi.server"]
+    assert {record.getMessage(): record.levelname for record in records} == lines
+
+
+def test_filter_that_fails_for_errors(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            if record.getMessage() == "text":
+                raise SystemExit
+            return True
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        environ["wsgi.errors"].write("text\n")
+        return hello(environ, start_response)
+
+    failing, logger = Failing(), logging.getLogger("tinyasgi.server")
+    logger.addFilter(failing)
+    try:
+        with serve(app) as server, Client(server) as http:
+            assert http.response(GET).body == b"hello"
+    finally:
+        logger.removeFilter(failing)
+    assert "logging failed: text" in caplog.text
 
 
 # Threads.

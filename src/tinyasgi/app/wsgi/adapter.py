@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from ...errors import ClientDisconnected
 from ...http.response import PLAIN_TEXT
+from ...server_log import logger
 from ...typing import HeaderPairs, Message, Receive, Scope, Send
 from .environ import Environ, environ
 from .spool import Body, Refused, Spool
@@ -37,6 +38,8 @@ _HOP_BY_HOP = frozenset({
     b"trailers", b"transfer-encoding", b"upgrade",
 })
 # fmt: on
+#: Those that an app has set.
+_reported: set[bytes] = set()
 #: Iterators with a length hint. They show whether a piece of body is the last one.
 _SIZED: frozenset[type] = frozenset({type(iter([])), type(iter(()))})
 
@@ -252,9 +255,8 @@ class _Call:
         for name, value in encoded:
             lower = name.lower()
             if lower in _HOP_BY_HOP:
-                text = f"a WSGI app must not set the hop-by-hop header {name.decode()!r} (PEP 3333)"
-                raise ValueError(text)
-            if lower == b"content-length" and value.isdigit():
+                encoded = _without_hop_by_hop(encoded)
+            elif lower == b"content-length" and value.isdigit():
                 self._length = int(value)
         self._head = {"type": "http.response.start", "status": code, "headers": encoded}
         return self._write
@@ -343,6 +345,23 @@ def _encode(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
         return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
     except AttributeError:
         raise TypeError(f"response headers must be pairs of str, not {headers!r}") from None
+
+
+def _without_hop_by_hop(headers: HeaderPairs) -> list[tuple[bytes, bytes]]:
+    """Return the headers that an app may set. Others are reported once, as other servers send them.
+
+    A wrong `Connection` or `Transfer-Encoding` would break the framing of the response.
+    """
+    kept = []
+    for name, value in headers:
+        lower = name.lower()
+        if lower not in _HOP_BY_HOP:
+            kept.append((name, value))
+        elif lower not in _reported:
+            _reported.add(lower)
+            text = "the response header %r of the app is not sent; only a server may set it"
+            logger.warning(text, name.decode())
+    return kept
 
 
 def _as_bytes(data: object) -> bytes:

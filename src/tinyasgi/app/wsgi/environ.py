@@ -1,5 +1,7 @@
 """The environ of a WSGI request (PEP 3333)."""
 
+import logging
+import re
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 from wsgiref.util import FileWrapper
@@ -79,8 +81,15 @@ def _key(name: bytes) -> str:
 _keys = Memo(_key, 256, longest=64)
 
 
+#: The level that a line of a log names, as in `[2026-11-30 08:00:00,000] WARNING in views: …`.
+_LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
+
+
 class _Errors:
-    """`wsgi.errors`: logs each line as an error of `tinyasgi.server`."""
+    """`wsgi.errors`: logs each write with the logger `tinyasgi.server`.
+
+    Flask and others write their log here. A message keeps its level. Other text is an error.
+    """
 
     def __init__(self) -> None:
         self._text = ""
@@ -97,7 +106,8 @@ class _Errors:
     def flush(self) -> None:
         text, self._text = self._text.rstrip("\n"), ""
         if text:
-            logger.error("%s", text)
+            found = _LEVEL.search(text.partition("\n")[0])
+            logger.relay(getattr(logging, found[1]) if found else logging.ERROR, text)
 
 
 def _file_wrapper(file: Any, block_size: int = MIN_BLOCK_SIZE) -> FileWrapper:
