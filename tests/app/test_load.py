@@ -249,3 +249,34 @@ def many(a: Any, b: Any, c: Any, d: Any) -> None: ...
 def test_unknown_kind_of_app(app: Any, message: str) -> None:
     with pytest.raises(LoadError, match=message):
         as_asgi3(app, Config())
+
+
+def _wrapped(*args: Any, **options: Any) -> Any:
+    return hello(*args, **options)
+
+
+class _CompiledWSGI:
+    def __call__(self, *args: Any) -> Any:
+        raise NotImplementedError
+
+
+async def _async(*args: Any) -> None: ...
+
+
+class _Async:
+    async def __call__(self, *args: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("app", "unclear"),
+    [(_wrapped, True), (_CompiledWSGI(), True), (_async, False), (_Async(), False), (hello, False)],
+)
+def test_unclear_interface_is_reported(
+    app: Any, unclear: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "tinyasgi.server")
+    assert as_asgi3(app, Config()) is app
+    assert ("use --interface" in caplog.text) is unclear
+    caplog.clear()
+    assert as_asgi3(app, Config(interface="asgi3")) is app
+    assert caplog.text == ""

@@ -354,7 +354,9 @@ def test_app_that_spoils_its_scope(spoiled: Any, text: str, lines: Any) -> None:
     assert len(lines()) == 2
 
 
-def test_line_of_a_websocket(lines: Any) -> None:
+def test_line_of_a_websocket(lines: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "tinyasgi.server")
+
     async def app(scope, receive, send):
         scope["state"]["request_id"] = 'a"b'
         await receive()
@@ -369,7 +371,10 @@ def test_line_of_a_websocket(lines: Any) -> None:
     with serve(app, lifespan="off", access_log_format=text) as server, Client(server) as client:
         client.send(request, b"\x88\x80mask")  # a Close frame
         client.rest()
+        peer = f"127.0.0.1:{client.sock.getsockname()[1]}"
     assert lines() == [r'GET /ws 101 y "a\"b"']
+    (opened,) = [record for record in caplog.records if record.levelno == logging.DEBUG]
+    assert opened.getMessage() == f'{peer} "GET /ws HTTP/1.1" WebSocket open'
 
 
 # Log injection.

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..config.config import Config
 from ..importer import LoadError
+from ..server_log import is_first_worker, logger
 from ..typing import App, Receive, Scope, Send
 
 
@@ -56,6 +57,11 @@ def _interface(app: Any) -> str:
     if not callable(app):
         raise LoadError(f"the app is of type {type(app).__name__}, which is not callable")
     if _takes(app, 3):
+        if _takes(app, 2) and not _is_async(app) and is_first_worker():
+            logger.info(
+                "the arguments of the app do not show its interface, so it is called as"
+                " ASGI 3; use --interface to change that"
+            )
         return "asgi3"
     if _takes(app, 1):
         return "asgi2"
@@ -67,6 +73,10 @@ def _interface(app: Any) -> str:
         "unknown kind of app: expected the arguments (scope, receive, send) for ASGI 3, (scope)"
         " for ASGI 2, or (environ, start_response) for WSGI"
     )
+
+
+def _is_async(app: Any) -> bool:
+    return inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(type(app).__call__)
 
 
 def _takes(function: Any, count: int) -> bool:

@@ -8,6 +8,7 @@ from ...config.config import Config
 from ...errors import ClientDisconnected
 from ...http.request import RequestLine
 from ...http.response import PLAIN_TEXT
+from ...server_log import logger
 from ...typing import HeaderPairs, Message, Scope
 from ..exchange import (
     COMPLETE,
@@ -191,6 +192,7 @@ class WebSocketExchange(Exchange):
         self.status = SWITCHING_PROTOCOLS
         self.phase = STREAMING
         self._open = True
+        logger.debug('%s "%s" WebSocket open', self.client.name, self.line.text)
 
     def deliver(self, message: str | bytes) -> bool:
         """Queue a message from the connection; return whether more messages are wanted."""
