@@ -1,6 +1,7 @@
 """Encoder of HTTP/1.1 responses (RFC 9110, RFC 9112)."""
 
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import TypeAlias
 
@@ -46,13 +47,12 @@ class DefaultHeaders:
     """
 
     def __init__(self, headers: HeaderPairs) -> None:
-        self._lines = [(name, b"\r\n%b: %b" % (name, value)) for name, value in headers]
-        self.names = frozenset([name for name, _ in self._lines])
-        self.lines = self.without(frozenset())
-
-    def without(self, names: frozenset[bytes]) -> bytes:
-        """Return the header lines, except those with the given names."""
-        return b"".join([line for name, line in self._lines if name not in names])
+        #: Name and encoded line of each header.
+        self.lines = [(name, b"\r\n%b: %b" % (name, value)) for name, value in headers]
+        #: Encoded header sections, by the headers of the app. Apps repeat their headers.
+        self.sections = Memo(
+            partial(_encode_headers, self.lines), 512, longest=4096, measure=_headers_size
+        )
 
 
 def with_default(headers: HeaderPairs, default: tuple[bytes, bytes]) -> HeaderPairs:
@@ -65,10 +65,9 @@ def with_default(headers: HeaderPairs, default: tuple[bytes, bytes]) -> HeaderPa
 
 @dataclass(frozen=True, slots=True)
 class _HeaderSection:
-    """The validated and encoded headers of an app."""
+    """The validated and encoded headers of a response."""
 
     lines: bytes
-    names: frozenset[bytes]
     length: int | None
     """Value of content-length."""
     ending: bytes
@@ -77,10 +76,13 @@ class _HeaderSection:
     """The headers contain `connection: close`."""
 
 
-def _encode_headers(headers: tuple[tuple[bytes, bytes], ...]) -> _HeaderSection:
+def _encode_headers(
+    defaults: list[tuple[bytes, bytes]], headers: tuple[tuple[bytes, bytes], ...]
+) -> _HeaderSection:
     """Validate and encode the headers of an app. Raise TypeError or ValueError.
 
-    A transfer-encoding header is dropped, because the server determines the framing.
+    defaults: names and lines of the headers to add unless the app sends the name. A
+    transfer-encoding header is dropped, because the server determines the framing.
     """
     lines = []
     names = set()
@@ -106,17 +108,14 @@ def _encode_headers(headers: tuple[tuple[bytes, bytes], ...]) -> _HeaderSection:
         elif lower != b"transfer-encoding":
             names.add(lower)
             lines.append(b"\r\n%b: %b" % (lower, value))
+    lines += [line for name, line in defaults if name not in names]
     ending = b"\r\n\r\n" if length is None else _length_line(length)
-    return _HeaderSection(b"".join(lines), frozenset(names), length, ending, close)
+    return _HeaderSection(b"".join(lines), length, ending, close)
 
 
 def _headers_size(headers: tuple[tuple[bytes, bytes], ...]) -> int:
     """Estimate the memory of headers in bytes: their text, and 64 bytes for each pair."""
     return sum([len(name) + len(value) + 64 for name, value in headers])
-
-
-#: Apps repeat their response headers.
-_header_sections = Memo(_encode_headers, 512, longest=4096, measure=_headers_size)
 
 
 def encode_head(
@@ -136,11 +135,10 @@ def encode_head(
     head = _STATUS_LINES.get(status) or _status_line(status)
     pairs = tuple(headers)
     try:
-        section = _header_sections[pairs]
+        section = defaults.sections[pairs]
     except TypeError:  # some pairs are lists
-        section = _header_sections[tuple((name, value) for name, value in pairs)]
-    names = section.names
-    default = defaults.lines if names.isdisjoint(defaults.names) else defaults.without(names)
+        section = defaults.sections[tuple((name, value) for name, value in pairs)]
+    lines = section.lines
     announced = section.length
     ending = section.ending
     framing: Framing
@@ -168,10 +166,10 @@ def encode_head(
         persistent = False
     if section.close or not persistent:
         persistent = False
-        default += b"\r\nconnection: close"
+        lines += b"\r\nconnection: close"
     elif line.version == "1.0":
-        default += b"\r\nconnection: keep-alive"
-    return b"".join((head, section.lines, default, ending)), framing, persistent
+        lines += b"\r\nconnection: keep-alive"
+    return b"".join((head, lines, ending)), framing, persistent
 
 
 def encode_switch(protocol: bytes, headers: HeaderPairs, defaults: DefaultHeaders) -> bytes:
@@ -179,9 +177,9 @@ def encode_switch(protocol: bytes, headers: HeaderPairs, defaults: DefaultHeader
 
     protocol: name of the new protocol. Raise TypeError or ValueError for an invalid header.
     """
-    section = _encode_headers(tuple((name, value) for name, value in headers))
+    section = _encode_headers(defaults.lines, tuple((name, value) for name, value in headers))
     start = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: "
-    return b"".join((start, protocol, section.lines, defaults.without(section.names), b"\r\n\r\n"))
+    return b"".join((start, protocol, section.lines, b"\r\n\r\n"))
 
 
 def _length_line(length: int) -> bytes:
