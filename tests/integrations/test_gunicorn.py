@@ -98,6 +98,11 @@ def ask(port: int, request: bytes = GET) -> str:
         return client.response(request).body.decode()
 
 
+def is_served(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
 def get(path: str) -> bytes:
     return b"GET %b HTTP/1.1\r\nHost: here\r\n\r\n" % path.encode()
 
@@ -161,7 +166,7 @@ def test_graceful_stop(start: Start, tmp_path: Path) -> None:
         client.send(get("/wait"))
         command.wait_for("^waiting")
         command.send(signal.SIGTERM)
-        command.wait_for("Handling signal: term")
+        wait_until(lambda: not is_served(port))
         (tmp_path / "go").touch()
         response = client.response()
     assert (response.status, response.fields["connection"]) == (200, "close")
@@ -267,13 +272,7 @@ def test_own_sockets(start: Start) -> None:
     """Each worker binds for itself."""
     (port,) = free_ports(1)
     command = start("--workers", "2", "--reuse-port", "--bind", f"127.0.0.1:{port}")
-    command.wait_for("Booting worker", 2)
-
-    def is_served() -> bool:
-        with socket.socket() as sock:
-            return sock.connect_ex(("127.0.0.1", port)) == 0
-
-    wait_until(is_served)
+    wait_until(lambda: is_served(port))
     assert ask(port)
     assert command.stop() == 0
 
