@@ -31,11 +31,15 @@ BAD_HEADS = {
     b"GET / HTTP/2.0\r\nHost: here\r\n\r\n": 505,
     b"CONNECT here:1 HTTP/1.1\r\nHost: here\r\n\r\n": 501,
 }
-#: Chunks that are refused.
-BAD_BODIES = [b"x\r\n", b"3\r\nabcd\r\n", b"-1\r\n", b"30d41\r\n", b"3;" + b"e" * 1100, b"3\n"]
-
-#: Statuses of responses by the server itself, after which the connection closes.
-REFUSALS = {400, 408, 413, 414, 417, 431, 501, 503, 505}
+#: Chunks that are refused, and with which status.
+BAD_BODIES = {
+    b"x\r\n": 400,
+    b"3\r\nabcd\r\n": 400,
+    b"-1\r\n": 400,
+    b"30d41\r\n": 413,
+    b"3;" + b"e" * 1100: 400,
+    b"3\n": 400,
+}
 
 
 def content(number: int, size: int, mark: str) -> bytes:
@@ -70,6 +74,8 @@ class Request:
 
     def __init__(self, number: int, plan: Plan) -> None:
         self.number, self.plan = number, plan
+        self.refusal = 0
+        """The status of its refusal; 0 if it is valid."""
         lines = [
             f"{plan.method} /{number} HTTP/{plan.version}",
             "Host: here",
@@ -83,7 +89,10 @@ class Request:
             lines.append("Transfer-Encoding: chunked")
             encoded = b"".join(_chunks(self.body)) + b"0\r\n\r\n"
             if plan.framing == "bad":
-                encoded = b"".join(_chunks(self.body)) + BAD_BODIES[plan.fault % len(BAD_BODIES)]
+                fault, self.refusal = list(BAD_BODIES.items())[plan.fault % len(BAD_BODIES)]
+                encoded = b"".join(_chunks(self.body)) + fault
+            if plan.version == "1.0":  # it has no chunks
+                self.refusal = 400
         if plan.expect:
             lines.append("Expect: 100-continue")
         if plan.close:
@@ -215,6 +224,10 @@ class Client:
         """When it has sent its FIN or RST."""
         self.is_bad = False
         """What it sends ends in something that is no request."""
+        self.refusal = 0
+        """The status of the refusal of that, unless it belongs to a request."""
+        self.busy: set[int] = set()
+        """Statuses with which the server may refuse any request."""
         self.is_late = False
         """It has sent something after the server had closed the connection."""
         self._offsets: list[int] = []
@@ -230,6 +243,11 @@ class Client:
         self.is_bad = self.is_bad or request.plan.framing == "bad"
         self.add_bytes(request.data)
         self._offsets.append(self._end)
+
+    def add_bad(self, head: bytes) -> None:
+        """Send something that is no request, after which nothing follows."""
+        self.is_bad, self.refusal = True, BAD_HEADS[head]
+        self.add_bytes(head)
 
     def add_bytes(self, data: bytes) -> None:
         self.queue += data
@@ -313,5 +331,6 @@ class Client:
             run = runs[request.number]
             assert run.may_fail or run.got_disconnect
         else:
-            assert response.status in REFUSALS
+            refusal = self.refusal if request is None else request.refusal
+            assert response.status in {refusal, 408, *self.busy} - {0}, "a valid request is refused"
             assert response.closes

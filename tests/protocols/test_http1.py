@@ -218,6 +218,37 @@ async def test_answers_to_one_read_leave_together() -> None:
         assert [write.count(b"hello") for write in writes] == [20, 2, 1]
 
 
+@pytest.mark.parametrize(
+    ("status", "headers", "pieces"),
+    [
+        (200, [(b"content-length", b"5")], [b"hello", b""]),
+        (200, [], [b"hello", b""]),
+        (204, [], [b"", b""]),
+        (304, [], [b"hello", b"hello"]),
+    ],
+)
+@in_loop
+async def test_answer_whose_last_message_writes_nothing(
+    status: int, headers: Any, pieces: list[bytes]
+) -> None:
+    """It is written at once, with the answer before it."""
+    release = asyncio.Event()
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/first":
+            await release.wait()
+            return await reply(send, b"first")
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        for more_body, piece in zip((True, False), pieces, strict=True):
+            await send({"type": "http.response.body", "body": piece, "more_body": more_body})
+
+    async with connect(app) as connection:
+        await connection.feed(GET.replace(b"/", b"/first", 1) + GET)
+        release.set()
+        await connection.settle()
+        assert connection.sent.count(b"HTTP/1.1 ") == 2
+
+
 @in_loop
 async def test_answers_do_not_wait_for_a_slow_one() -> None:
     release = asyncio.Event()
@@ -324,7 +355,7 @@ async def test_pieces_before_a_half_close_are_sent() -> None:
     async def app(scope, receive, send):
         await send(START | {"headers": [(b"content-length", b"5")]})
         await send({"type": "http.response.body", "body": b"piece", "more_body": True})
-        await send({"type": "http.response.body"})
+        await asyncio.Event().wait()
 
     async with connect(app) as connection:
         connection.protocol.data_received(GET)

@@ -105,7 +105,7 @@ class HTTP1Machine(SimulationMachine):
     def start(self, http: str, cancel: bool, concurrency: int, delay: int, rate: int) -> None:
         options = {"http": http, "cancel_on_disconnect": cancel, "shutdown_delay": delay}
         options |= {"limit_concurrency": concurrency, "min_rate_write": rate, "min_rate_body": rate}
-        self.delay = delay
+        self.delay, self.busy = delay, {503} if concurrency else set()
         self.simulation = self.stack.enter_context(
             simulated(self.app, **options, **LIMITS, **TIMEOUTS)
         )
@@ -128,6 +128,7 @@ class HTTP1Machine(SimulationMachine):
 
     def _connect(self) -> Client:
         client = Client(self.simulation.connect())
+        client.busy = self.busy
         self.clients.append(client)
         return client
 
@@ -201,8 +202,7 @@ class HTTP1Machine(SimulationMachine):
             self._add(index, what).send(ALL)
         elif isinstance(what, bytes):
             client = self._open(index)
-            client.is_bad = True
-            client.add_bytes(what)
+            client.add_bad(what)
             client.send(ALL)
         elif what in STOPS:
             self.stops = True

@@ -273,6 +273,8 @@ class HTTP1Connection(Connection):
         if data:
             self._write(data, more_body)
             exchange.sent += len(body)
+        elif not more_body:
+            self._flush()  # the buffer may contain responses to earlier pipelined requests
         if not more_body:
             self._finish(exchange)
         elif self.eof and not data:  # no write may ever fail
