@@ -8,9 +8,13 @@ import click
 import pytest
 import uvicorn
 
+from tests.support.pages import DOCS
 from tests.test_cli import alone, command, refuse
 from tinyasgi import Config
+from tinyasgi.cli import _parser
 from tinyasgi.config.kinds import OptionError
+from tinyasgi.config.other_servers import HINTS, RENAMED, WITHOUT_MEANING
+from tinyasgi.config.sources import option_name
 
 __all__ = ["alone", "command"]  # fixtures
 
@@ -250,9 +254,6 @@ def test_gunicorn_table() -> None:
 
 
 def test_hints_name_options_that_exist() -> None:
-    from tinyasgi.cli import _parser
-    from tinyasgi.config.other_servers import HINTS, WITHOUT_MEANING
-
     known = set(_parser()._option_string_actions)
     for text in [*HINTS.values(), *(reason for _, reason in WITHOUT_MEANING.values())]:
         assert set(re.findall(r"--[a-z-]+", text)) <= known, text
@@ -279,3 +280,14 @@ def test_false_as_value_of_a_flag(command: Any) -> None:
     assert command("m:a", "--access-log", "false", "--factory")[1] == Config(
         access_log=False, factory=True
     )
+
+
+def test_pages_name_each_option() -> None:
+    page = (DOCS / "from-uvicorn.md").read_text(encoding="utf-8")
+    for name in (*RENAMED, *WITHOUT_MEANING):
+        assert f"`{name}`" in page or f"`{option_name(name)}`" in page, name
+    page = (DOCS / "from-gunicorn.md").read_text(encoding="utf-8")
+    for words, outcome in GUNICORN.items():
+        option = words.split(maxsplit=1)[0]
+        if outcome is True and option not in ("--ssl-version", "--proxy-protocol"):
+            assert f"{option}`" in page or f"`{option}" in page, option

@@ -255,11 +255,12 @@ def other_loggers() -> list[str]:
     """Return the loggers of other servers that are configured, which has no effect."""
     known = logging.root.manager.loggerDict
     loggers = [logging.getLogger(name) for name in _OTHER_LOGGERS if name in known]
-    return [
-        each.name
-        for each in loggers
-        if each.filters or each.disabled or {*each.handlers} - {_handler}
-    ]
+    return [each.name for each in loggers if _is_configured(each)]
+
+
+def _is_configured(each: logging.Logger) -> bool:
+    level = each.level if each.name not in _ADOPTED_LOGGERS else logging.NOTSET
+    return bool({*each.handlers} - {_handler} or each.filters or each.disabled or level)
 
 
 def _read(path: str) -> Any:

@@ -183,8 +183,8 @@ class ServerProcess:
         """Say once what has an effect in uvicorn or gunicorn, but not here."""
         names = log.other_loggers() if is_first_worker() else None
         if names:
-            text = "handlers and filters of %s do not get the messages of this server; add them to"
-            logger.info(f"{text} tinyasgi.server or tinyasgi.access", ", ".join(names))
+            text = "the configuration of %s does not apply to this server; configure"
+            logger.info(f"{text} tinyasgi.server and tinyasgi.access", ", ".join(names))
 
     def announce(self) -> None:
         """Log that the server is ready."""
