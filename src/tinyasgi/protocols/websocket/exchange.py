@@ -192,7 +192,7 @@ class WebSocketExchange(Exchange):
         self.status = SWITCHING_PROTOCOLS
         self.phase = STREAMING
         self._open = True
-        logger.debug('%s "%s" WebSocket open', self.client.name, self.line.text)
+        logger.debug('%s "%s" WebSocket open', self.stream.client.name, self.line.text)
 
     def deliver(self, message: str | bytes) -> bool:
         """Queue a message from the connection; return whether more messages are wanted."""
