@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.helpers import GET, Client, Command, hello
 from tests.support.processes import SLEEP, wait_until
-from tinyasgi import run
+from tinyasgi import Config, run
 from tinyasgi.testing import serve
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals end a process at once")
@@ -536,3 +536,100 @@ def test_closed_standard_streams(words: list[str], tmp_path: Path) -> None:
             assert client.response(GET).body == b"hello"
         process.send(signal.SIGTERM)
         assert process.wait() == 0
+
+
+# Options that scripts of uvicorn pass.
+
+
+@pytest.fixture
+def configs(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """The options with which `run` would serve; it does not serve."""
+    found: list[Config] = []
+
+    def serve(app: Any, config: Config, ending: Any, exits: bool) -> int:
+        found.append(config)
+        return 0
+
+    monkeypatch.setattr(sys.modules["tinyasgi.run"], "_serve", serve)
+    for name in ("WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"):
+        monkeypatch.delenv(name, raising=False)
+    return found
+
+
+def test_variables_of_platforms(configs: list[Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are defaults, unless the caller has made a `Config`."""
+    monkeypatch.setenv("WEB_CONCURRENCY", "3")
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "10.0.0.1,unix")
+    run("app:app")
+    run("app:app", workers=2, forwarded_allow_ips="*")
+    run("app:app", Config(port=1))
+    first, second, third = configs
+    assert (first.workers, first.forwarded_allow_ips) == (3, ("10.0.0.1", "unix"))
+    assert (second.workers, second.forwarded_allow_ips) == (2, ("*",))
+    assert (third.workers, third.forwarded_allow_ips) == (None, Config().forwarded_allow_ips)
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "message"),
+    [
+        ({}, {"WEB_CONCURRENCY": "many"}, "WEB_CONCURRENCY=many: expected a whole number"),
+        ({"prot": 80}, {}, "unknown option prot; did you mean port?"),
+        ({"reload_delay": 2}, {}, "reload_delay=2: there is no delay"),
+        ({"graceful_timeout": 2}, {}, "unknown option graceful_timeout; write timeout_graceful_"),
+    ],
+)
+def test_option_error_is_one_line(
+    options: dict[str, Any],
+    variables: dict[str, str],
+    message: str,
+    configs: list[Config],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as leaving:
+        run("app:app", **options)
+    assert leaving.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"tinyasgi: error: {message}")
+    assert configs == []
+
+
+def test_one_worker_for_an_object(tmp_path: Path) -> None:
+    """As in uvicorn, it is a single process: no other process could import the app."""
+    (tmp_path / "script.py").write_text(
+        APPS + "\nimport tinyasgi\ntinyasgi.run(watched, port=0, workers=1)\n"
+    )
+    with Command(script="script.py", cwd=tmp_path) as command:
+        with Client(command.port) as client:
+            assert client.response(GET).body == b"hello"
+        assert f"pid {command.process.pid})" in command.log
+        assert "1 worker" not in command.log
+        assert command.stop() == 0
+
+
+def test_loop_of_a_function(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        APPS + "\ndef make():\n    say('made')\n    return asyncio.SelectorEventLoop()\n"
+    )
+    with Command("--port=0", "--loop=app:make", "app:watched", cwd=tmp_path) as command:
+        with Client(command.port) as client:
+            assert client.response(GET).body == b"hello"
+        assert command.stop() == 0
+    assert command.log.count("made\n") == 1
+
+
+def test_changed_directory(tmp_path: Path) -> None:
+    """`--chdir` applies to the settings file, the app and relative paths."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "app.py").write_text(APPS)
+    (folder / "tinyasgi.toml").write_text('app = "app:watched"\nport = 0\npid = "server.pid"')
+    with Command("--chdir", "site", cwd=tmp_path) as command:
+        assert command.port
+        assert (folder / "server.pid").exists()
+        assert command.stop() == 0
+    with Command("--chdir", "missing", cwd=tmp_path) as command:
+        assert command.wait() == 2
+    assert command.log == "tinyasgi: error: --chdir missing: No such file or directory\n"
