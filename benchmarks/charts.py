@@ -24,6 +24,7 @@ COLOURS = {
     "tinyasgi": "#e8590c",
     "uvicorn": "#4c8dd6",
     "granian": "#2f9e6e",
+    "h2corn": "#8a5a44",
     "hypercorn": "#9775d6",
     "gunicorn": "#b08a2e",
     "daphne": "#c75d93",
@@ -162,7 +163,7 @@ def main(directory: Path) -> None:
         "fastapi",
         "ws-64",
     ]
-    few = ("hello", "fastapi", "ws-64", "crowd")
+    few = ("hello", "fastapi", "ws-64", "crowd", "latency-50", "latency-80")
     loads = select(lambda name, key: WORKLOADS[name].unit.endswith("/s"))
     resting = select(lambda name, key: not WORKLOADS[name].unit.endswith("/s"))
     with mpl.rc_context(SETTINGS):

@@ -22,6 +22,18 @@ starlette_app = Starlette(routes=[Route("/", hello)])
 fastapi_app = FastAPI()
 
 
+ITEMS = 20
+items_app = FastAPI()
+
+
+@items_app.get("/")
+async def list_items(name: str = "item") -> list[dict[str, object]]:
+    """Send JSON of many small objects, enough for regular garbage collections."""
+    return [
+        {"id": number, "name": f"{name} {number}", "tags": ["a", "b"]} for number in range(ITEMS)
+    ]
+
+
 @fastapi_app.get("/")
 async def greet(name: str = "world") -> dict[str, str]:
     """Send JSON, with a query parameter that has a default."""

@@ -12,7 +12,10 @@ from .workloads import WORKLOADS
 
 BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
 #: Keys of a sample that a detailed table shows besides the value.
-DETAILS = ("CPU µs/request", "CPU µs/message", "CPU %", "p50 ms", "p99 ms", "p99.9 ms", "MiB")
+DETAILS = (
+    "requests/s", "CPU µs/request", "CPU µs/message", "CPU %", "p50 ms", "p99 ms", "p99.9 ms",
+    "p99.99 ms", "MiB",
+)  # fmt: skip
 
 
 def as_markdown(about: Facts, results: Results, command: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from statistics import quantiles
 
 from .process import Process, fetch
 from .servers import Failure, Setup
@@ -16,6 +17,12 @@ Launch = Callable[[], AbstractContextManager[Process]]
 #: "value" is in the unit of the workload. The names of other keys contain their units.
 Sample = dict[str, float]
 Measure = Callable[[Launch, "Workload", int], Sample]
+
+
+def percentiles(times: list[float]) -> Sample:
+    """Return the percentiles of latencies in ms. times: latencies in seconds."""
+    cuts = quantiles(times, n=10_000, method="inclusive")
+    return {f"p{p:g} ms": cuts[round(p * 100) - 1] * 1000 for p in PERCENTILES}
 
 
 @dataclass(frozen=True, slots=True)

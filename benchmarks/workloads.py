@@ -9,10 +9,15 @@ from .load import load
 from .resting import crowd, memory_connection, memory_idle, start, wakeups
 from .samples import Workload
 from .servers import CROWD, Setup
+from .steady import half_load, high_load
 
 BODY = b"tinyasgi" * 128  # 1 KiB
 TEXT, LONG = BODY[:64], BODY * 16
 JSON = b'{"message":"Hello, world!"}'
+#: Response of `frameworks.items_app`.
+ITEMS_JSON = b"[%b]" % b",".join(
+    [b'{"id":%d,"name":"item %d","tags":["a","b"]}' % (number, number) for number in range(20)]
+)
 STREAM = apps.PIECE * apps.PIECES
 EVENTS = b"".join(apps.EVENTS)
 #: Headers of a page request from Chrome, without Host.
@@ -35,6 +40,13 @@ BROWSER = (
 HELLO, ECHO = Setup("apps:hello"), Setup("apps:echo")
 hello = partial(Workload, setup=HELLO, answer=apps.GREETING)
 few = partial(hello, more_is_better=False)
+latency = partial(
+    Workload,
+    setup=Setup("frameworks:items_app"),
+    answer=ITEMS_JSON,
+    unit="ms",
+    more_is_better=False,
+)
 wsgi = partial(Workload, measure=load, answer=apps.GREETING)
 ws = partial(
     Workload,
@@ -95,6 +107,8 @@ WORKLOADS = {
             connections=1000,
         ),
         hello("crowd", f"100 of {CROWD:,} connections active", crowd, connections=100),
+        latency("latency-50", "p99.9 at 50 % of saturation, FastAPI", half_load),
+        latency("latency-80", "p99.9 at 80 % of saturation, FastAPI", high_load),
         few("start", "Time from process start to first response", start, unit="ms"),
         few("memory-idle", "Memory (PSS) after the first requests", memory_idle, unit="MiB"),
         few(

@@ -1,6 +1,9 @@
 """The benchmarks, without measurements: command lines, frames, reports."""
 
+import socket
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,9 +15,12 @@ if sys.platform != "linux":
 from benchmarks import results
 from benchmarks.environment import Facts
 from benchmarks.hotpath import as_table
+from benchmarks.process import Process
 from benchmarks.report import BEGIN, END, as_markdown, into_readme
+from benchmarks.resting import REQUEST
 from benchmarks.results import Outcome
 from benchmarks.servers import SERVERS, Failure, Setup
+from benchmarks.steady import pace
 from benchmarks.websocket import MASK, frame
 from benchmarks.workloads import HELLO, WORKLOADS
 
@@ -71,6 +77,36 @@ def test_frame(size: int) -> None:
     head = len(masked) - size
     pad = (MASK * (size // 4 + 1))[:size]
     assert bytes(a ^ b for a, b in zip(masked[head:], pad, strict=True)) == data
+
+
+class Idle(Process):
+    """A process that uses no CPU time."""
+
+    def __init__(self) -> None:
+        pass
+
+    def cpu_seconds(self) -> float:
+        return 0.0
+
+
+def test_latency_begins_when_a_request_is_due() -> None:
+    """The server holds the first response until all requests are due, for longer than 10 ms."""
+    near, far = socket.socketpair()
+    rate, count, hold = 1000.0, 11, 0.05
+
+    def serve() -> None:
+        assert far.recv(1000) == REQUEST
+        time.sleep(hold)
+        far.sendall(b"response")
+        for _ in range(count - 1):
+            assert far.recv(1000) == REQUEST
+            far.sendall(b"response")
+
+    with near, far, ThreadPoolExecutor(1) as threads:
+        served = threads.submit(serve)
+        sample = pace(Idle(), [near], len(b"response"), rate, count)
+        served.result()
+    assert sample["p50 ms"] >= (hold - count / rate) * 1000
 
 
 def test_report() -> None:
