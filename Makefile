@@ -96,9 +96,9 @@ install := apt-get -qq update && apt-get -qq install --no-install-recommends -y
 browser:
 	$(install) chromium chromium-driver
 
-# What tests of TLS ask with.
+# What tests of TLS and HTTP/2 ask with.
 clients:
-	$(install) curl openssl
+	$(install) curl nghttp2-client nodejs openssl
 
 # What checks metrics and alerts. Its service is not needed.
 promtool:

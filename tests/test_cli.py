@@ -53,6 +53,7 @@ OPTIONS: list[tuple[str, str | None, Any]] = [
     ("debug_blocking", "0.5", 0.5),
     ("loop", "asyncio", "asyncio"),
     ("http", "h11", "h11"),
+    ("http2", None, False),
     ("ws", "none", "none"),
     ("ws_per_message_deflate", None, False),
     ("ws_max_size", "1000", 1000),

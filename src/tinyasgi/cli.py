@@ -143,7 +143,7 @@ def _parser() -> _Parser:
         "--chdir", metavar="PATH", help="change to this directory before anything else"
     )
     for name in sources.FOREIGN:
-        action = "store_true" if name in ("http2", "reset_contextvars") else "store"
+        action = "store_true" if name == "reset_contextvars" else "store"
         parser.add_argument(
             sources.option_name(name), action=action, default=None, help=argparse.SUPPRESS
         )

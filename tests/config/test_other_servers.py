@@ -154,7 +154,7 @@ def test_uvicorn_command_line(option: click.Option, command: Any, capsys: Any) -
     words = [option.opts[0]]
     if not option.is_flag:
         words.append(text or "a.pem")
-    if name in ("http2", "reset_contextvars"):
+    if name == "reset_contextvars":
         assert f"{option.opts[0]}: " in refuse(capsys, *words, "m:a")
     else:
         command(*words, *NEEDS.get(name, []), "m:a")

@@ -71,6 +71,7 @@ OUTCOMES: dict[str, tuple[Any, Any, Any, Any, Any]] = {
     "debug_blocking": (None, 0, X, NONE, X),
     "loop": (D, X, X, "auto", X),
     "http": (D, X, X, "auto", X),
+    "http2": (D, X, X, False, NONE),
     "ws": (D, X, X, "auto", X),
     "ws_per_message_deflate": (D, X, X, True, NONE),
     "ws_max_size": (D, 0, X, 16 * 1024 * 1024, X),

@@ -302,7 +302,12 @@ MESSAGE = [
             lambda version: head(b"GET / " + version, b"Host: a"),
             VERSIONS_400,
         ),
-        refused("http2-preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        refused(
+            "http2-preface",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            505,
+            options={"http2": False},
+        ),
     ),
 ]
 

@@ -92,7 +92,7 @@ async def outcome(
 ) -> tuple[bytes, list[Any], list[Any]]:
     """Return the bytes of the server, and the scopes and messages of the app."""
     app = App(options)
-    async with connect(app, http=http, date_header=False, **LIMITS) as connection:
+    async with connect(app, http=http, http2=False, date_header=False, **LIMITS) as connection:
         await connection.feed(*filter(None, reads))
         await end(connection, options >> 2 & 3)
         sent = bytes(connection.sent)

@@ -168,7 +168,7 @@ class Certificates:
     def context(self, client: trustme.LeafCert | None = None) -> ssl.SSLContext:
         """Return a context for a client."""
         context = ssl.create_default_context(cafile=self.ca_certs)
-        context.set_alpn_protocols(["h2", "http/1.1"])
+        context.set_alpn_protocols(["http/1.1"])
         if client is not None:
             client.configure_cert(context)
         return context

@@ -178,6 +178,8 @@ class Config(metaclass=other_servers.Translated):
         "auto", "HTTP parser; auto: httptools if installed", choice("auto", "httptools", "h11")
     )
 
+    http2: bool = option(True, "accept HTTP/2: by ALPN with TLS, by prior knowledge without")
+
     ws: str = option(
         "auto",
         "auto: accept WebSocket; none: treat handshakes as plain requests",

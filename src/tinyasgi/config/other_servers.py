@@ -19,7 +19,6 @@ RENAMED = {
 #: Options of uvicorn without a meaning here: values that change nothing, as text, and the reason to
 #: refuse others.
 WITHOUT_MEANING = {
-    "http2": ("False", "HTTP/2 is not supported; use a proxy that supports it"),
     "reload_delay": ("None 0.25", "there is no delay: changes are noticed when they happen"),
     "timeout_notify": ("None 30", "there is no such callback: start a task in lifespan startup"),
     "callback_notify": ("None", "there is no such callback: start a task in lifespan startup"),

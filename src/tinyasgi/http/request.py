@@ -80,6 +80,13 @@ def parse_request_line(line: bytes, root_path: str) -> RequestLine:
     if not TOKEN.fullmatch(token):
         raise _bad_request_line(line)
     method = token.decode("ascii")
+    return make_request_line(method, target, version, line.decode("latin-1"), root_path)
+
+
+def make_request_line(
+    method: str, target: bytes, version: str, text: str, root_path: str
+) -> RequestLine:
+    """Return a request line for any version of HTTP. Raise BadRequest for an invalid target."""
     raw_path, query, host = _split_target(method, target)
     path = raw_path.decode("ascii")
     if "%" in path:
@@ -104,7 +111,7 @@ def parse_request_line(line: bytes, root_path: str) -> RequestLine:
         "state": None,
     }
     ordinary = version == "1.1" and host is None
-    return RequestLine(method, version, host, scope, line.decode("ascii"), ordinary)
+    return RequestLine(method, version, host, scope, text, ordinary)
 
 
 def _bad_request_line(line: bytes) -> BadRequest:
@@ -201,7 +208,8 @@ def parse_framing(version: str, headers: Headers) -> Framing:
     # HTTP/1.0 has no Upgrade. After a body, it is unclear where the new protocol begins.
     upgrade = b"upgrade" in options and version == "1.1" and not length
     websocket = upgrade and b"websocket" in _list_items(values.get(b"upgrade", b""))
-    return Framing(length, persistent, _expects_continue(version, values), websocket)
+    expectation = None if version == "1.0" else values.get(b"expect")
+    return Framing(length, persistent, expects_continue(expectation), websocket)
 
 
 def _body_length(version: str, values: dict[bytes, bytes]) -> int:
@@ -211,8 +219,11 @@ def _body_length(version: str, values: dict[bytes, bytes]) -> int:
         if length is not None:
             raise BadRequest(400, "both Transfer-Encoding and Content-Length")
         return _check_coding(version, coding)
-    if length is None:
-        return 0
+    return 0 if length is None else parse_content_length(length)
+
+
+def parse_content_length(length: bytes) -> int:
+    """Parse the value of Content-Length (RFC 9110 §8.6). Raise BadRequest."""
     if not length.isdigit() or len(length) > 30 or int(length) >> 64:
         raise BadRequest(400, f"invalid Content-Length: {length[:80]!r}")
     return int(length)
@@ -236,9 +247,12 @@ def _list_items(value: bytes) -> list[bytes]:
     return [item.strip() for item in value.lower().split(b",")]
 
 
-def _expects_continue(version: str, values: dict[bytes, bytes]) -> bool:
-    expectation = values.get(b"expect")
-    if expectation is None or version == "1.0":
+def expects_continue(expectation: bytes | None) -> bool:
+    """Return whether the client waits for 100 (Continue) (RFC 9110 §10.1.1). Raise BadRequest.
+
+    expectation: value of Expect, or None.
+    """
+    if expectation is None:
         return False
     if expectation.lower() != b"100-continue":
         raise BadRequest(417, f"unsupported expectation: {expectation[:80]!r}")

@@ -5,7 +5,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import TypeAlias
 
-from ..typing import HeaderPairs
+from ..typing import HeaderPairs, Headers
 from .memo import Memo
 from .parsers import TOKEN
 from .request import RequestLine
@@ -26,7 +26,7 @@ _STATUS_LINES = {
     for status in HTTPStatus
     if status >= 200
 }
-_STATUSES_WITHOUT_BODY = frozenset({204, 304})
+STATUSES_WITHOUT_BODY = frozenset({204, 304})
 #: Content type of the responses that the server itself creates.
 PLAIN_TEXT = (b"content-type", b"text/plain; charset=utf-8")
 #: Additional headers of error responses, by status.
@@ -47,11 +47,12 @@ class DefaultHeaders:
     """
 
     def __init__(self, headers: HeaderPairs) -> None:
+        self.headers = list(headers)
         #: Name and encoded line of each header.
-        self.lines = [(name, b"\r\n%b: %b" % (name, value)) for name, value in headers]
+        self.lines = [(name, b"\r\n%b: %b" % (name, value)) for name, value in self.headers]
         #: Encoded header sections, by the headers of the app. Apps repeat their headers.
         self.sections = Memo(
-            partial(_encode_headers, self.lines), 512, longest=4096, measure=_headers_size
+            partial(_encode_headers, self.lines), 512, longest=4096, measure=headers_size
         )
 
 
@@ -89,17 +90,9 @@ def _encode_headers(
     length = None
     close = False
     for name, value in headers:
-        if not isinstance(name, bytes) or not isinstance(value, bytes):
-            raise TypeError(f"response headers must be pairs of bytes, not {name!r}, {value!r}")
-        if not TOKEN.fullmatch(name):
-            raise ValueError(f"invalid response header name: {name!r}")
-        if b"\r" in value or b"\n" in value or b"\0" in value:
-            raise ValueError(f"CR, LF or NUL in the response header {name!r}: {value!r}")
-        lower = name.lower()
+        lower = check_header(name, value)
         if lower == b"content-length":
-            if not value.isdigit() or length not in (None, int(value)):
-                raise ValueError(f"invalid content-length of the response: {value!r}")
-            length = int(value)
+            length = check_length(value, length)
         elif lower == b"connection":  # the server decides on keep-alive
             options = {option.strip() for option in value.lower().split(b",")}
             close = close or b"close" in options
@@ -113,7 +106,28 @@ def _encode_headers(
     return _HeaderSection(b"".join(lines), length, ending, close)
 
 
-def _headers_size(headers: tuple[tuple[bytes, bytes], ...]) -> int:
+def check_header(name: bytes, value: bytes) -> bytes:
+    """Validate a header of an app; return its name in lower case. Raise TypeError or ValueError."""
+    if not isinstance(name, bytes) or not isinstance(value, bytes):
+        raise TypeError(f"response headers must be pairs of bytes, not {name!r}, {value!r}")
+    if not TOKEN.fullmatch(name):
+        raise ValueError(f"invalid response header name: {name!r}")
+    if b"\r" in value or b"\n" in value or b"\0" in value:
+        raise ValueError(f"CR, LF or NUL in the response header {name!r}: {value!r}")
+    return name.lower()
+
+
+def check_length(value: bytes, previous: int | None) -> int:
+    """Parse a content-length of an app. Raise ValueError.
+
+    previous: that of an earlier header, which must be the same.
+    """
+    if not value.isdigit() or previous not in (None, int(value)):
+        raise ValueError(f"invalid content-length of the response: {value!r}")
+    return int(value)
+
+
+def headers_size(headers: tuple[tuple[bytes, bytes], ...]) -> int:
     """Estimate the memory of headers in bytes: their text, and 64 bytes for each pair."""
     return sum([len(name) + len(value) + 64 for name, value in headers])
 
@@ -142,7 +156,7 @@ def encode_head(
     announced = section.length
     ending = section.ending
     framing: Framing
-    if line.method == "HEAD" or status in _STATUSES_WITHOUT_BODY:
+    if line.method == "HEAD" or status in STATUSES_WITHOUT_BODY:
         framing = NO_BODY
         if status == 204:  # RFC 9110 §8.6 forbids a content-length
             ending = b"\r\n\r\n"
@@ -214,13 +228,18 @@ def encode_body(framing: Framing, body: bytes, more_body: bool) -> tuple[bytes, 
     return (body if framing == CLOSE_DELIMITED else b""), framing
 
 
+def error_response(status: int, reason: str) -> tuple[Headers, bytes]:
+    """Return headers and body of an error response."""
+    body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
+    return [PLAIN_TEXT, *_ERROR_HEADERS.get(status, ())], body
+
+
 def encode_refusal(status: int, reason: str, defaults: DefaultHeaders, method: str) -> bytes:
     """Return a complete error response with `connection: close`.
 
     reason: text for the body. method: method of the request, or "" if it is unknown.
     """
-    body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
-    headers = [PLAIN_TEXT, *_ERROR_HEADERS.get(status, ())]
+    headers, body = error_response(status, reason)
     line = RequestLine(method, "1.1", None, {}, "")
     head, framing, _ = encode_head(status, headers, defaults, line, False, len(body))
     return head + encode_body(framing, body, False)[0]

@@ -151,9 +151,11 @@ class Acceptor:
                 else:
                     self._readers[sock] = True
 
-    def _connect(self, unix: bool, header: "ProxyHeader | None" = None) -> HTTP1Connection:
+    def _connect(self, unix: bool, header: "ProxyHeader | None" = None) -> asyncio.Protocol:
         """Return the protocol of a new connection. unix: the listener is a unix socket."""
         self._on_connection()
+        if self._tls is not None and self._context.config.http2:
+            return _Negotiated(self._context, unix, header)
         return HTTP1Connection(self._context, unix, header)
 
     async def _begin(self, accepted: socket.socket, peer: Any) -> None:
@@ -247,6 +249,24 @@ class Acceptor:
         self._readers.clear()
         if self._retrial is not None:
             self._retrial.cancel()
+
+
+class _Negotiated(asyncio.Protocol):
+    """Protocol of a TLS connection until ALPN has selected HTTP/2 or HTTP/1.1 (RFC 7301)."""
+
+    def __init__(self, context: Context, unix: bool, header: "ProxyHeader | None") -> None:
+        self._arguments = context, unix, header
+
+    def connection_made(self, transport: Any) -> None:
+        connection: asyncio.Protocol
+        if transport.get_extra_info("ssl_object").selected_alpn_protocol() == "h2":
+            from ..protocols.http2 import HTTP2Connection  # an optional package
+
+            connection = HTTP2Connection(*self._arguments)
+        else:
+            connection = HTTP1Connection(*self._arguments)
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
 
 
 def _first_reserved() -> float:

@@ -27,6 +27,7 @@ from .states import Phase, ServerState
 if TYPE_CHECKING:
     from ..proxy.forwarded import Forwarded
     from ..proxy.trust import Trust
+    from .http2.shared import Shared
     from .request_id import RequestIds
 
 #: Since Python 3.12 a task can start eagerly. So an app that never waits finishes in the call that
@@ -101,7 +102,7 @@ class Context:
     # Slots are faster than so many attributes in a dict: 1,200 instructions for each GET.
     # fmt: off
     __slots__ = (
-        "__dict__",  # for `trust` and `forwarded`
+        "__dict__",  # for `trust`, `forwarded` and `http2`
         "_errors", "_hooks", "_on_error", "_on_tick", "_requests_left", "_state", "_timer",
         "access", "app", "body_pace", "concurrency", "config", "connections", "defaults",
         "forwarding", "health_path", "keep_alive", "lifespan_state", "lines_below", "loop",
@@ -256,7 +257,13 @@ class Context:
         if self.access is not None:
             line, headers = refusal.read(head, self.request_lines, self.parser)
             client = self.client_info(headers, peer)
-            self.access(refusal.Refusal(client, line, headers, status, answer))
+            sent = len(answer) - answer.index(b"\r\n\r\n") - 4
+            self.access(refusal.Refusal(client, line, headers, status, sent))
+
+    def log_refusal(self, refused: refusal.Refusal) -> None:
+        """Write the access line of a refused request."""
+        if self.access is not None:
+            self.access(refused)
 
     def describe(self) -> list[str]:
         """Return a text for each running exchange. Another thread may call this."""
@@ -281,6 +288,13 @@ class Context:
         from ..proxy.forwarded import Forwarded  # not before it is needed: 2 ms at start
 
         return Forwarded(self.trust, self.log_peer_error)
+
+    @cached_property
+    def http2(self) -> "Shared":
+        """State of the HTTP/2 connections."""
+        from .http2.shared import Shared  # an optional package
+
+        return Shared(self)
 
     def client_info(self, headers: Headers, peer: ClientInfo) -> ClientInfo:
         """Return the client that a trusted peer names, otherwise the peer itself."""

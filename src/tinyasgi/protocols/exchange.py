@@ -54,10 +54,14 @@ class Stream(Protocol):
 
     client: ClientInfo
     """Source of the request."""
-    paused: bool
-    """The write buffer is full: a streaming `send` waits for `Exchange.wake`."""
-    eof: bool
-    """The client has closed its sending side; it may still read."""
+
+    @property
+    def paused(self) -> bool:
+        """The write buffer is full: a streaming `send` waits for `Exchange.wake`."""
+
+    @property
+    def eof(self) -> bool:
+        """The client has closed its sending side; it may still read."""
 
     @property
     def stopping(self) -> bool:
@@ -267,6 +271,11 @@ class Exchange:
             self._input = ARRIVED
         if self._waiters:
             self.wake()
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of request body that wait for the app."""
+        return len(self._body)
 
     @property
     def full(self) -> bool:

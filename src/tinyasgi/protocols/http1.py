@@ -71,6 +71,8 @@ class HTTP1Connection(Connection):
             else:
                 self._begin(head)
         except BadRequest as refused:
+            if refused.status == 505 and self._is_http2(data):
+                return
             self._decoder = None
             self._refuse(refused, data)
 
@@ -129,6 +131,27 @@ class HTTP1Connection(Connection):
             self.data_received(whole)
         elif self._state is HEAD:  # only empty lines
             self._state = IDLE
+
+    def _is_http2(self, data: bytes) -> bool:
+        """Continue with HTTP/2 if this is its preface (RFC 9113 §3.3); return whether it is.
+
+        data: bytes of the last read.
+        """
+        data = data if self._head is None else bytes(self._head.data)
+        plain = self._transport.get_extra_info("ssl_object") is None
+        if not (
+            self._context.config.http2
+            and plain
+            and self._heads.is_unused
+            and data.startswith(b"PRI * HTTP/2.0\r\n")
+        ):
+            return False
+        from .http2 import HTTP2Connection  # an optional package
+
+        successor = HTTP2Connection(self._context)
+        self.hand_over(successor)
+        successor.begin(data)
+        return True
 
     def _begin(self, head: Head) -> None:
         """Begin the exchange of a request. Raise BadRequest."""

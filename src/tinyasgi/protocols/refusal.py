@@ -23,20 +23,26 @@ class Refusal(Exchange):
     __slots__ = ()
 
     def __init__(
-        self, client: ClientInfo, line: RequestLine, headers: Headers, status: int, answer: bytes
+        self, client: ClientInfo, line: RequestLine, headers: Headers, status: int, sent: int
     ) -> None:
-        """line, headers: as far as they are known. answer: the complete response."""
+        """line, headers: as far as they are known. sent: bytes of the response body."""
         self.client = client
         self.line = line
         self.scope = line.scope | {"headers": headers}
         self.status = status
-        self.sent = len(answer) - answer.index(b"\r\n\r\n") - 4
+        self.sent = sent
         self.phase = REFUSED
         self.persistent = False
         self.started = time.perf_counter()
 
     def is_health_check(self, path: str | None) -> bool:
         return False
+
+
+def unknown_line(method: str, version: str, text: bytes) -> RequestLine:
+    """Return the line of a request whose path is unknown. text: bytes for the access log."""
+    scope = {"path": "", "raw_path": b"", "query_string": b"", "root_path": ""}
+    return RequestLine(method, version, None, scope, text[:SHOWN].decode("latin-1"))
 
 
 def read(
@@ -53,8 +59,7 @@ def read(
     except BadRequest:
         token = text.partition(b" ")[0]
         method = token.decode() if TOKEN.fullmatch(token) else ""
-        scope = {"path": "", "raw_path": b"", "query_string": b"", "root_path": ""}
-        line = RequestLine(method, "", None, scope, text[:SHOWN].decode("latin-1"))
+        line = unknown_line(method, "", text)
     end = head.find(b"\r\n\r\n") + 4
     if end >= 4:
         with suppress(BadRequest):

@@ -12,6 +12,8 @@ from .context import Context
 #: Maximum size of a header section that is remembered, in bytes.
 MAX_REMEMBERED = 2048
 NOTHING: tuple[bytes | None, Headers, Framing] = (None, [], Framing(0))
+#: What a parser remembers before the first head.
+UNUSED: tuple[bytes | None, Headers, Framing] = (None, [], Framing(0))
 
 #: A parsed request head, and the data after it. A NamedTuple would make a GET 2 % slower.
 Head: TypeAlias = tuple[RequestLine, Headers, Framing, bytes]
@@ -32,7 +34,12 @@ class HeadParser:
         #: Source of the last request: the peer, or the client that it names.
         self.client = peer
         self._lines = context.request_lines
-        self._section, self._headers, self._framing = NOTHING
+        self._section, self._headers, self._framing = UNUSED
+
+    @property
+    def is_unused(self) -> bool:
+        """No head was parsed yet."""
+        return self._headers is UNUSED[1]
 
     def parse(self, data: bytes) -> Head | None:
         """Parse the head at the beginning of `data`. Raise BadRequest.

@@ -182,7 +182,7 @@ def _default_context(config: Config, pairs: Sequence[_Pair]) -> TLSContext:
     context.certificate = pairs[0].pem if len(pairs) == 1 else None
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.minimum_version = ssl.TLSVersion["TLSv" + config.ssl_min_version.replace(".", "_")]
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(["h2", "http/1.1"] if config.http2 else ["http/1.1"])
     for pair in reversed(pairs):  # OpenSSL uses the last one of each key type
         _load_pair(context, pair, config)
     name, value = "ssl_ca_certs", config.ssl_ca_certs

@@ -1,0 +1,61 @@
+"""Ids of the streams of one connection: which are new, open, idle or closed (RFC 9113 §5.1.1)."""
+
+from typing import Final
+
+from .frames import ConnectionFault, ErrorCode, StreamFault, protocol_error
+
+#: Number of streams that were reset recently, whose late frames are recognized.
+MAX_RESETS: Final = 200
+#: Number of ranges of skipped ids that are remembered.
+MAX_GAPS: Final = 10
+
+
+class StreamIds:
+    """Ids that the client has used."""
+
+    __slots__ = ("_gaps", "_resets", "last")
+
+    def __init__(self) -> None:
+        self.last = 0
+        """The highest id that was accepted."""
+        #: Skipped ids, which are invalid.
+        self._gaps: list[range] = []
+        #: Streams that were reset recently; True: by the server.
+        self._resets: dict[int, bool] = {}
+
+    def is_new(self, stream_id: int) -> bool:
+        """Return whether HEADERS begin a stream, not follow its end. Raise ConnectionFault."""
+        if not stream_id & 1:
+            raise protocol_error(f"HEADERS on stream {stream_id}")
+        if stream_id <= self.last and any(stream_id in gap for gap in self._gaps):
+            raise protocol_error(f"stream {stream_id} after stream {self.last}")
+        return stream_id > self.last
+
+    def accept(self, stream_id: int) -> None:
+        """Use a new id."""
+        if stream_id > self.last + 2:
+            skipped = range(self.last + 1, stream_id)
+            self._gaps = [*self._gaps[1 - MAX_GAPS :], skipped]
+        self.last = stream_id
+
+    def check_used(self, stream_id: int) -> None:
+        """Raise ConnectionFault if the stream is idle."""
+        if stream_id > self.last or not stream_id & 1:
+            raise protocol_error(f"frame on the idle stream {stream_id}")
+
+    def check_late(self, stream_id: int) -> None:
+        """Check a frame on a stream that is not open. Raise ConnectionFault or StreamFault.
+
+        The client may have sent it before it has received RST_STREAM (§5.1).
+        """
+        self.check_used(stream_id)
+        by_server = self._resets.get(stream_id)
+        if not by_server:
+            fault = ConnectionFault if by_server is None else StreamFault
+            raise fault(ErrorCode.STREAM_CLOSED, f"frame on the closed stream {stream_id}")
+
+    def on_reset(self, stream_id: int, by_server: bool) -> None:
+        """Remember that a stream was reset."""
+        if len(self._resets) >= MAX_RESETS:
+            del self._resets[next(iter(self._resets))]
+        self._resets[stream_id] = by_server

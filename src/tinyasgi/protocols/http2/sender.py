@@ -1,0 +1,155 @@
+"""Sends the response bodies of one connection, in turns and within the windows of the client."""
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from . import frames
+from .frames import DATA, END_STREAM, INITIAL_WINDOW, MAX_PAYLOAD, MAX_WINDOW, header
+
+if TYPE_CHECKING:
+    from .multiplexer import Multiplexer
+    from .stream import HTTP2Stream
+
+#: Bytes to pass to the transport in one write.
+BATCH: Final = 64 * 1024
+#: Bytes to send in one iteration of the event loop.
+QUOTA: Final = 256 * 1024
+TOO_LARGE: Final = "window too large"
+
+
+class Sender:
+    """Sends DATA frames of the streams that have unsent data: one of each stream in turn."""
+
+    __slots__ = ("_behind", "_connection", "_progress", "_scheduled", "_turns", "initial_window",
+                 "window")  # fmt: skip
+
+    def __init__(self, connection: "Multiplexer") -> None:
+        self._connection = connection
+        self._turns: deque[HTTP2Stream] = deque()
+        self._scheduled = False
+        self.initial_window = INITIAL_WINDOW
+        """Window of new streams, in bytes."""
+        self.window = INITIAL_WINDOW
+        """Bytes that the client allows on the connection (RFC 9113 §6.9)."""
+        self._progress = 0  # the tick at which data was sent last
+        self._behind = 0  # bytes by which the client is behind the minimum rate of reading
+
+    def resize(self, size: int) -> None:
+        """Change the initial window, and the windows of all streams (RFC 9113 §6.9.2).
+
+        Raise ConnectionFault.
+        """
+        change = size - self.initial_window
+        self.initial_window = size
+        for stream in [*self._connection.streams.values()]:
+            stream.window += change
+            if stream.window > MAX_WINDOW:
+                raise frames.ConnectionFault(frames.ErrorCode.FLOW_CONTROL_ERROR, TOO_LARGE)
+            self.resume(stream)
+
+    def enlarge(self, stream_id: int, increment: int) -> None:
+        """Enlarge the window of a stream or, with 0, of the connection.
+
+        Raise ConnectionFault or StreamFault.
+        """
+        fault = frames.StreamFault if stream_id else frames.ConnectionFault
+        stream = self._connection.find(stream_id) if stream_id else None
+        if stream_id and stream is None:
+            return
+        if not increment:
+            raise fault(frames.ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0 bytes")
+        target = stream or self
+        target.window += increment
+        if target.window > MAX_WINDOW:
+            raise fault(frames.ErrorCode.FLOW_CONTROL_ERROR, TOO_LARGE)
+        if stream is None:
+            self.pump()
+        else:
+            self.resume(stream)
+
+    def is_stalled(self, ticks: int) -> bool:
+        """Return whether the client has kept the window closed for too long.
+
+        Called once a second.
+        """
+        context = self._connection.context
+        if self.window > 0 or not self._turns:
+            self._progress = ticks
+            self._behind = 0
+            return False
+        self._behind = max(self._behind, 0) + context.write_pace.rate
+        return (
+            ticks - self._progress > context.write_timeout
+            or self._behind > context.write_pace.slack
+        )
+
+    def write(self, stream: "HTTP2Stream", data: bytes, end_stream: bool) -> None:
+        """Send data of a stream now, as far as the windows allow, and the rest later."""
+        size = len(data)
+        if not stream.unsent and (
+            not size
+            or (
+                size <= MAX_PAYLOAD
+                and size <= stream.window
+                and size <= self.window
+                and not self._connection.paused
+            )
+        ):
+            stream.window -= size
+            self.window -= size
+            flags = END_STREAM if end_stream else 0
+            self._connection.send(header(DATA, flags, stream.id, size) + data)
+            return
+        stream.queue(data, end_stream)
+        self.resume(stream)
+
+    def resume(self, stream: "HTTP2Stream") -> None:
+        """Send data of a stream whose window may have grown."""
+        if stream.unsent and not stream.takes_turns and stream.window > 0:
+            stream.takes_turns = True
+            self._turns.append(stream)
+        self.pump()
+
+    def pump(self) -> None:
+        """Send as much as the windows and the write buffer allow, and schedule the rest."""
+        connection = self._connection
+        left = QUOTA
+        while self._turns and self.window > 0 and not connection.paused and not self._scheduled:
+            if left <= 0:
+                self._scheduled = True
+                context = connection.context
+                context.loop.call_soon(self._continue, context=context.outside)
+                return
+            left -= self._send_batch()
+
+    def _continue(self) -> None:
+        self._scheduled = False
+        self.pump()
+
+    def _send_batch(self) -> int:
+        """Send up to BATCH bytes in one write; return how many."""
+        size = 0
+        parts: list[bytes | memoryview] = []
+        drained = []
+        while self._turns and self.window > 0 and size < BATCH:
+            stream = self._turns.popleft()
+            if not stream.unsent or stream.window <= 0:  # reset meanwhile, or blocked
+                stream.takes_turns = False
+                continue
+            piece = stream.take(min(self.window, stream.window, MAX_PAYLOAD))
+            self.window -= len(piece)
+            size += len(piece)
+            last = stream.end_stream and not stream.unsent
+            parts += header(DATA, END_STREAM if last else 0, stream.id, len(piece)), piece
+            if stream.unsent:
+                self._turns.append(stream)
+            else:
+                stream.takes_turns = False
+                drained.append(stream)
+        self._progress = self._connection.context.ticks
+        self._behind -= size
+        if parts:
+            self._connection.send_frames(parts)
+        for stream in drained:
+            stream.on_drained()
+        return size
