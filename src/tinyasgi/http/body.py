@@ -20,7 +20,7 @@ MAX_TRAILER_SECTION = 16 * 1024
 
 
 class BodyDecoder(Protocol):
-    """Decodes the body of one request."""
+    """Decoder of the body of one request."""
 
     def decode(self, data: bytes) -> tuple[bytes, bytes | None]:
         """Return the content in `data`, and the bytes after the end of the body.
@@ -59,7 +59,7 @@ class ChunkedDecoder:
     def __init__(self, limit: int, parser: Parser) -> None:
         self._limit = self._room = limit
         self._parser = parser
-        self._chunk_remaining = 0  # bytes of the current chunk, with the CRLF after its data
+        self._chunk_remaining = 0  # unread bytes of the current chunk, including its last CRLF
         self._in_trailers = False
         #: An incomplete chunk size line or trailer section.
         self._buffer: ReceiveBuffer | None = None

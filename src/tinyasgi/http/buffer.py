@@ -13,8 +13,8 @@ _BARE_CR_OR_LF = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
 class ReceiveBuffer:
     """Received bytes that are searched for a delimiter of at most four bytes.
 
-    Each byte is searched once, regardless of the number of reads. So a byte that arrives alone
-    costs the same after 60 KiB as at the beginning.
+    Each byte is searched once, regardless of the number of reads. So the cost of a short read does
+    not depend on the number of bytes in the buffer.
     """
 
     __slots__ = ("_searched", "data")
@@ -29,7 +29,10 @@ class ReceiveBuffer:
         self.data += data
 
     def find(self, delimiter: bytes, end: int | None = None) -> int:
-        """Return the offset of a delimiter that the last read completed before `end`, or -1."""
+        """Return the offset of a delimiter that the last read has completed, or -1.
+
+        end: offset before which the delimiter must end.
+        """
         return self.data.find(delimiter, self._searched, end)
 
     def has_bare_cr_or_lf(self) -> bool:

@@ -19,9 +19,8 @@ FORWARDED_HEADERS: dict[str, dict[bytes, str]] = {
 def peer_address(peer: Any, unix: bool) -> str | None:
     """Return a peer in the notation of `--forwarded-allow-ips`: an IP address or `unix`.
 
-    peer: socket address, or None. unix: whether the listener is a unix socket. An address of None
-    does not show this: a TCP peer that has reset the connection has no address, either. Return
-    None if the address is unknown.
+    peer: socket address; None on a unix socket, or if a TCP peer has reset the connection. unix:
+    whether the listener is a unix socket. Return None if the address is unknown.
     """
     if unix:
         return "unix"

@@ -11,9 +11,8 @@ class Memo(dict[K, V]):
     """Dict that calls a pure function for a missing key: `memo[argument]`.
 
     It keeps at most `size` results, and none for an argument longer than `longest` bytes. So the
-    arguments use at most `size * longest` bytes. A full cache is cleared. Finding the
-    least recently used result, as `functools.lru_cache` does, would cost as much as some of these
-    functions.
+    arguments use at most `size * longest` bytes. A full cache is cleared. An order of use, as in
+    `functools.lru_cache`, would cost as much as some of the cached functions.
 
     measure: returns the size of an argument in bytes.
     """
@@ -32,7 +31,7 @@ class Memo(dict[K, V]):
         self._measure = measure
 
     def check(self, argument: K) -> None:
-        """Call the function for the exception that it may raise, unless its result is known."""
+        """Raise the exception of the function for this argument, if the function raises one."""
         self[argument]
 
     def __missing__(self, argument: K) -> V:

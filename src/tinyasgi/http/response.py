@@ -57,7 +57,10 @@ class DefaultHeaders:
 
 
 def with_default(headers: HeaderPairs, default: tuple[bytes, bytes]) -> HeaderPairs:
-    """Return the headers of an app, with `default` unless they contain its name in lower case."""
+    """Return the headers of an app; add `default` unless they contain a header of that name.
+
+    default: name in lower case, and value. Case does not matter in `headers`.
+    """
     headers = list(headers)
     if any(isinstance(name, bytes) and name.lower() == default[0] for name, _ in headers):
         return headers

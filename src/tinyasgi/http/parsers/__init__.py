@@ -33,7 +33,7 @@ class BadRequest(Exception):
 
 
 class Parser(Protocol):
-    """Parses headers. `create_parser` returns an instance."""
+    """Parser of headers. `create_parser` returns an instance."""
 
     def parse_headers(self, head: bytes, start: int) -> Headers:
         """Return the headers with lower-case names and stripped values (RFC 9112 §5).
@@ -63,8 +63,8 @@ def split_headers(section: bytes) -> Headers:
     """Parse a header section that a library has rejected or does not parse strictly (RFC 9112 §5).
 
     section: header lines, with the empty line at the end. Raise BadRequest if the syntax is
-    invalid. If it is valid, the library has rejected the meaning of a header. `request` validates
-    that.
+    invalid. If the syntax is valid, the library has rejected the meaning of a header. `request`
+    validates the meaning.
     """
     headers = []
     for line in section.split(b"\r\n")[:-2]:

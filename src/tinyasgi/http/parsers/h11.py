@@ -16,7 +16,7 @@ _LENIENT = re.compile(
 
 
 class H11Parser:
-    """Parses each head with a new `h11.Connection`."""
+    """Parser that uses a new `h11.Connection` for each head."""
 
     def parse_headers(self, head: bytes, start: int) -> Headers:
         connection = h11.Connection(h11.SERVER)

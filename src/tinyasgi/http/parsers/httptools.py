@@ -7,7 +7,7 @@ from . import START_LINE, split_headers
 
 
 class HttptoolsParser:
-    """Passes one complete head at a time to llhttp, and never a body."""
+    """Parser that passes llhttp one complete head at a time, and never a body."""
 
     def __init__(self) -> None:
         self._headers: Headers = []
