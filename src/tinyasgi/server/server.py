@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Server:
-    """Serve an app in the running event loop for the duration of a block.
+    """Server of one app. It runs in the current event loop for the duration of a block.
 
         async with Server(app, port=0) as server:
             print(server.url)
@@ -68,7 +68,7 @@ class Server:
         **options: Any,
     ) -> None:
         self.config = (config or Config()).replace(**options).resolved()
-        #: Closed after lifespan shutdown.
+        #: Resources of the server, which are released after lifespan shutdown.
         self._beside = contextlib.AsyncExitStack()
         self._app: App = load.as_asgi3(app, self.config, self._beside)
         self._parser = create_parser(self.config)
@@ -95,7 +95,7 @@ class Server:
         self._connections: set[ManagedConnection] = set()
         self._shutdown = Shutdown(self.config, shielded(on_wait))
         self._page: Server | None = None  # serves the metrics
-        self._page_end: asyncio.Task[None] | None = None  # its end, after `leave`
+        self._page_end: asyncio.Task[None] | None = None  # stops the page after `leave`
         self.addresses: list[str] = []
         """The addresses of the listeners, each a URL or `unix:PATH`."""
         self.host = ""
@@ -178,7 +178,7 @@ class Server:
         return Metrics(self.metrics_store)
 
     def _create_context(self, metrics: "Metrics | None") -> Context:
-        """Return the context, after lifespan startup, in which the app may have set up logging."""
+        """Return the context. Called after lifespan startup, because startup may set up logging."""
         log = self._access
         if log is None and self.config.access_log and access_logger.isEnabledFor(logging.INFO):
             log = self._log_record
@@ -214,7 +214,7 @@ class Server:
             await self._acceptor.listen(sock)
 
     def give_back(self, sock: socket.socket) -> None:
-        """End a `take`, because another process accepts from this socket."""
+        """Stop listening on a socket from `take`, because another process accepts from it."""
         if sock in self._sockets:
             self._sockets.remove(sock)
             self._acceptor.release(sock)
@@ -228,7 +228,7 @@ class Server:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if self._shutdown.replaced and self._page is not None:  # its limit is the same
+            if self._shutdown.replaced and self._page is not None:  # both stop at the same time
                 end = self._page.__aexit__(None, None, None)
                 self._page_end = asyncio.create_task(end)
             await self._shutdown.drain(self._context, self._acceptor)
@@ -236,7 +236,7 @@ class Server:
             await self._end_app()
 
     async def stopped(self) -> None:
-        """Wait until the server should stop. Leave the `async with` block then to stop it."""
+        """Wait until the server should stop. To stop it, leave the `async with` block."""
         await self._shutdown.requested.wait()
 
     def stop(self) -> None:
@@ -246,10 +246,10 @@ class Server:
             self._page.stop()
 
     def leave(self) -> None:
-        """Stop as a server that another one on the same sockets has replaced.
+        """Stop because another server on the same sockets has replaced this one.
 
         Idle clients have five seconds for one more request, and its response makes them reconnect.
-        If their connections were closed at once, a request that is on its way would fail.
+        If the server closed their connections at once, requests that are in transit would fail.
         """
         self._shutdown.leave()
         if self._page is not None:
@@ -266,7 +266,7 @@ class Server:
         return self._context.state is not ServerState.SERVING and not self._shutdown.replaced
 
     def _on_gone(self) -> None:
-        """Continue what waits for the end of a connection, a handshake or an exchange."""
+        """Handle the end of a connection, a handshake or an exchange."""
         self._shutdown.gone.set()
         self._acceptor.resume()
 

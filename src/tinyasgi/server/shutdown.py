@@ -16,11 +16,12 @@ from ..server_log import logger
 #: Called with a function that lists what the server waits for, and with the limit in seconds.
 OnWait: TypeAlias = Callable[[Callable[[], list[str]], float], None]
 
-#: Seconds for a step after its limit, and maximum seconds for each step after `quit`.
+#: Seconds for a step that follows a time limit. Also the maximum seconds of each step after `quit`.
 LAST = 1.0
-#: Seconds for peers to close after the last response, and seconds without progress in reading it.
+#: Maximum seconds to wait for a peer that has read everything to close, and for a peer that has
+#: unread data to read some of it.
 SETTLE, STALL = 0.15, 0.3
-#: Seconds between two checks of that.
+#: Seconds between two checks of these limits.
 INTERVAL = 0.05
 #: Seconds for idle clients of a replaced server to send one more request.
 LEAVE = 5.0
@@ -33,18 +34,18 @@ class Shutdown:
         self._config = config
         self._on_wait = on_wait
         self.requested = asyncio.Event()
-        """The server should stop."""
+        """Set when the server should stop."""
         self.gone = asyncio.Event()
         """Set at the end of a connection, a handshake or an exchange."""
         self.replaced = False
-        """Another server has replaced this one on the same sockets."""
+        """Whether another server has replaced this one on the same sockets."""
         self._hurries = False
         self._timeout: asyncio.Timeout | None = None
         self._context: Context
         self._acceptor: Acceptor
 
     def stop(self) -> None:
-        """Request the shutdown. Connections are no longer kept for a further request."""
+        """Request the shutdown. After `leave`, do not wait for idle clients any longer."""
         self.replaced = False
         self.requested.set()
         self.gone.set()
@@ -115,9 +116,9 @@ class Shutdown:
         await self._until(lambda: not (acceptor.handshakes or any(c.fresh for c in connections)))
 
     async def _until_settled(self) -> None:
-        """Wait until nothing is running, and the remaining peers do not read any more.
+        """Wait until nothing is running and the remaining peers read no more data.
 
-        Such a peer has sent half a head, does not answer a Close frame, or continues to send.
+        The remaining peers have sent half a head, do not answer a Close frame, or continue to send.
         """
         context, loop = self._context, asyncio.get_running_loop()
         since, unsent = loop.time(), self._unsent()
