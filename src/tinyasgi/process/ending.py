@@ -1,8 +1,8 @@
 """The end of a process: log what it waits for, and exit at the time limit.
 
-This works while the event loop is blocked, and while the interpreter waits for threads, because two
-other threads do it: one exits at the limit, the other one writes the log, which may block (for
-example if stderr is a full pipe).
+Two threads do this, so it works while the event loop is blocked and while the interpreter waits for
+threads. One thread exits at the limit. The other one writes the log, because writing may block, for
+example if stderr is a full pipe.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class _Step(NamedTuple):
 
 
 class Ending:
-    """Supervises the end of this process.
+    """Time limits and log messages for the end of this process.
 
     Signal handlers may call `begin` and `hurry`, which only set attributes and take no locks.
     """
@@ -78,10 +78,10 @@ class Ending:
         self._atexit_end = 0.0  # limit of the functions of atexit, 0 before they are called
 
     def begin(self, grace: float, by_signal: bool = False) -> None:
-        """Begin the end. Later calls do nothing.
+        """Start the time limit and the log messages. Later calls have no effect.
 
-        grace: seconds for running requests. Does nothing if the process belongs to a program that
-        continues after the server has stopped.
+        grace: seconds for running requests. by_signal: a signal has stopped the process. The call
+        has no effect if the process belongs to a program that continues after the server.
         """
         if self._step is not None or not (self._exits or self.signals.count):
             return
@@ -94,7 +94,7 @@ class Ending:
                 threading.Thread(target=run, name="tinyasgi-exit", daemon=True).start()
 
     def step(self, what: What, seconds: float, spare: float = 0.0) -> None:
-        """Begin a step. `spare` seconds after its limit of `seconds`, the process exits."""
+        """Begin a step. The process exits if the step takes longer than `seconds` plus `spare`."""
         if self._step is not None:
             now = time.monotonic()
             self._step = _Step(what, now, now + seconds, spare)
@@ -104,7 +104,7 @@ class Ending:
         self.step(what, max(self._grace_end - time.monotonic(), least))
 
     def hurry(self, least: float = 0.0) -> None:
-        """Shorten the rest of the end, to at least `least` seconds."""
+        """Shorten the time limit of the exit, but leave at least `least` seconds."""
         self.begin(0.0)
         waits_for_loop = self._step is not None and self._step.spare
         seconds = max(least, AT_ONCE if waits_for_loop else THREADS)
@@ -113,13 +113,16 @@ class Ending:
         self._grace_end = 0.0
 
     def leave(self, code: int) -> None:
-        """Return to the caller; the time limit continues when the interpreter begins to end."""
+        """Suspend the time limit until the interpreter begins to end.
+
+        code: exit code at the limit.
+        """
         self.code = code
         self.on_exit, self.signals.on_stop = None, self._on_stop  # release the app
         self.begin(LAST)
         if self._step is not None:
             self._ends.clear()
-            # Of these functions, the last registered one is called first.
+            # Python calls the function that was registered last first.
             threading._register_atexit(self._on_end)  # type: ignore[attr-defined]
             atexit.register(self._on_atexit)
 

@@ -1,7 +1,7 @@
 """Descriptors that forked children of this process must not keep.
 
-A child that `multiprocessing` or the app forks inherits them: it would keep an address in use when
-the server is gone, and connections open that the server has closed.
+If `multiprocessing` or the app forks a child, the child inherits all descriptors. It would keep the
+address in use after the server has exited, and keep connections open that the server has closed.
 """
 
 import os
@@ -14,7 +14,7 @@ _keeps = False
 
 @contextmanager
 def withheld(descriptors: Callable[[], Iterable[int]]) -> Iterator[None]:
-    """While in the block, a forked child has /dev/null in the place of these descriptors."""
+    """In children that are forked in the block, replace these descriptors by /dev/null."""
     _withheld.append(descriptors)
     try:
         yield
@@ -24,7 +24,7 @@ def withheld(descriptors: Callable[[], Iterable[int]]) -> Iterator[None]:
 
 @contextmanager
 def keeping() -> Iterator[None]:
-    """A child that is forked in the block keeps them. Its own children do not."""
+    """Let children that are forked in the block keep all descriptors. Their children do not."""
     global _keeps
     _keeps = True
     try:
@@ -40,13 +40,13 @@ def _after_fork() -> None:
         return
     numbers: list[int] = []
     for descriptors in _withheld:
-        with suppress(Exception):  # another thread may have been about to change them
+        with suppress(Exception):  # the fork may interrupt a change by another thread
             numbers += [number for number in descriptors() if number >= 0]
     _withheld.clear()
     with suppress(OSError):
         null = os.open(os.devnull, os.O_RDWR)
-        # Not closed: a number that is free would be taken by another file, and objects of this
-        # process that still have it would close that.
+        # Not closed: the next file that is opened would get a closed number. An object that still
+        # has the number would then close that file.
         for number in numbers:
             os.dup2(null, number, inheritable=False)
         os.close(null)

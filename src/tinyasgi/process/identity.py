@@ -24,7 +24,7 @@ def check(config: Config) -> None:
 
 
 def set_title(config: Config, role: str) -> None:
-    """Set the title of this process, which `ps` shows, if there is a `name`."""
+    """Set the title of this process, which `ps` shows, if the option `name` is set."""
     if config.name is not None:
         with contextlib.suppress(ImportError):
             from setproctitle import setproctitle
@@ -36,7 +36,7 @@ def set_title(config: Config, role: str) -> None:
 
 
 def change_user(config: Config) -> None:
-    """Take the user and the group of the options, for good."""
+    """Change to the user and the group of the options. The process can't change back."""
     user, group = _owner(config)
     if group is None:
         return
@@ -52,7 +52,7 @@ def change_user(config: Config) -> None:
 
 
 def give_log_files(config: Config) -> None:
-    """Let the user of the workers open the log files. Files that log rotation has moved are made.
+    """Give the log files to the user of the workers. Create files that log rotation has moved.
 
     Raises OptionError.
     """
@@ -67,9 +67,10 @@ def give_log_files(config: Config) -> None:
 
 
 def _owner(config: Config) -> tuple[int | None, int | None]:
-    """Return the numbers of user and group, or None; by default the group of the user.
+    """Return the numbers of the options `user` and `group`; None for an option that is not set.
 
-    Raises OptionError if one does not exist, or if this process can't change to it.
+    Without `group`, return the group of the user. Raises OptionError if the user or the group does
+    not exist, or if this process can't change to it.
     """
     user = group = None
     if config.user is not None:

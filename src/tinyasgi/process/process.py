@@ -180,7 +180,7 @@ class ServerProcess:
             logger.log(self.level, "stopping")
 
     def _report_other_loggers(self) -> None:
-        """Say once what has an effect in uvicorn or gunicorn, but not here."""
+        """Log once which logging settings for uvicorn or gunicorn have no effect."""
         names = log.other_loggers() if is_first_worker() else None
         if names:
             text = "the configuration of %s does not apply to this server; configure"
@@ -225,7 +225,7 @@ class ServerProcess:
     # Signals.
 
     def take_signals(self) -> None:
-        """Handle signals: the first stop is graceful, the second hurries, the third kills."""
+        """Handle signals. The second stop signal shortens the shutdown, the third one kills."""
         self._signals.install()  # the import of the app may have set others
         try:
             self.loop.add_reader(self._signals.fileno(), self._on_signals)
@@ -262,7 +262,7 @@ class ServerProcess:
 
     @property
     def stops_by_signal(self) -> bool:
-        """Whether a signal has begun the end; then another one exits at once."""
+        """Whether a signal has stopped the process, so that a second one makes it exit at once."""
         return self._signals.count > 0
 
     def _begin_end(self) -> None:

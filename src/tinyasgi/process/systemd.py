@@ -17,7 +17,7 @@ FULL_QUEUE = 1.0
 def inherited() -> tuple[str, ...]:
     """Return the sockets that systemd has passed to this process, as values for `Config.bind`.
 
-    Removes their variables from the environment, so a second call returns none. Raises OptionError.
+    Remove their variables from the environment, so a second call returns none. Raise OptionError.
     """
     pid, count = os.environ.pop("LISTEN_PID", None), os.environ.pop("LISTEN_FDS", None)
     os.environ.pop("LISTEN_FDNAMES", None)
@@ -40,7 +40,7 @@ def _number(variable: str, text: str) -> int:
 
 
 class Notifier:
-    """Reports the state of the service to systemd; does nothing without systemd."""
+    """Notifications to systemd about the state of the service; no effect without systemd."""
 
     def __init__(self) -> None:
         self._address = os.environ.pop("NOTIFY_SOCKET", "")

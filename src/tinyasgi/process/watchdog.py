@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from ..server_log import logger
 
-#: Checks of the loop within the time limit.
+#: Number of checks of the loop within the time limit.
 PARTS = 10
 #: Seconds after the limit until the thread of the watchdog is assumed to be blocked as well.
 HELD = 0.5
@@ -22,12 +22,13 @@ _LOOP = ("asyncio/runners.py", "asyncio/base_events.py", "asyncio/events.py")
 class LoopWatchdog:
     """A thread that checks whether the event loop of the current thread runs.
 
-    When the loop has been blocked for `seconds`, the watchdog logs the stack of its thread, and
-    later for how long it was blocked. It checks ten times within that time, so it never misses such
-    a block, and reports none that is shorter by more than a tenth or a second.
+    If the loop is blocked for `seconds`, the watchdog logs the stack of its thread. When
+    the loop continues, the watchdog logs how long it was blocked. The interval between two checks
+    is a tenth of `seconds`, but at most one second. A block that is shorter than `seconds` by less
+    than this interval may be reported, too.
 
-    beat: called in the loop after each check. dump: also notice code that holds the GIL, and write
-    the stacks of all threads to stderr, without a log format.
+    beat: called in the loop after each check. dump: also detect code that holds the GIL, and then
+    write the stacks of all threads to stderr, without a log format.
     """
 
     def __init__(
