@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -594,6 +595,14 @@ def test_option_error_is_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"tinyasgi: error: {message}")
     assert configs == []
+
+
+def test_log_config_that_workers_cannot_get(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        run("app:app", workers=2, port=0, log_config={"formatters": {"a": {"()": lambda: None}}})
+    assert leaving.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search("log_config={'formatters.* can't be passed to workers: Can't ", line)
 
 
 def test_one_worker_for_an_object(tmp_path: Path) -> None:

@@ -61,7 +61,12 @@ class WorkerSpec:
 
     def dump(self) -> str:
         """Return the spec as text. Raises OptionError for an option that can't be passed on."""
-        return pickle.dumps(self).hex()
+        try:
+            return pickle.dumps(self).hex()
+        except (AttributeError, TypeError, pickle.PicklingError) as error:
+            # No other option can contain objects of any kind.
+            text = f"can't be passed to workers: {error}"
+            raise self.config.error("log_config", self.config.log_config, text) from None
 
     @staticmethod
     def load(text: str) -> "WorkerSpec":
