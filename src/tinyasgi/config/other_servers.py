@@ -66,7 +66,7 @@ HINTS = {
     "--forwarder-headers --header-map": "leave it out: X_Y can't be mistaken for X-Y",
     "--graceful-timeout": "write --timeout-graceful-shutdown",
     "--http-parser": "write --http",
-    "--http-protocols --http2-*": "leave it out",
+    "--http-protocols --http2-*": "leave it out, or write --no-http2",
     "--initgroups": "leave it out: --user also sets the groups of the user",
     "--keep-alive": "write --timeout-keep-alive",
     "--keyfile": "write --ssl-keyfile",
