@@ -1,7 +1,7 @@
 # make serve, make test, make test-all, make flaky, make check, make bench, make hotpath,
 # make figures, make docs, make map, make site, make links, make fuzz, make property,
 # make autobahn, make browser, make clients, make promtool, make proxies, make trials, make package,
-# make soak, make chaos
+# make soak, make chaos, make planted, make mutants
 #
 # VENV=.venv-3.13 PYTHON=python3.13 makes another environment beside the first.
 
@@ -9,6 +9,8 @@ VENV ?= .venv
 SECONDS ?= 600
 TIMES ?= 50
 EXAMPLES ?= 2000
+COUNT ?= 60
+SEED ?= 1
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && exit; done; echo python3)
@@ -19,7 +21,7 @@ parallel := -n auto --dist loadgroup
 # Bytecode files save a third of the time of the processes that tests start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test test-all flaky check bench hotpath figures docs map site links fuzz property autobahn browser clients promtool proxies trials package soak chaos
+.PHONY: serve test test-all flaky check bench hotpath figures docs map site links fuzz property autobahn browser clients promtool proxies trials package soak chaos planted mutants
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/standard.stamp
@@ -86,6 +88,14 @@ fuzz: $(VENV)/test.stamp
 property: $(VENV)/test.stamp
 	PROPERTY_EXAMPLES=$(EXAMPLES) $(bin)/python -m pytest tests/protocols/test_machine_http1.py \
 		tests/protocols/websocket/test_machine.py
+
+# Faults of the kinds that servers have had: tests notice each of them.
+planted: $(VENV)/test.stamp
+	$(bin)/python -m tests.planted $(OPTIONS)
+
+# Small changes of the code at random: tests notice at least 90 % of them.
+mutants: $(VENV)/test.stamp
+	$(bin)/python -m tests.mutants --count $(COUNT) --seed $(SEED) $(OPTIONS)
 
 autobahn: $(VENV)/test.stamp
 	$(bin)/python tests/autobahn.py $(CASES)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants import all_mutants, justified
+from tests.planted import PLANTED, Planted
 from tests.support import helpers
 
 pytest_plugins = ["pytester"]
@@ -122,3 +124,22 @@ def test_command_that_hangs_with_a_child(tmp_path: Path, monkeypatch: pytest.Mon
         pytest.raises(AssertionError, match="the process exited without a line like 'never'"),
     ):
         command.wait_for("never")
+
+
+# Planted faults and mutants.
+
+
+@pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.path)
+def test_a_planted_fault_fits_the_code(planted: Planted) -> None:
+    compile(planted.edit().text, planted.path, "exec")
+
+
+def test_mutants_are_valid_and_different() -> None:
+    found = list(all_mutants("proxy/trust.py"))
+    assert len({mutant.edit.text for mutant in found}) == len(found) > 10
+    for mutant in found:
+        compile(mutant.edit.text, mutant.path, "exec")
+
+
+def test_justified_survivors_exist() -> None:
+    assert justified() <= {str(mutant) for mutant in all_mutants("")}

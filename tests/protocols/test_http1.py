@@ -26,6 +26,7 @@ from tests.support.helpers import (
     until,
     upload,
 )
+from tests.support.simulation import simulated
 from tinyasgi import Server
 from tinyasgi.errors import ClientDisconnected
 from tinyasgi.protocols.exchange import Exchange
@@ -357,11 +358,47 @@ async def test_pieces_before_a_half_close_are_sent() -> None:
         await send({"type": "http.response.body", "body": b"piece", "more_body": True})
         await asyncio.Event().wait()
 
-    async with connect(app) as connection:
+    async with connect(app, cancel_on_disconnect=True) as connection:
         connection.protocol.data_received(GET)
         while not connection.protocol.write_buffer:
             await asyncio.sleep(0)
         assert (await connection.eof()).endswith(b"piece")
+
+
+def test_stream_that_ends_after_a_stop_ends_its_connection() -> None:
+    """At once, and not when the server notices that nothing is left to do."""
+    told = []
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(START)
+        await send({"type": "http.response.body", "body": b"piece", "more_body": True})
+        told.append(await receive())
+        await send({"type": "http.response.body", "body": b"end"})
+
+    with simulated(app) as simulation:
+        peer = simulation.connect()
+        peer.send(GET)
+        simulation.loop.settle()
+        simulation.server.stop()
+        simulation.loop.settle()
+        assert told == [{"type": "http.disconnect"}]
+        assert peer.received.endswith(b"3\r\nend\r\n0\r\n\r\n")
+        assert peer.at_end
+
+
+@in_loop
+async def test_one_100_for_tasks_that_wait_together() -> None:
+    async def app(scope, receive, send):
+        first = asyncio.create_task(receive())
+        second = asyncio.create_task(receive())
+        await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
+        await reply(send, b"done")
+
+    async with connect(app) as connection:
+        head = upload(1)[:-2] + b"Expect: 100-continue\r\n\r\n"
+        assert await connection.feed(head) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert (await connection.feed(b"x")).endswith(b"done")
 
 
 @in_loop

@@ -116,6 +116,7 @@ class HTTP1Machine(SimulationMachine):
         number = int(scope["path"][1:])
         assert number not in self.runs, "the app is called twice"
         self.runs[number] = run = Run(self.requests[number])
+        assert run.plan.version == "1.1" or run.plan.framing != "chunked", "chunks in HTTP/1.0"
         if self.finishes:
             run.release.set()
         assert scope["headers"] == run.request.headers
@@ -163,11 +164,13 @@ class HTTP1Machine(SimulationMachine):
         client.add(request)
         return client
 
-    @rule(index=indexes, size=st.sampled_from([ALL, 1, 20, 100, 4000, 30_000]))
+    @rule(index=indexes, size=st.sampled_from([ALL, 1, -5, 20, 100, -3, 4000, 30_000]))
     def send(self, index: int, size: int) -> None:
+        """size: less than 0 leaves so many bytes, such as the last chunk."""
         pending = [each for each in self.clients if each.queue and not each.peer.has_shut]
         if pending:
-            pending[index % len(pending)].send(size)
+            client = pending[index % len(pending)]
+            client.send(size if size > 0 else max(len(client.queue) + size, 0))
             self.loop.settle()
 
     @rule(index=indexes, size=st.sampled_from([ALL, 0, 3000, SNDBUF]))
@@ -284,6 +287,8 @@ class HTTP1Machine(SimulationMachine):
         elif run is not None and run.doing == "receive":
             assert self.loop.time() <= client.ended + NOTICE, "no http.disconnect"
             assert not (self.tells and run.has_started), "a stream is not told of a stop"
+            if run.request in client.delivered and not run.request.refusal:
+                assert run.has_body, "the body is complete, and the app waits for it"
             if client.sent and not self.stops:
                 self._check_continue(client, run)
         if run is not None and run.doing == "send":
@@ -292,7 +297,8 @@ class HTTP1Machine(SimulationMachine):
     def _check_continue(self, client: Client, run: Run) -> None:
         plan = run.plan
         wanted = plan.expect and plan.version == "1.1" and plan.framing != "none"
-        if wanted and not run.body_in and not run.has_started and client.peer.reads:
+        is_first = not (run.body_in or run.has_body or run.has_started)
+        if wanted and is_first and client.peer.reads:
             body_sent = len(run.request.data) - len(client.queue) > len(run.request.head)
             if client.requests[-1] is run.request and not body_sent:
                 assert b" 100 Continue\r\n" in client.peer.received
@@ -353,8 +359,7 @@ class HTTP1Machine(SimulationMachine):
             if run is not None and run.doing != "send":
                 continue
             assert peer.socket is None or peer.socket.fileno() < 0, "it is never closed"
-            able = peer.reads and not (peer.has_shut or client.is_late)
-            if able and client.is_in_head and client.has_answers:
+            if client.is_in_head and peer.reads and client.has_answers and not peer.has_shut:
                 *_, last = None, *client.responses()
                 assert last and (last.closes or not last.complete), "no 408"
 

@@ -44,7 +44,7 @@ __all__ = [
 __all__ += ["in_loop", "quick_loop", "reply", "until", "upload"]
 
 #: Seconds after which a hanging test fails. A passing test never waits this long.
-PATIENCE = 120.0
+PATIENCE = float(os.environ.get("PATIENCE", "120"))
 
 GET = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
 START = {"type": "http.response.start", "status": 200}

@@ -212,10 +212,14 @@ class Peer:
         """Bytes that were unread when the server closed its socket before it had read all."""
 
     @property
+    def has_fin(self) -> bool:
+        """The server has sent its FIN."""
+        return self.socket is not None and self.socket.has_shut
+
+    @property
     def at_end(self) -> bool:
         """It has read the server's FIN, or the connection is reset."""
-        ended = self.socket is not None and self.socket.has_shut and not self.unread
-        return ended or self.is_reset or self.has_reset
+        return (self.has_fin and not self.unread) or self.is_reset or self.has_reset
 
     def send(self, data: bytes) -> None:
         """Send bytes; a server that has closed its socket answers with a reset."""

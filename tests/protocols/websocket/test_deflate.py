@@ -2,6 +2,7 @@
 
 import os
 import random
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -148,6 +149,11 @@ def error_code(*reads: bytes, limit: int = 0) -> int:
 def test_compression_bomb_is_not_inflated() -> None:
     bomb = agreed().compress(bytes(10_000_000))
     assert error_code(masked(0xC2, bomb), limit=9_999_999) == 1009
+    tracemalloc.start()
+    assert error_code(masked(0xC2, bomb), limit=100_000) == 1009
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
     assert error_code(masked(0x42, bomb[:5000]), masked(0x80, bomb[5000:]), limit=100_000) == 1009
     reader = read_frames(10_000_000, agreed().inflater)
     next(reader)

@@ -29,7 +29,6 @@ REST = 40_000
 
 OPTIONS = {
     "ws_max_size": MAX_SIZE,
-    "ws_max_queue": 4,
     "ws_ping_interval": 6,
     "ws_ping_timeout": 4,
     "timeout_write": 8,
@@ -59,11 +58,12 @@ class WebSocketMachine(SimulationMachine):
         http=st.sampled_from(["httptools", "h11"]),
         cancel=st.booleans(),
         deflate=st.sampled_from([True, True, False]),
+        queue=st.sampled_from([4, 32]),
     )
-    def start(self, http: str, cancel: bool, deflate: bool) -> None:
-        self.deflate = deflate
+    def start(self, http: str, cancel: bool, deflate: bool, queue: int) -> None:
+        self.deflate, self.queue = deflate, queue
         options: dict[str, Any] = {"http": http, "cancel_on_disconnect": cancel}
-        options["ws_per_message_deflate"] = deflate
+        options |= {"ws_per_message_deflate": deflate, "ws_max_queue": queue}
         self.simulation = self.stack.enter_context(simulated(self.app, **options, **OPTIONS))
         self.loop = self.simulation.loop
 
@@ -113,13 +113,22 @@ class WebSocketMachine(SimulationMachine):
         pieces=st.sampled_from([1, 1, 2, 4]),
         compress=st.booleans(),
         deliver=st.sampled_from([ALL, ALL, 0, 1, 30]),
+        count=st.sampled_from([1, 1, 1, 8]),
     )
     def message(
-        self, index: int, size: int, is_text: bool, pieces: int, compress: bool, deliver: int
+        self,
+        index: int,
+        size: int,
+        is_text: bool,
+        pieces: int,
+        compress: bool,
+        deliver: int,
+        count: int,
     ) -> None:
         client = self._able(index)
-        client.add_message(size, is_text, pieces, compress)
-        client.send(deliver)
+        for _ in range(count):
+            client.add_message(size, is_text, pieces, compress)
+            client.send(deliver)
         self.settle()
 
     @rule(index=indexes)
@@ -250,6 +259,7 @@ class WebSocketMachine(SimulationMachine):
 
     def check_memory(self) -> None:
         for connection in self.simulation.connections:
+            assert len(getattr(connection._exchange, "_messages", ())) <= self.queue
             unsent = connection._transport.get_write_buffer_size()
             assert unsent <= HIGH_WATER + RCVBUF + MAX_SIZE
             held = footprint(connection) - unsent
