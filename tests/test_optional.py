@@ -19,6 +19,7 @@ async def app(scope, receive, send):
 
 PACKAGES = (
     "protocols/websocket",
+    "protocols/extensions",
     "app/wsgi",
     "proxy",
     "metrics",

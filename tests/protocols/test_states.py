@@ -23,7 +23,8 @@ def test_diagrams_have_all_states(heading: str) -> None:
 @pytest.mark.parametrize("heading", ["Exchange", "Server"])
 def test_ordered_states_only_grow(heading: str) -> None:
     states = DIAGRAMS[heading][0]
-    for before, after in transitions(heading):
+    # After a part of a file, more body may follow.
+    for before, after in transitions(heading) - {("SENDING_FILE", "STREAMING")}:
         assert before == "[*]" or states[before].value < states[after].value
 
 

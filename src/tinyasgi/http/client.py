@@ -1,6 +1,7 @@
 """Client address, server address and scheme of a request, from its connection or from a proxy."""
 
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, replace
 from typing import Any
 
 #: Headers in which proxies describe their clients, by the value of `--forwarded-fields`.
@@ -53,3 +54,9 @@ class ClientInfo:
     """Replacement for the Host header."""
     root_path: str | None = None
     """Replacement for the option `--root-path`."""
+
+    def without_extensions(self, names: Container[str]) -> "ClientInfo":
+        """Return a copy without some of the ASGI extensions."""
+        extensions = self.scope["extensions"].items()
+        left = {name: value for name, value in extensions if name not in names}
+        return replace(self, scope=self.scope | {"extensions": left})

@@ -199,6 +199,23 @@ def encode_switch(protocol: bytes, headers: HeaderPairs, defaults: DefaultHeader
     return b"".join((start, protocol, section.lines, b"\r\n\r\n"))
 
 
+def encode_interim(status: int, headers: HeaderPairs) -> bytes:
+    """Return an interim response (RFC 9110 §15.2). Raise TypeError or ValueError."""
+    section = _encode_headers([], tuple(headers))
+    line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()
+    return b"".join((line, section.lines, b"\r\n\r\n"))
+
+
+def encode_trailers(framing: Framing, trailers: HeaderPairs) -> bytes:
+    """Return the end of a response body, with trailers if it is chunked (RFC 9112 §7.1.2).
+
+    Raise TypeError or ValueError.
+    """
+    if framing != CHUNKED:
+        return encode_body(framing, b"", False)[0]
+    return b"0%b\r\n\r\n" % _encode_headers([], tuple(trailers)).lines
+
+
 def _length_line(length: int) -> bytes:
     return b"\r\ncontent-length: %d\r\n\r\n" % length
 
@@ -235,6 +252,22 @@ def error_response(status: int, reason: str) -> tuple[Headers, bytes]:
     """Return headers and body of an error response."""
     body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
     return [PLAIN_TEXT, *_ERROR_HEADERS.get(status, ())], body
+
+
+def frame_part(framing: Framing, size: int) -> tuple[bytes, bytes, Framing]:
+    """Return what is sent before and after `size` bytes of a body, and the framing of the rest.
+
+    Raise ValueError if the body becomes longer than its content-length.
+    """
+    if framing == CHUNKED:
+        return b"%x\r\n" % size, b"\r\n", framing
+    if framing >= 0:
+        framing -= size
+        if framing < 0:
+            raise ValueError(
+                f"the response body is {-framing} bytes longer than its content-length"
+            )
+    return b"", b"", framing
 
 
 def encode_refusal(status: int, reason: str, defaults: DefaultHeaders, method: str) -> bytes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..http.client import ClientInfo, peer_address, peer_name
 from .context import Context
 from .delivery import delivery
+from .exchange import EXTENSIONS
 from .states import ConnectionState
 from .timeouts import MAX_LINGER
 
@@ -40,11 +41,12 @@ def read_client(transport: asyncio.BaseTransport, unix: bool) -> ClientInfo | No
         "client": None if unix else tuple(peer[:2]),
         "server": (host, None) if unix else tuple(host[:2]),
         "scheme": "https" if tls is not None else "http",
+        "extensions": {name: {} for name in EXTENSIONS},
     }
     if tls is not None:
         from ..tls.extension import TLSExtension  # an optional package
 
-        scope["extensions"] = {"tls": TLSExtension(tls)}
+        scope["extensions"]["tls"] = TLSExtension(tls)
     return ClientInfo(scope, peer_name(peer, unix), address)
 
 
@@ -69,6 +71,7 @@ class Connection(asyncio.Protocol):
         "_taken",
         "_transport",
         "_unix",
+        "_unsent_file",
         "client",
         "eof",
         "paused",
@@ -93,6 +96,7 @@ class Connection(asyncio.Protocol):
         self._header = header
         self._reading = True
         self.write_buffer = bytearray()
+        self._unsent_file = 0  # bytes that sendfile will write after those of the transport
         self.paused = False
         self.eof = False
         self._drained = False  # everything that the peer has sent was read, including the end
@@ -241,7 +245,7 @@ class Connection(asyncio.Protocol):
     @property
     def unsent(self) -> int:
         """Bytes that the peer has not read, as far as is known."""
-        return delivery(self._transport).left
+        return delivery(self._transport, self._unsent_file).left
 
     @property
     def busy(self) -> bool:
@@ -266,7 +270,8 @@ class Connection(asyncio.Protocol):
     def check_timeouts(self, ticks: int) -> None:
         """End what has waited for too long."""
         timeouts = self._context.timeouts
-        if self._state is not CLOSING and not self._transport.get_write_buffer_size():
+        unwritten = self._transport.get_write_buffer_size() + self._unsent_file
+        if self._state is not CLOSING and not unwritten:
             if self._taken is not None:  # the peer has read everything; its timeout starts now
                 self._taken = None
                 self._behind = 0
@@ -296,7 +301,7 @@ class Connection(asyncio.Protocol):
 
     def _measure_reading(self, ticks: int) -> int:
         """Update progress and rate of the peer's reading; return the bytes that it has not read."""
-        taken, left = delivery(self._transport)
+        taken, left = delivery(self._transport, self._unsent_file)
         if self._taken is None:
             self._progress = ticks
             self._behind = 0

@@ -21,6 +21,7 @@ from ..server_log import logger
 from ..typing import App, Headers
 from . import refusal, timeouts
 from .exchange import COMPLETE, Exchange
+from .first_step import FINISHED, resume
 from .hooks import NO_HOOKS, Hooks, shielded
 from .states import Phase, ServerState
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 #: Since Python 3.12 a task can start eagerly. So an app that never waits finishes in the call that
 #: reads its request.
+EAGER = sys.version_info >= (3, 12)
 _Task: Any = asyncio.Task
 if sys.version_info >= (3, 12):
     _Task = partial(asyncio.Task, eager_start=True)
@@ -209,6 +211,8 @@ class Context:
         run, variables = self._run(exchange), self.variables.copy()
         name = exchange.line.text
         exchange.task = _Task(run, loop=self.loop, name=name, context=variables)
+        if EAGER:
+            exchange.wait_begins()
         if self._requests_left and not exchange.is_health_check(self.health_path):
             self._requests_left -= 1
             if not self._requests_left:
@@ -220,7 +224,14 @@ class Context:
         """Run the app. An exception, even SystemExit, ends only its own exchange."""
         app = self.app  # CPython 3.11 is slow to call the value of a slot
         try:
-            await app(exchange.scope, exchange.receive, exchange.send)
+            if EAGER:
+                await app(exchange.scope, exchange.receive, exchange.send)
+            else:
+                steps = app(exchange.scope, exchange.receive, exchange.send).__await__()
+                awaited = next(steps, FINISHED)
+                if awaited is not FINISHED:
+                    exchange.wait_begins()
+                    await resume(steps, awaited)
         except BaseException as error:
             self._report(exchange, exchange.ended(error))
             if self._state is ServerState.OVERDUE and isinstance(error, asyncio.CancelledError):

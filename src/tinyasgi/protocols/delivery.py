@@ -20,13 +20,15 @@ class Delivery(NamedTuple):
     """Bytes that are not acknowledged yet."""
 
 
-def delivery(transport: asyncio.Transport) -> Delivery:
+def delivery(transport: asyncio.Transport, more: int = 0) -> Delivery:
     """Return the figures of the kernel on Linux with TCP, otherwise those of the write buffer.
+
+    more: bytes that will be written after those of the transport.
 
     The write buffer is empty long before a slow peer has read everything, because the kernel
     buffers data as well.
     """
-    unsent = transport.get_write_buffer_size()
+    unsent = transport.get_write_buffer_size() + more
     sock = transport.get_extra_info("socket")
     if sys.platform == "linux" and sock is not None:
         try:

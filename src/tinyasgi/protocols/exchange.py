@@ -1,8 +1,9 @@
 """One request and its response, as the app sees them (ASGI HTTP specification)."""
 
 import asyncio
+from contextlib import suppress
 from inspect import CORO_CREATED, getattr_static, getcoroutinestate
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from ..errors import ClientDisconnected
 from ..http.client import ClientInfo
@@ -10,6 +11,14 @@ from ..http.request import RequestLine
 from ..http.response import NO_BODY
 from ..typing import HeaderPairs, Message, Scope
 from .states import Phase
+from .stream import Stream
+
+#: Messages of the extensions (`extensions`).
+EARLY_HINT: Final = "http.response.early_hint"
+PATHSEND: Final = "http.response.pathsend"
+TRAILERS_MESSAGE: Final = "http.response.trailers"
+ZEROCOPYSEND: Final = "http.response.zerocopysend"
+EXTENSIONS: Final = frozenset({EARLY_HINT, PATHSEND, TRAILERS_MESSAGE, ZEROCOPYSEND})
 
 #: With `spec_version` 2.4 or later, Starlette's streams do not listen for `http.disconnect`. So a
 #: stream that waits for its next event would outlive its client. `send` raises all the same.
@@ -30,10 +39,17 @@ ARRIVING: Final = 0
 ARRIVED: Final = 1
 TAKEN: Final = 2  # by the app, to its end
 
+# When the head of a response is written if no body accompanies it.
+ON_WAIT: Final = 0  # when the app waits for the first time
+SOON: Final = 1  # at the end of this iteration of the event loop: the app has waited before
+NEVER: Final = 2  # `send` has raised an exception: the app will fail, or send something else
+
 # Phases are compared for each message; an attribute of an enum would take longer.
 WAITING: Final = Phase.WAITING
 STARTED: Final = Phase.STARTED
 STREAMING: Final = Phase.STREAMING
+SENDING_FILE: Final = Phase.SENDING_FILE
+TRAILERS: Final = Phase.TRAILERS
 COMPLETE: Final = Phase.COMPLETE
 LOST: Final = Phase.LOST
 REFUSED: Final = Phase.REFUSED
@@ -42,44 +58,9 @@ _INCOMPLETE = {
     WAITING: "without sending a response",
     STARTED: "without sending http.response.body",
     STREAMING: "before the end of the body (the last message had more_body=True)",
+    SENDING_FILE: "while a file was being sent",
+    TRAILERS: "without sending http.response.trailers",
 }
-
-
-class Stream(Protocol):
-    """The interface that an exchange needs from its connection.
-
-    An HTTP/1.1 connection implements it, and so can a stream of HTTP/2. In the other direction it
-    calls `feed`, `wake`, `release` and `cancel` of the exchange.
-    """
-
-    client: ClientInfo
-    """Source of the request."""
-
-    @property
-    def paused(self) -> bool:
-        """The write buffer is full: a streaming `send` waits for `Exchange.wake`."""
-
-    @property
-    def eof(self) -> bool:
-        """The client has closed its sending side; it may still read."""
-
-    @property
-    def stopping(self) -> bool:
-        """The server is stopping: streaming responses should end."""
-
-    def write_head(
-        self, exchange: "Exchange", headers: HeaderPairs, body: bytes, more_body: bool
-    ) -> None:
-        """Write the head and the first piece of the body. Raise TypeError or ValueError."""
-
-    def write_body(self, exchange: "Exchange", body: bytes, more_body: bool) -> None:
-        """Write another piece of the body. Raise ValueError."""
-
-    def abort(self, exchange: "Exchange") -> None:
-        """End an incomplete response: 500 if nothing was written, else close the connection."""
-
-    def want_body(self, exchange: "Exchange") -> None:
-        """Read request body, because the app waits for it."""
 
 
 class Exchange:
@@ -98,6 +79,7 @@ class Exchange:
         "_waiters",
         "client",
         "framing",
+        "head_flush",
         "line",
         "persistent",
         "phase",
@@ -109,6 +91,7 @@ class Exchange:
         "status",
         "stream",
         "task",
+        "trailers",
     )
     # fmt: on
 
@@ -135,6 +118,10 @@ class Exchange:
         self.phase: Phase = WAITING
         self.status = 0
         self.sent = 0  # bytes of response body
+        #: When the head is written if no body accompanies it.
+        self.head_flush = ON_WAIT
+        #: Trailers that the app has sent so far; None: it has not announced any.
+        self.trailers: list[tuple[bytes, bytes]] | None = None
         self._credit = SEND_QUOTA
         self._body: bytes | bytearray = b""
         self._input: int = ARRIVED
@@ -168,7 +155,7 @@ class Exchange:
         task = asyncio.current_task()
         self._listeners = (*self._listeners, task)
         try:
-            await self._wait()
+            await self.wait()
         finally:
             self._listeners = tuple(each for each in self._listeners if each is not task)
 
@@ -176,53 +163,79 @@ class Exchange:
         """Implement ASGI's `send`. It waits while the client reads more slowly than the app writes.
 
         Raises ClientDisconnected if the client has disconnected, unless another task listens for
-        that (`_drop`). Raises RuntimeError for a message in the wrong order, and TypeError,
+        that (`drop`). Raises RuntimeError for a message in the wrong order, and TypeError,
         ValueError or KeyError for a wrong value.
         """
-        kind = message["type"]
-        phase = self.phase
-        if phase is WAITING and kind == "http.response.start":
-            status = message["status"]
-            self.status = status if type(status) is int else _as_status(status)
-            # A tuple, because an iterator can be read only once.
-            self.response_headers = tuple(message.get("headers", ()))
-            self.phase = STARTED
-        elif kind == "http.response.body" and (phase is STARTED or phase is STREAMING):
-            body = message.get("body", b"")
-            if type(body) is not bytes:
-                body = _as_bytes(body)
-            more_body = message.get("more_body", False)
-            if phase is STARTED:
-                self.stream.write_head(self, self.response_headers, body, more_body)
-            else:
-                self.stream.write_body(self, body, more_body)
-            if self.phase is LOST:
-                await self._drop(body)
-            elif more_body:
-                self._credit -= len(body) + MESSAGE_COST
-                if self._credit < 0 or self.stream.paused:
-                    await self._take_turns()
-        elif phase is LOST and kind == "http.response.body":
-            await self._drop(message.get("body", b""))
-        elif phase is LOST or (
-            # An error response, after `receive` has returned `http.disconnect`.
-            kind == "http.response.start" and phase < COMPLETE and self.stream.eof
-        ):
-            raise ClientDisconnected("the client has disconnected")
-        else:
-            raise RuntimeError(_misplaced(kind, phase))
+        try:
+            kind = message["type"]
+            phase = self.phase
+            if phase is WAITING and kind == "http.response.start":
+                status = message["status"]
+                self.status = status if type(status) is int else _as_status(status)
+                # A tuple, because an iterator can be read only once.
+                self.response_headers = tuple(message.get("headers", ()))
+                if "trailers" in message:
+                    self.trailers = [] if message["trailers"] else None
+                self.phase = STARTED
+                if self.head_flush == SOON:
+                    asyncio.get_running_loop().call_soon(self._flush_head)
+            elif kind == "http.response.body" and (phase is STARTED or phase is STREAMING):
+                body = message.get("body", b"")
+                if type(body) is not bytes:
+                    body = _as_bytes(body)
+                more = message.get("more_body", False) or self.trailers is not None
+                if phase is STARTED:
+                    self.stream.write_head(self, self.response_headers, body, more)
+                else:
+                    self.stream.write_body(self, body, more)
+                if self.phase is LOST:
+                    await self.drop(body)
+                elif more:
+                    if self.trailers is not None and not message.get("more_body", False):
+                        self.phase = TRAILERS
+                    self._credit -= len(body) + MESSAGE_COST
+                    if self._credit < 0 or self.stream.paused:
+                        await self.take_turns()
+            elif phase is LOST and (kind == "http.response.body" or kind in EXTENSIONS):
+                await self.drop(message.get("body", b""))
+            elif phase is LOST or (
+                # An error response, after `receive` has returned `http.disconnect`.
+                kind == "http.response.start" and phase < COMPLETE and self.stream.eof
+            ):
+                raise ClientDisconnected("the client has disconnected")
+            elif phase < COMPLETE and kind in EXTENSIONS:
+                from . import extensions  # rarely needed
 
-    async def _take_turns(self) -> None:
+                await extensions.send(self, message)
+            else:
+                raise RuntimeError(misplaced(kind, phase))
+        except BaseException:
+            self.head_flush = NEVER
+            raise
+
+    def wait_begins(self) -> None:
+        """Note that the app waits for the first time, or has ended."""
+        if self.head_flush == ON_WAIT:
+            self.head_flush = SOON
+            self._flush_head()
+
+    def _flush_head(self) -> None:
+        """Write the head without a body. `send` raises an error later, for the next message."""
+        if self.phase is STARTED and self.head_flush == SOON:
+            with suppress(TypeError, ValueError):
+                self.stream.write_head(self, self.response_headers, b"", True)
+
+    async def take_turns(self) -> None:
         """Wait until the write buffer has room, and yield to other tasks."""
-        while self.phase is STREAMING and self.stream.paused:
-            await self._wait()
+        while self.phase < COMPLETE and self.stream.paused:
+            await self.wait()
         if self._credit < 0:
             self._credit = SEND_QUOTA
             await asyncio.sleep(0)
         if self.phase is LOST:
-            await self._drop(b"")
+            await self.drop()
 
-    async def _drop(self, body: bytes) -> None:
+    async def drop(self, body: bytes = b"") -> None:
         """Drop a piece of the body after a disconnect. Raise ClientDisconnected.
 
         If another task listens for `http.disconnect`, that task decides how the response ends. It
@@ -238,7 +251,7 @@ class Exchange:
                 await asyncio.sleep(0)
         raise ClientDisconnected("the client has disconnected")
 
-    def _wait(self) -> asyncio.Future[None]:
+    def wait(self) -> asyncio.Future[None]:
         """Return a future that `wake` completes. It exists only while a task waits."""
         future: asyncio.Future[None] = asyncio.Future()  # create_future of uvloop is slower
         if self._waiters:  # those of other tasks, or of tasks that were cancelled
@@ -285,7 +298,7 @@ class Exchange:
     @property
     def unwritten(self) -> bool:
         """Bytes of the response will be written, which shows whether the client still reads."""
-        return self.phase is not STREAMING or self.framing != NO_BODY
+        return self.phase < STREAMING or self.framing != NO_BODY
 
     @property
     def awaited(self) -> bool:
@@ -333,12 +346,20 @@ class Exchange:
         return None if is_disconnect(error, set()) else error
 
 
-def _misplaced(kind: str, phase: Phase) -> str:
+def misplaced(kind: str, phase: Phase) -> str:
     """Describe a message that can't be sent in this phase."""
-    if kind == "http.response.body" and phase is WAITING:
+    if phase is WAITING and (kind == "http.response.body" or kind in EXTENSIONS):
         return f"{kind!r} was sent before 'http.response.start'"
     if phase >= COMPLETE:
         return f"{kind!r} was sent after the response was complete"
+    if phase is SENDING_FILE:
+        return f"{kind!r} was sent while a file was being sent"
+    if kind == "http.response.trailers":
+        return f"{kind!r} was sent before the end of the body, or was not announced (trailers=True)"
+    if phase is TRAILERS:
+        return f"{kind!r} was sent after the end of the body"
+    if kind == "http.response.pathsend":
+        return f"{kind!r} was sent after 'http.response.body'"
     if kind == "http.response.start":
         return f"{kind!r} was sent twice"
     return f"unsupported message type: {kind!r}"

@@ -15,6 +15,7 @@ from .delivery import has_ended
 from .exchange import COMPLETE, LOST, STREAMING, Exchange
 from .request_head import Head, HeadParser
 from .states import ConnectionState
+from .stream import FilePart, FileWriter
 
 if TYPE_CHECKING:
     from ..proxy.proxy_protocol import ProxyHeader
@@ -253,8 +254,18 @@ class HTTP1Connection(Connection):
 
     # Called by the exchange.
 
+    def write_interim(self, exchange: Exchange, status: int, headers: HeaderPairs) -> None:
+        data = response.encode_interim(status, headers)
+        if exchange.line.version != "1.0":
+            self._write(data, True)
+
     def write_head(
-        self, exchange: Exchange, headers: HeaderPairs, body: bytes, more_body: bool
+        self,
+        exchange: Exchange,
+        headers: HeaderPairs,
+        body: bytes,
+        more_body: bool,
+        length: int | None = None,
     ) -> None:
         context = self._context
         if exchange.request_id is not None:
@@ -265,7 +276,7 @@ class HTTP1Connection(Connection):
             context.defaults,
             exchange.line,
             exchange.persistent and context.keep_alive and not self._continue,
-            None if more_body else len(body),
+            length if more_body else len(body),
         )
         exchange.persistent = persistent
         if framing != response.NO_BODY:
@@ -303,6 +314,44 @@ class HTTP1Connection(Connection):
         elif self.eof and not data:  # no write may ever fail
             self._client_left(exchange)
             self._end()
+
+    @property
+    def file_writer(self) -> FileWriter | None:
+        from .extensions.sendfile import has_socket
+
+        return self._write_file if has_socket(self._transport) else None
+
+    async def _write_file(self, exchange: Exchange, part: FilePart) -> None:
+        from .extensions.sendfile import sendfile
+
+        begin, end, framing = response.frame_part(exchange.framing, part.size)
+        exchange.framing = framing
+        self._write(begin, True)
+        self._flush()
+        self._unsent_file = part.size
+
+        def on_sent(size: int) -> None:
+            self._unsent_file -= size
+            exchange.sent += size
+
+        try:
+            await sendfile(self._transport, exchange, part, on_sent)
+        except ConnectionError:
+            if self._exchange is exchange:
+                self._client_left(exchange)
+                self._transport.abort()
+        finally:
+            self._unsent_file = 0
+        if self._exchange is exchange:
+            self._write(end, True)
+
+    def write_trailers(self, exchange: Exchange, trailers: HeaderPairs) -> None:
+        if self._transport.is_closing():
+            self._client_left(exchange)
+            return
+        if data := response.encode_trailers(exchange.framing, trailers):
+            self._write(data, False)
+        self._finish(exchange)
 
     def want_body(self, exchange: Exchange) -> None:
         if self._continue and exchange.phase < STREAMING:

@@ -8,6 +8,7 @@ from ..http.parsers import BadRequest
 from ..http.request import Framing, RequestLine
 from ..typing import Headers
 from .context import Context
+from .exchange import EARLY_HINT, TRAILERS_MESSAGE
 
 #: Maximum size of a header section that is remembered, in bytes.
 MAX_REMEMBERED = 2048
@@ -64,6 +65,8 @@ class HeadParser:
         if line.host is not None:
             headers = request.replace_host(headers, line.host)
         self.client = context.client_info(headers, self._peer)
+        if line.version == "1.0":
+            self.client = self.client.without_extensions((EARLY_HINT, TRAILERS_MESSAGE))
         if self.client.host is not None:
             headers = request.replace_host(headers, self.client.host)
         root = self.client.root_path

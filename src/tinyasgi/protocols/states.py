@@ -23,19 +23,23 @@ class ConnectionState(Enum):
 
 
 class Phase(IntEnum):
-    """Phase of an exchange. It only grows."""
+    """Phase of an exchange. It only grows, except from SENDING_FILE to STREAMING."""
 
     WAITING = 0
     """The app has sent nothing."""
     STARTED = 1
-    """The app has sent http.response.start; nothing is written."""
+    """The app has sent http.response.start; the head is not written."""
     STREAMING = 2
     """The head is written, and more body follows. Or a WebSocket is open."""
-    COMPLETE = 3
+    SENDING_FILE = 3
+    """The head is written, and a file is being sent."""
+    TRAILERS = 4
+    """The body is written, and trailers follow."""
+    COMPLETE = 5
     """The response is complete."""
-    LOST = 4
+    LOST = 6
     """The response can't be completed any more."""
-    REFUSED = 5
+    REFUSED = 7
     """The server has answered instead of the app."""
 
 

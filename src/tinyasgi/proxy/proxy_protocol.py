@@ -65,7 +65,7 @@ class ProxyHeader:
         scope = peer.scope | {"client": self.client, "server": self.server}
         if self.tls is not None:
             scope["scheme"] = "https"
-            scope["extensions"] = {"tls": TLSExtension(**self.tls)}
+            scope["extensions"] = peer.scope["extensions"] | {"tls": TLSExtension(**self.tls)}
         address = peer_address(self.client, unix=False)  # a unix socket of the proxy is not trusted
         return ClientInfo(scope, peer_name(self.client, unix=self.client is None), address)
 

@@ -554,10 +554,10 @@ async def test_access_line() -> None:
     over = []
 
     def access(exchange: Any) -> None:
-        over.append((exchange.status, exchange.sent, exchange.phase, exchange.client.name))
+        over.append((exchange.status, exchange.sent, exchange.phase.name, exchange.client.name))
 
     async with connect(echo, Hooks(access=access)) as connection:
         await connection.feed(HANDSHAKE, masked(0x81, b"hello"), masked(0x82, b"12345"))
         assert over == []
         await connection.feed(BYE)
-    assert over == [(101, 10, 3, "127.0.0.1:50000")]
+    assert over == [(101, 10, "COMPLETE", "127.0.0.1:50000")]

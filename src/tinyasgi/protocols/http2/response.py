@@ -106,6 +106,19 @@ def encode_head(
     return b"".join((start, section.block, ending)), framing
 
 
+def encode_fields(headers: HeaderPairs) -> bytes:
+    """Return a header block without a status, such as that of trailers.
+
+    Raise TypeError or ValueError for an invalid header.
+    """
+    return b"".join([encode_field(check_header(*each), each[1].strip(b" \t")) for each in headers])
+
+
+def encode_interim(status: int, headers: HeaderPairs) -> bytes:
+    """Return the header block of an interim response. Raise TypeError or ValueError."""
+    return encode_field(b":status", b"%d" % status) + encode_fields(headers)
+
+
 def _encode_status(status: int) -> bytes:
     if not isinstance(status, int) or not 200 <= status <= 999:
         raise ValueError(f"status must be from 200 to 999, not {status!r}")

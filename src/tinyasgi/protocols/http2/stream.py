@@ -25,7 +25,7 @@ GROWTH: Final = STREAM_WINDOW - INITIAL_WINDOW
 
 
 class HTTP2Stream:
-    """A stream: the connection of one exchange (`exchange.Stream`).
+    """A stream: the connection of one exchange (`Stream`).
 
     It stays open after the exchange until the whole response is sent.
     """
@@ -33,7 +33,7 @@ class HTTP2Stream:
     # fmt: off
     __slots__ = (
         "_body_behind", "_connection", "_context", "_continue", "_credit", "_left", "_length",
-        "_since", "_waits", "_window_size", "_write_behind", "client", "end_stream",
+        "_since", "_trailers", "_waits", "_window_size", "_write_behind", "client", "end_stream",
         "exchange", "id", "is_receiving", "pieces", "takes_turns", "unsent", "window",
     )
     # fmt: on
@@ -59,13 +59,14 @@ class HTTP2Stream:
         self.pieces: deque[memoryview] = deque()
         self.unsent = 0  # size of the pieces
         self.end_stream = False  # nothing follows the pieces
+        self._trailers = b""  # header block that follows the pieces
         self.takes_turns = False  # the sender has it in its queue
         # For timeouts.
         self._since = 0  # the tick at which the app began to wait, or data was sent last
         # Bytes by which the client is behind the minimum rate of sending or reading.
         self._body_behind = self._write_behind = 0
 
-    # Attributes of the interface `exchange.Stream`.
+    # Attributes of the interface `Stream`.
 
     @property
     def paused(self) -> bool:
@@ -76,6 +77,11 @@ class HTTP2Stream:
     def eof(self) -> bool:
         """The client has closed its sending side of the connection."""
         return self._connection.eof
+
+    @property
+    def file_writer(self) -> None:
+        """None: the exchange reads files."""
+        return None
 
     @property
     def stopping(self) -> bool:
@@ -145,8 +151,17 @@ class HTTP2Stream:
 
     # The response.
 
+    def write_interim(self, exchange: Exchange, status: int, headers: HeaderPairs) -> None:
+        block = response.encode_interim(status, headers)
+        self._connection.send_headers(self.id, block, False)
+
     def write_head(
-        self, exchange: Exchange, headers: HeaderPairs, body: bytes, more_body: bool
+        self,
+        exchange: Exchange,
+        headers: HeaderPairs,
+        body: bytes,
+        more_body: bool,
+        length: int | None = None,
     ) -> None:
         if exchange.request_id is not None:
             headers = http1.with_default(headers, exchange.request_id)
@@ -156,7 +171,7 @@ class HTTP2Stream:
             headers,
             self._context.http2.defaults,
             exchange.line.method,
-            None if more_body else len(body),
+            length if more_body else len(body),
         )
         if framing == NO_BODY:
             body = b""
@@ -206,6 +221,23 @@ class HTTP2Stream:
         if not more_body:
             self._finish(exchange)
 
+    def write_trailers(self, exchange: Exchange, trailers: HeaderPairs) -> None:
+        block = response.encode_fields(trailers)
+        if not block or exchange.framing == NO_BODY or self._connection.is_closing:
+            self.write_body(exchange, b"", False)
+            return
+        http1.encode_body(exchange.framing, b"", False)  # is it complete?
+        self.exchange = None
+        self._connection.finish(exchange)
+        if self.unsent:
+            self._trailers = block
+        else:
+            self._send_trailers(block)
+
+    def _send_trailers(self, block: bytes) -> None:
+        self._connection.send_headers(self.id, block, True)
+        self._close()
+
     def queue(self, data: bytes, end_stream: bool) -> None:
         """Keep data until the windows allow to send it. end_stream: nothing follows."""
         if not self.unsent:
@@ -234,6 +266,8 @@ class HTTP2Stream:
         """Continue after everything was sent."""
         if self.exchange is not None:
             self.exchange.wake()
+        elif self._trailers:
+            self._send_trailers(self._trailers)
         elif self.end_stream:
             self._close()
 

@@ -16,10 +16,10 @@ from ..exchange import (
     STREAMING,
     WAITING,
     Exchange,
-    Stream,
     is_disconnect,
 )
 from ..states import Phase
+from ..stream import Stream
 from .deflate import Deflate
 from .frames import BINARY, TEXT
 from .handshake import read_handshake
@@ -27,8 +27,8 @@ from .handshake import read_handshake
 #: Size of the messages that wait for the app, in bytes, at which reading pauses.
 HIGH_WATER = 64 * 1024
 
-#: Prefix of the message types with which an app rejects a handshake by an HTTP response.
-DENIAL_PREFIX = "websocket.http.response."
+#: Messages with which an app rejects a handshake by an HTTP response.
+DENIALS = frozenset({"websocket.http.response.start", "websocket.http.response.body"})
 
 #: Status of an accepted handshake (RFC 9110 §15.2.2).
 SWITCHING_PROTOCOLS = 101
@@ -88,7 +88,10 @@ class WebSocketExchange(Exchange):
         scope["asgi"]["spec_version"] = "2.5"
         scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
         scope["subprotocols"] = self._handshake.subprotocols.copy()
-        scope["extensions"] = {**scope.get("extensions", {}), "websocket.http.response": {}}
+        extensions: dict[str, Any] = {"websocket.http.response": {}}
+        if "tls" in scope["extensions"]:  # the others are for HTTP
+            extensions["tls"] = scope["extensions"]["tls"]
+        scope["extensions"] = extensions
         self._messages: deque[Any] = deque(({"type": "websocket.connect"},))
         self._queued = 0  # size of the waiting messages in bytes
         self._max_queue = config.ws_max_queue
@@ -110,7 +113,7 @@ class WebSocketExchange(Exchange):
                 self._held = False
                 self._socket.read()
             else:
-                await self._wait()
+                await self.wait()
         message = self._messages.popleft()
         if type(message) is str:
             self._queued -= len(message)
@@ -140,7 +143,7 @@ class WebSocketExchange(Exchange):
             self.sent += size
             self._credit -= size + MESSAGE_COST
             if self._credit < 0 or self._socket.paused:
-                await self._take_turns()
+                await self.take_turns()
         elif self._open and kind == "websocket.close":
             self._socket.close_with(message.get("code") or 1000, message.get("reason") or "")
             self._closed = True
@@ -151,7 +154,7 @@ class WebSocketExchange(Exchange):
             self.stream.switch(self, response_headers)
         elif self.phase is WAITING and kind == "websocket.close":
             self._reject()
-        elif self.phase < COMPLETE and not self._open and kind.startswith(DENIAL_PREFIX):
+        elif self.phase < COMPLETE and not self._open and kind in DENIALS:
             await super().send({**message, "type": kind.removeprefix("websocket.")})
         elif self.phase >= COMPLETE and not self._closed:
             raise ClientDisconnected("the client has disconnected")
