@@ -1,4 +1,4 @@
-"""Actions: what the policy wants the supervisor to do."""
+"""Actions that the policy returns and the supervisor performs."""
 
 from typing import NamedTuple, TypeAlias
 
@@ -45,13 +45,13 @@ class Unshare(NamedTuple):
 
 
 class Await(NamedTuple):
-    """Report `requested` when a connection waits in the queue of a slot, until it starts."""
+    """Report `requested` when a connection waits for a slot. A start of the slot ends this."""
 
     slot: Slot
 
 
 class Measure(NamedTuple):
-    """Report the memory of each worker by `measured`."""
+    """Measure the memory of each worker, and report it with `measured`."""
 
 
 class Started(NamedTuple):

@@ -1,7 +1,7 @@
 """Framed messages over a pair of sockets, which may carry descriptors. Nothing ever blocks.
 
-A message is written completely or not at all. Each end sees the end of the other one, however that
-came about.
+A message is written completely or not at all. Each process notices when the other one exits, even
+if it was killed.
 """
 
 import os
@@ -17,10 +17,10 @@ from typing import NamedTuple
 # From the supervisor to a worker.
 BEGIN = "begin"  # with a WorkerSpec
 SHARE = "share"  # accept from these sockets, too; with the number of the queue
-UNSHARE = "unshare"  # the end of it
+UNSHARE = "unshare"  # ends a `share`; with the number of the queue
 RETIRE = "retire"  # another worker has its slot
 STOP = "stop"
-QUIT = "quit"  # hurry a stop
+QUIT = "quit"  # shorten each step of the stop
 REOPEN = "reopen"  # the log files
 FORK = "fork"  # to a zygote: a worker, with an id and a WorkerSpec
 
@@ -29,7 +29,7 @@ READY = "ready"  # with the names of parser and event loop
 FAILED = "failed"  # with the reason, before it was ready
 REPLACE = "replace"  # it asks for a replacement, and serves until it is told to retire
 BEAT = "beat"  # its event loop runs
-FILES = "files"  # that it has imported, one per line
+FILES = "files"  # the files that it has imported, one per line
 FORKED = "forked"  # by a zygote: id and process id; or an id and the reason of a failure
 EXITED = "exited"  # a child of a zygote: process id and exit code
 
@@ -38,7 +38,7 @@ _HEADER = struct.Struct("!IH")  # bytes of the text, number of descriptors
 _MAX_DESCRIPTORS = 200
 #: Bytes of one read.
 _READ = 1 << 16
-#: Unsent bytes from which on messages are dropped.
+#: Maximum number of unsent bytes. With more, further messages are dropped.
 _MAX_UNSENT = 1 << 22
 
 
@@ -47,7 +47,7 @@ class Message(NamedTuple):
     text: str
     descriptors: list[int]
     is_complete: bool = True
-    """False if this process had too few free descriptors; then there are none."""
+    """False if this process had too few free descriptors. Then `descriptors` is empty."""
 
 
 class Channel:
@@ -80,7 +80,8 @@ class Channel:
     def send(self, word: str, text: str = "", descriptors: Sequence[int] = ()) -> None:
         """Send a message, or drop it if the other end is gone or does not read.
 
-        Raises OSError if descriptors can't be kept until they can be sent.
+        A message that must wait keeps copies of its descriptors. Raises OSError if they can't be
+        copied.
         """
         if sum(len(data) for data, _ in self._unsent) > _MAX_UNSENT:
             return
@@ -134,7 +135,7 @@ class Channel:
             for number in numbers:
                 os.set_inheritable(number, False)
             self._descriptors += numbers
-            # Without free descriptors, the kernel drops those of a message.
+            # Without free descriptors, the kernel drops the descriptors of a message.
             self._is_truncated |= bool(flags & socket.MSG_CTRUNC)
             self._has_ended = not data
             messages += self._parse()
@@ -147,7 +148,7 @@ class Channel:
             size, count = _HEADER.unpack_from(self._data)
             end = _HEADER.size + size
             if self._is_truncated and len(self._descriptors) < count:
-                # Earlier headers have all of theirs: one read returns those of one header.
+                # Only this header lacks descriptors: one read returns those of one header.
                 self._descriptors += [-1] * (count - len(self._descriptors))
                 self._is_truncated = False
             if len(self._data) < end or len(self._descriptors) < count:
@@ -161,7 +162,7 @@ class Channel:
                 yield _message(word, text, numbers)
 
     def rest(self) -> list[Message]:
-        """Return what the other end, which has exited, has still sent."""
+        """Return the remaining messages of a process that has exited."""
         messages: list[Message] = []
         with suppress(EOFError):
             while new := self.receive():  # a process that it has forked may hold its end open
@@ -177,7 +178,7 @@ class Channel:
         self._sock.close()
 
     def drain(self, seconds: float) -> None:
-        """Write what is left, for at most so many seconds; for the end of a process."""
+        """Write the unsent messages before this process exits. seconds: time limit."""
         deadline = time.monotonic() + seconds
         while self._unsent and (left := deadline - time.monotonic()) > 0:
             select.select([], [self._sock], [], left)

@@ -2,7 +2,7 @@
 
 from ..config.config import Config
 
-#: Seconds beyond the limits of a worker that stops, until it is killed.
+#: Seconds until a stopping worker is killed, in addition to the worker's own time limits.
 MARGIN = 10.0
 #: Seconds for workers to stop after a second signal.
 HURRY = 2.0

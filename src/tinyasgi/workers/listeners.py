@@ -12,9 +12,9 @@ from .slot import Slot
 class Listeners:
     """The listeners of each slot.
 
-    Where the kernel distributes connections (SO_REUSEPORT), each slot has listeners of its own, its
-    accept queue. They stay open until the end, even if the slot is removed: closing one would reset
-    the connections in it. All workers share the other listeners.
+    For TCP on Linux, each slot has its own listeners, and the kernel distributes the connections
+    (SO_REUSEPORT). They stay open until the end, even if the slot is removed, because closing a
+    listener would reset the connections in its queue. All workers share the other listeners.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Listeners:
         return [*(sock for queue in self._queues.values() for sock in queue), *self._shared]
 
     def listen(self, count: int) -> None:
-        """Begin to listen for so many slots. Raises ListenError."""
+        """Begin to listen. count: number of slots. Raises ListenError."""
         for sock in self.all:
             listen.listen(sock, self._config)
         for index in range(count):

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 def supervise(app: str, config: Config, ending: Ending, notifier: Notifier, exits: bool) -> int:
     """Serve an app by several processes; return the exit code. Raises OptionError.
 
-    exits: this process ends with the service. Otherwise it may have children of its own.
+    exits: the process exits after the service has stopped. Otherwise it belongs to a program that
+    may have other children.
     """
     if not spawn.IS_SUPPORTED:
         raise config.error("workers", config.workers, "is not supported on this platform")
@@ -75,7 +76,7 @@ def _bind(config: Config) -> tuple["MetricsStore | None", list[socket.socket]]:
 
 
 def _limit_stop(ending: Ending, config: Config) -> None:
-    """Let a stop signal begin the end of this process, and a second one hurry it."""
+    """Start the time limit of this process at a stop signal; shorten it at the second one."""
 
     def on_stop(count: int) -> None:
         if count > 1:

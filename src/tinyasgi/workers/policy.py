@@ -1,8 +1,8 @@
 """Policy of the supervisor: a pure state machine over slots. Events in, actions out.
 
-Each event is a method, which is passed the time and returns the actions that follow. It first
-records what has happened. Then `_advance` derives the next actions from the state of the slots, not
-from the sequence of events. So two events need no code for the order in which they come.
+Each event is a method. Its argument `now` is the time, and it returns the next actions. The method
+first records the event. Then `_advance` derives the actions from the state of the slots, not from
+the sequence of events. So events that arrive in another order need no code of their own.
 """
 
 import logging
@@ -37,10 +37,12 @@ BAD_OPTION = 2
 
 
 class Policy:
-    """Keeps as many workers as `config` says; with `preload` there is a zygote that forks them.
+    """State machine that keeps the configured number of workers running.
 
-    has_queues: each slot has its own accept queue. Another worker accepts from it while the slot
-    has none.
+    With `preload`, a zygote forks the workers.
+
+    has_queues: each slot has its own accept queue. While a slot has no worker, a worker of another
+    slot accepts from its queue.
     """
 
     def __init__(self, config: Config, has_queues: bool) -> None:
@@ -78,13 +80,13 @@ class Policy:
     # Events.
 
     def start(self, now: float) -> list[Action]:
-        """The addresses are bound."""
+        """Start the first workers, after the addresses are bound."""
         while len(self.slots) < (self.config.workers or 1):
             self._add_slot()
         return self._advance(now)
 
     def failed_to_start(self, now: float, worker: Worker, reason: str) -> list[Action]:
-        """The system could not make a process."""
+        """Handle an error of the system that prevented the start of a process."""
         slot = worker.slot
         self._log(logging.ERROR, f"can't start {slot.name}: {reason}")
         if worker in self.ending:
@@ -97,7 +99,7 @@ class Policy:
         return self._advance(now)
 
     def ready(self, now: float, worker: Worker) -> list[Action]:
-        """A worker serves, or the zygote has imported the app."""
+        """Handle the end of a start: a worker serves, or the zygote has imported the app."""
         slot = worker.slot
         worker.ready_at = worker.heard_at = now
         if worker.state is WorkerState.ENDING:  # SIGTERM came too early, or will be ignored
@@ -115,14 +117,14 @@ class Policy:
         return self._advance(now)
 
     def alive(self, now: float, worker: Worker) -> list[Action]:
-        """The event loop of a worker runs."""
+        """Record that the event loop of a worker runs."""
         worker.heard_at = now
         if worker.state is WorkerState.READY and not worker.is_killed:
             worker.kill_at = math.inf
         return self._advance(now)
 
     def asked_for_replacement(self, now: float, worker: Worker) -> list[Action]:
-        """A worker has reached a limit or got SIGTERM, and serves until it is replaced."""
+        """Replace a worker that has reached a limit or got SIGTERM. It serves until then."""
         if worker.state is WorkerState.ENDING:
             self._actions.append(Tell(worker, STOP))
         elif worker is worker.slot.worker:
@@ -130,14 +132,14 @@ class Policy:
         return self._advance(now)
 
     def measured(self, now: float, worker: Worker, mebibytes: int) -> list[Action]:
-        """A worker uses so much memory."""
+        """Replace a worker that uses too much memory. mebibytes: its memory."""
         limit = self.config.worker_max_rss
         if limit and mebibytes >= limit and worker is worker.slot.worker:
             worker.slot.reason = f"it uses {mebibytes} MiB of memory (--worker-max-rss)"
         return self._advance(now)
 
     def exited(self, now: float, worker: Worker, code: int | None) -> list[Action]:
-        """A process has exited. code: None if it is not known."""
+        """Handle the exit of a process. code: exit code; None if it is not known."""
         slot = worker.slot
         what = f"{worker} {'was killed' if worker.is_killed else describe_exit(code)}"
         if worker in self.ending:
@@ -158,7 +160,7 @@ class Policy:
             self._fail(now, worker, code, what)
             return self._advance(now)
         self._log(logging.ERROR, what)
-        # No request could start a zygote that was ready: without it, no worker accepts.
+        # A zygote that was ready does not wait for a request, because its slot has no listeners.
         is_ready_zygote = slot is self.zygote and worker.ready_at is not None
         if self.config.reload and slot.worker is None and not is_ready_zygote:
             self._wait(slot, for_requests=worker.ready_at is not None)
@@ -194,7 +196,7 @@ class Policy:
         return self._advance(now)
 
     def changed(self, now: float, files: list[str]) -> list[Action]:
-        """Stop all workers, and start others when they are gone (--reload)."""
+        """Stop all workers, and start new ones after they have exited (--reload)."""
         if not self.is_stopping:
             more = len(files) - 1
             others = f" and {more} more file{'s' * (more > 1)}" if more else ""
@@ -205,13 +207,13 @@ class Policy:
         return self._advance(now)
 
     def requested(self, now: float, slot: Slot) -> list[Action]:
-        """A connection waits for a slot that is WAITING."""
+        """Start a worker for a slot that is WAITING, because a connection waits for it."""
         if slot.state is SlotState.WAITING:
             slot.state = SlotState.EMPTY
         return self._advance(now)
 
     def stop(self, now: float) -> list[Action]:
-        """Stop all workers; a second call hurries them, a third one kills them."""
+        """Stop all workers. A second call shortens the time limit, a third one kills them."""
         self.stops += 1
         config = self.config
         if self.stops == 1:
@@ -231,7 +233,7 @@ class Policy:
         return self._advance(now)
 
     def tick(self, now: float) -> list[Action]:
-        """The time of `deadline` has come, and all events before it were reported."""
+        """Enforce time limits at the time of `deadline`. Report all earlier events first."""
         self._enforce_limits(now)
         return self._advance(now)
 
@@ -251,7 +253,7 @@ class Policy:
             self.queues.numbers.add(index)
 
     def _end(self, now: float, worker: Worker, word: str, seconds: float) -> None:
-        """Make a worker end within so many seconds."""
+        """Stop a worker, or retire it. seconds: time until it is killed."""
         is_ready = worker.ready_at is not None
         self._actions.append(Tell(worker, word) if is_ready else Terminate(worker))
         worker.state = WorkerState.ENDING
@@ -274,7 +276,7 @@ class Policy:
         self._actions.append(Close())
 
     def _fail(self, now: float, worker: Worker, code: int | None, what: str) -> None:
-        """The first start has failed. One worker gives the reason for all."""
+        """Stop because the first start has failed. The first worker that fails gives the reason."""
         if self._failure is None:
             text = worker.failure or f"{ERROR_PREFIX}{what} before it was ready"
             self._failure = Done(code if code and code > 0 else START_FAILED, text)
@@ -292,7 +294,7 @@ class Policy:
         if not self.is_reloading or slot.worker.generation >= successor.generation:
             self._log(logging.ERROR, f"the old one keeps running: the new {what}")
             return
-        # The others would fail in the same way, and half a reload is worse than none.
+        # The other replacements would fail in the same way, so the reload ends.
         target, count = self.generation, len(self.slots)
         kept = sum(each.worker.generation < target for each in self.slots if each.worker)
         text = f"reload failed, {kept} of {count} workers keep running the old code: the new {what}"
@@ -361,7 +363,7 @@ class Policy:
                 slot.successor, slot.state = self._new_worker(now, slot), SlotState.REPLACING
 
     def _replace_at(self, slot: Slot) -> float:
-        """Return the time from which a successor can start; infinity if not before an event."""
+        """Return the earliest time for the start of a successor; infinity if none is due."""
         worker, lifetime = slot.worker, self.config.worker_lifetime
         if slot.state is not SlotState.READY or not worker or not self._can_start(slot):
             return math.inf

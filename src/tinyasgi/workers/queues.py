@@ -18,7 +18,7 @@ class AcceptQueues:
         """Workers of other slots that accept from a queue."""
 
     def assign(self, slots: Sequence[Slot]) -> Iterator[Share | Unshare]:
-        """Let another worker accept from the queue of each slot that has none."""
+        """Let another worker accept from the queue of each slot without a worker."""
         serving = [slot.worker for slot in slots if slot.is_serving and slot.worker]
         kept = [slot.index for slot in slots if slot.is_serving or slot.state in _WAITS]
         for queue in self.numbers:

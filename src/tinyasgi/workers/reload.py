@@ -28,10 +28,10 @@ def check(config: Config) -> None:
 
 
 class Changes:
-    """Watches files. `fileno` is readable when some have changed; `take` returns their names.
+    """Watcher of files. `fileno` is readable when files have changed; `take` returns their names.
 
     With watchfiles, it watches the directories of the configuration. Otherwise it checks the files
-    that the app has imported, which it is told by `imported`, twice a second.
+    that the app has imported twice a second; `imported` adds them.
     """
 
     def __init__(self, config: Config) -> None:

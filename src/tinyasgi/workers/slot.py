@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from ..config.config import Config
 from ..signals import OTHERS, STOPS
 
-#: Signals that stop a worker that was told to stop: a terminal sends them to all processes.
+#: Signals that may end a stopping worker without an error: a terminal sends them to all processes.
 SIGNALS = (*STOPS, *OTHERS)
 #: Name of the slot whose process imports the app and forks the workers.
 ZYGOTE = "zygote"
-#: Seconds before the next start of a worker that keeps failing; the last one repeats.
+#: Seconds before the next start, by the number of failures; the last value is the maximum.
 BACK_OFF = (0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 #: Seconds that a worker has to live for its exit not to count as a failed start.
 MIN_LIFE = 1.0
@@ -40,11 +40,11 @@ class WorkerState(enum.Enum):
 
 @dataclass(eq=False)
 class Worker:
-    """A worker process, or the zygote. Times are those that the policy was given."""
+    """A worker process, or the zygote. Times are values of `now` in the policy."""
 
     slot: "Slot"
     generation: int
-    """The number of reloads before it was started, or before its zygote was."""
+    """Number of reloads before the start of this process, or before the start of its zygote."""
     started_at: float
     state: WorkerState = WorkerState.STARTING
     pid: int = 0
@@ -62,7 +62,7 @@ class Worker:
 
     @property
     def is_doomed(self) -> bool:
-        """Whether it was killed or has a time at which it will be."""
+        """Whether it was killed, or will be killed at `kill_at`."""
         return self.is_killed or self.kill_at < math.inf
 
     def blocked_at(self, config: Config) -> float:
@@ -101,7 +101,7 @@ class Slot:
         return [worker for worker in (self.worker, self.successor) if worker is not None]
 
     def back_off(self, worker: Worker, now: float) -> None:
-        """Set the time of the start after the exit of `worker`: at once, then later each time."""
+        """Set the time of the next start, after the exit of `worker`. Failures delay it."""
         lived = now - worker.ready_at if worker.ready_at is not None else 0.0
         self.failures = self.failures + 1 if lived < MIN_LIFE else 0
         self.start_at = now + BACK_OFF[min(self.failures, len(BACK_OFF) - 1)]

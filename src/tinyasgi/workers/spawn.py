@@ -1,7 +1,7 @@
-"""Processes: their start, signals and exit. All differences of platforms are here.
+"""Processes: their start, signals and exit. All code that depends on the platform is here.
 
-Workers need POSIX. On Linux the kernel also tells a process when its supervisor dies, gives orphans
-to the supervisor, and tells how much memory a process uses.
+Workers need POSIX. On Linux, the kernel also sends a signal to a process when its supervisor dies,
+makes the supervisor the parent of orphans, and reports the memory of a process.
 """
 
 import atexit
@@ -31,7 +31,7 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 def spawn(module: str, descriptors: Sequence[int], environment: dict[str, str]) -> int:
     """Start a Python that inherits descriptors and calls `main` of a module; return its id.
 
-    Signals of the group are blocked in it until it can handle them.
+    The signals in OF_GROUP are blocked in the process until `unblock_signals`.
     """
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     code = f"from {module} import main; main()"
@@ -56,7 +56,8 @@ def inherited() -> tuple[Channel, list[int]]:
 def fork(run: Callable[[], int]) -> int:
     """Fork a process that runs a function and exits with its result; return its id.
 
-    No signal reaches the child before it has the handlers that this process had at first.
+    All signals are blocked during the fork, until the child has the handlers that this process had
+    at its start.
     """
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
@@ -92,7 +93,7 @@ def _run_child(run: Callable[[], int]) -> NoReturn:
 
 
 def unblock_signals() -> None:
-    """Let signals come that were blocked at the start."""
+    """Unblock the signals that were blocked at the start of this process."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_GROUP)
 
 
@@ -102,7 +103,7 @@ def hang_up_with_parent() -> None:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of processes whose own parent dies: of workers that outlive a zygote."""
+    """Become the parent of descendants whose parent dies, such as workers that outlive a zygote."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
@@ -132,7 +133,7 @@ def wait(pid: int) -> tuple[int, int] | None:
 
 
 def is_running(pid: int) -> bool:
-    """Return whether a process with this id runs, be it a child or not."""
+    """Return whether a process with this id runs. It need not be a child of this process."""
     with suppress(OSError), open(f"/proc/{pid}/stat") as file:
         return file.read().rpartition(")")[2].split()[0] != "Z"  # a zombie has exited
     try:

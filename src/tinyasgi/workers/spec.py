@@ -1,4 +1,4 @@
-"""Everything that another process needs to know to serve the same app."""
+"""Data that another process needs to serve the same app."""
 
 import os
 import pickle
@@ -34,7 +34,7 @@ class WorkerSpec:
 
     @classmethod
     def of(cls, target: str, config: Config) -> "WorkerSpec":
-        """Return the spec of processes that start as this one has started."""
+        """Return a spec with the working directory, `sys.path` and `sys.argv` of this process."""
         real, directory = os.getcwd(), _working_directory()
 
         def relocate(path: str) -> str:

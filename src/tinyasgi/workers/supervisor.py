@@ -1,7 +1,7 @@
 """The supervisor: reports events to the policy and performs its actions.
 
-It waits in one place for whatever comes first: a message or the exit of a worker, a signal, a
-changed file, a deadline. It never imports the app.
+A single `select` waits for the next event: a message or the exit of a worker, a signal, a changed
+file, or a deadline. The supervisor never imports the app.
 """
 
 import dataclasses
@@ -53,25 +53,25 @@ REPORT = 1.0
 
 @dataclass(eq=False)
 class WorkerHandle:
-    """The process of a worker as the supervisor holds it."""
+    """The process of a worker, with its channel and its parent."""
 
     worker: Worker
     channel: Channel
     shard: int
     """Number of its part of the shared metrics, or 0."""
     zygote: "WorkerHandle | None"
-    """Forks and reaps it, as long as that is there."""
+    """The zygote that forks the process, and reports its exit while the zygote runs."""
     request: int
-    """Number of the request to fork it."""
+    """Number of the request to fork the process."""
     silent_since: float | None = None
-    """The time at which it has closed its end of the channel."""
+    """The time at which the process closed its end of the channel."""
 
 
 class Supervisor:
-    """Runs workers that serve an app on bound sockets.
+    """Supervisor of workers that serve an app on bound sockets.
 
-    metrics_store: shared with the workers; it is closed at the end. reaps_orphans: this process
-    has no children but the workers and those that it has adopted.
+    metrics_store: shared with the workers; it is closed at the end. reaps_orphans: this process may
+    reap all its children, because all of them are workers or adopted orphans.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Supervisor:
         return self._result
 
     def abandon(self) -> None:
-        """Kill the workers, for the end of a process that can do nothing else any more."""
+        """Kill the workers, because this process exits at its time limit."""
         for worker in list(self._handles):
             self._signal(worker, signal.SIGKILL)
         listen.remove_files(self._files)
@@ -214,7 +214,7 @@ class Supervisor:
         if self._metrics_store is not None and handle.shard:
             self._metrics_store.retire(handle.shard, exit_reason(worker, code))
         for other in list(self._handles.values()):
-            if other.zygote is handle and not other.worker.pid:  # it was not forked any more
+            if other.zygote is handle and not other.worker.pid:  # the zygote did not fork it
                 self._on_exit(other, None)
         self._perform(self._policy.exited(time.monotonic(), worker, code))
 
@@ -285,7 +285,7 @@ class Supervisor:
     # Actions.
 
     def _perform(self, new: list[actions.Action]) -> None:
-        """Perform actions in their order, also those that follow from the first ones."""
+        """Perform actions in order, and then the actions that result from them."""
         is_running = bool(self._actions)
         self._actions.extend(new)
         while self._actions and not is_running:
@@ -361,7 +361,7 @@ class Supervisor:
         return WorkerHandle(worker, ours, shard, zygote, request)
 
     def _describe(self, slot: Slot) -> tuple[WorkerSpec, list[int]]:
-        """Return what a worker of a slot has to know, and its descriptors. Raises OSError."""
+        """Return the spec and the descriptors for a worker of a slot. Raises OSError."""
         sockets, spec = self._listeners.of(slot.index), self._spec
         spec = dataclasses.replace(spec, index=slot.index)
         descriptors = [sock.fileno() for sock in sockets]
@@ -387,7 +387,7 @@ class Supervisor:
         if worker.pid:
             with suppress(ProcessLookupError):
                 os.kill(worker.pid, number)
-        elif worker in self._handles:  # not forked yet; then it finds the channel closed
+        elif worker in self._handles:  # not forked yet: it will find its channel closed
             self._on_exit(self._handles[worker], None)
 
     def _measure(self) -> None:

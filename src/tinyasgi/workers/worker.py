@@ -74,7 +74,7 @@ def run_worker(messages: Channel, descriptors: list[int], spec: WorkerSpec) -> i
 
 
 def listen_to_supervisor(taken: Signals, messages: Channel) -> None:
-    """Stop by a signal when the supervisor dies, also while the event loop does not run."""
+    """Let a signal stop this process when the supervisor dies, even without an event loop."""
 
     def is_stop(number: int) -> bool:
         return number in taken.stops or (number == signal.SIGHUP and spawn.is_hung_up(messages))
@@ -95,10 +95,10 @@ def send_files(messages: Channel, config: Config, traceback: str = "") -> None:
 
 
 class WorkerProcess(ServerProcess):
-    """Serves until the supervisor tells it to stop or has exited.
+    """Process that serves until the supervisor stops it or has exited.
 
-    For any other reason to stop (a signal, a limit, an error of the app), it asks for a replacement
-    and serves until that one is ready.
+    If it should stop for another reason (a signal or a limit), it asks for a replacement and serves
+    until the replacement is ready.
     """
 
     level = logging.DEBUG  # the supervisor reports starts and stops
@@ -192,7 +192,7 @@ class WorkerProcess(ServerProcess):
             task.add_done_callback(self._sharing.discard)
         elif word == channel.UNSHARE:
             for sock in self._shared.pop(message.text, ()):
-                self.loop.call_soon(self.server.give_back, sock)  # not before it was taken
+                self.loop.call_soon(self.server.give_back, sock)  # runs after `take`
         else:
             self._word = word
             self._told.set()
@@ -206,7 +206,7 @@ class WorkerProcess(ServerProcess):
 
     @property
     def stops_by_signal(self) -> bool:
-        return self._word == channel.STOP  # the supervisor has got one
+        return self._word == channel.STOP  # the supervisor sends `stop` after a signal
 
     # A worker that serves continues until it is replaced or the supervisor has exited. Another
     # SIGTERM changes nothing.

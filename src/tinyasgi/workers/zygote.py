@@ -36,7 +36,7 @@ def main() -> NoReturn:
 
 
 class Zygote:
-    """Forks workers until it is told to stop, or its supervisor is gone."""
+    """Process that forks workers until the supervisor stops it or has exited."""
 
     def __init__(self, messages: Channel, spec: WorkerSpec) -> None:
         self._channel = messages
@@ -47,7 +47,7 @@ class Zygote:
         self._signals.add(signal.SIGCHLD)
 
     def run(self) -> int:
-        """Return the exit code."""
+        """Import the app and fork workers; return the exit code."""
         config = self._spec.config
         ending = Ending(self._signals, exits=True)
         worker.listen_to_supervisor(self._signals, self._channel)
