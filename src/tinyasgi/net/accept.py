@@ -1,4 +1,4 @@
-"""Accepts connections: limits, PROXY headers, TLS handshakes."""
+"""Accept loop: connection limit, PROXY headers, TLS handshakes."""
 
 import asyncio
 import errno
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from ..tls.contexts import TLSContexts
 
 _UNIX = getattr(socket, "AF_UNIX", None)  # Windows has none
-#: Bytes of unsent data in the kernel beyond the window of the peer, and then in a transport.
+#: Maximum bytes of unsent data in the kernel, and high-water mark of a TLS transport.
 MAX_UNSENT = 64 * 1024
 #: Descriptors that are reserved for the app and for the server itself.
 RESERVED = 32
 
 
 class Acceptor:
-    """Accepts connections for a context.
+    """Accept loop for a context.
 
-    The servers of the event loops are not used. Without a free descriptor, that of asyncio writes
-    thousands of log lines, and that of uvloop closes connections silently. Here clients wait in the
-    accept queue, as they do with `limit_connections`. Some descriptors are reserved, because an app
-    opens files and imports modules, too.
+    The servers of the event loops are not used. Without a free descriptor, asyncio's server writes
+    thousands of log lines, and uvloop's server closes connections silently. With this class,
+    clients wait in the accept queue, as they do with `limit_connections`. Some descriptors are
+    reserved, because an app opens files and imports modules, too.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class Acceptor:
         self._context = context
         self._tls = tls
         self._on_connection = on_connection
-        #: Listeners; False while accepting from one is paused.
+        #: Whether the event loop watches each listener; False while accepting is paused.
         self._readers: dict[socket.socket, bool] = {}
-        #: Set if accepting has failed in the last second.
+        #: Timer for the next attempt, after accepting has failed.
         self._retrial: asyncio.TimerHandle | None = None
         self._reserved = math.inf  # the first reserved descriptor
         self._scarce = False  # the last connection has a reserved descriptor
@@ -66,7 +66,7 @@ class Acceptor:
         tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
         if tcp and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             # Accepted connections inherit this. By default the kernel buffers megabytes for each
-            # slow client. That costs memory and CPU cache, and delays the notice of a disconnect.
+            # slow client. That costs memory and CPU cache, and a disconnect is noticed later.
             with suppress(OSError):  # a kernel without this option, as in some sandboxes
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT)
         self._reserved = _first_reserved()  # the app may have changed the limit
@@ -107,7 +107,7 @@ class Acceptor:
 
     @property
     def _is_plain(self) -> bool:
-        """There is neither TLS nor a PROXY header before the first request."""
+        """Whether connections begin with a request: no TLS handshake, no PROXY header."""
         return self._tls is None and not self._context.config.proxy_protocol
 
     def _is_full(self) -> bool:
@@ -139,14 +139,14 @@ class Acceptor:
         self.resume()
 
     def resume(self) -> None:
-        """Accept again, if that was paused and there is room now."""
+        """Continue to accept from paused listeners, if the connection limit allows it."""
         for sock, reading in self._readers.items():
             if not reading and not self._is_full():
                 try:
                     self._context.run_outside(
                         self._context.loop.add_reader, sock, self._accept, sock
                     )
-                except OSError as error:  # the kernel is out of memory for it
+                except OSError as error:  # the kernel has no memory to watch the socket
                     self._retry_later(error)
                 else:
                     self._readers[sock] = True
@@ -222,7 +222,7 @@ class Acceptor:
             tls["ssl_shutdown_timeout"] = 3600
         try:
             transport, _ = await loop.connect_accepted_socket(connect, accepted, **tls)
-            if tls:  # instead of 512 KiB
+            if tls:  # the default of asyncio is 512 KiB
                 transport.set_write_buffer_limits(MAX_UNSENT)
         except ssl.SSLError as error:
             from ..tls.contexts import handshake_error

@@ -62,7 +62,7 @@ def bind(config: Config) -> list[socket.socket]:
 def listen(sock: socket.socket, config: Config) -> None:
     """Start listening on a bound socket. Raise ListenError.
 
-    On Linux, several sockets can be bound to a port, but only one of them can listen.
+    On Linux, several sockets with SO_REUSEADDR can be bound to a port, but only one can listen.
     """
     try:
         sock.listen(config.backlog)
@@ -189,7 +189,7 @@ def _bind_address(family: int, address: tuple[Any, ...], dual_stack: bool) -> so
 def _bind_unix(path: str, config: Config) -> socket.socket:
     """Bind a unix socket and listen. A file of a dead server is replaced; other files are not.
 
-    The socket must listen at once, because a socket that does not looks like that of a dead server.
+    The socket must listen at once. Until then, it looks like the socket of a dead server.
     """
     group = None if config.uds_group is None else group_id(config.uds_group)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
