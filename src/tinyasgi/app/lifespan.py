@@ -103,7 +103,7 @@ class Lifespan:
             self._on_error(f"lifespan.{self._event}", error)
 
     def _log(self, error: BaseException) -> None:
-        """Log an exception that no caller awaits. It may result from a cancelled event."""
+        """Log an exception that no caller awaits, such as one from a cancelled startup."""
         if self._done.cancelled():
             logger.warning("lifespan.%s was cancelled: %s", self._event, _summary(error))
         else:
@@ -136,7 +136,7 @@ class Lifespan:
 
 
 def _is_exit(error: BaseException | None) -> bool:
-    """Return whether an exception ends the process. CancelledError may come from a task."""
+    """Return whether an exception ends the process. CancelledError does not end it."""
     return isinstance(error, SystemExit | KeyboardInterrupt)
 
 

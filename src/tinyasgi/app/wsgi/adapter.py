@@ -38,7 +38,7 @@ _HOP_BY_HOP = frozenset({
     b"trailers", b"transfer-encoding", b"upgrade",
 })
 # fmt: on
-#: Those that an app has set.
+#: Hop-by-hop headers of an app that were reported.
 _reported: set[bytes] = set()
 #: Iterators with a length hint. They show whether a piece of body is the last one.
 _SIZED: frozenset[type] = frozenset({type(iter([])), type(iter(()))})

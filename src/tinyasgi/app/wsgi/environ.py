@@ -20,7 +20,7 @@ MIN_BLOCK_SIZE = 64 * 1024
 def environ(scope: Scope, multithread: bool) -> Environ:
     """Return the environ of a request, without `wsgi.input`.
 
-    A text of the environ has one character per byte of the request (latin-1, PEP 3333).
+    A string in the environ has one character per byte of the request (latin-1, PEP 3333).
     """
     raw_path, query = scope["raw_path"], scope["query_string"].decode("latin-1")
     target = path = raw_path.decode("latin-1")

@@ -20,7 +20,7 @@ class ThreadPool:
     wait. If a job blocks, another thread runs the next one; otherwise the same thread does.
 
     The most recently used thread is woken first, because its resources, such as a database
-    connection, are still warm. A job that never ends does not keep the process alive.
+    connection, are probably still open. A job that never ends does not keep the process alive.
     """
 
     def __init__(self, max_threads: int) -> None:
@@ -29,7 +29,7 @@ class ThreadPool:
         self._count = 0
         self._jobs: deque[Job] = deque()
         self._idle: list[SimpleQueue[None]] = []  # one queue per idle thread, which wakes it
-        self._waking = False  # a thread is on its way to the jobs
+        self._waking = False  # a thread was woken or started, and has not taken a job yet
         self._closed = False
 
     def submit(self, job: Job) -> bool:
@@ -118,7 +118,7 @@ class ThreadPool:
 
 
 class LoopWaker:
-    """Call functions in an event loop from other threads, with one wake-up for many calls."""
+    """Calls of functions in an event loop from other threads, with one wake-up for many calls."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
