@@ -14,7 +14,7 @@ _UNPRINTABLE = re.compile(r"[^\n\t -~]")
 
 
 class TextFormatter(logging.Formatter):
-    """Formats a record as text: time, level and message.
+    """Formatter of records as text: time, level and message.
 
     Continuation lines are indented by two spaces and unprintable characters are escaped. So text
     from a client, in a message or a traceback, cannot look like a record of its own.
@@ -43,7 +43,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 class JSONFormatter(logging.Formatter):
-    """Formats a record as a JSON object in one line.
+    """Formatter of records as JSON objects, one per line.
 
     docs/logs.md lists the keys. Attributes from `extra` become keys, too.
     """

@@ -38,9 +38,10 @@ _handler: logging.Handler | None = None
 _level = logging.NOTSET
 #: The `log_config` that has been applied.
 _applied_config: str | dict[str, Any] | None = None
-#: Loggers of other servers. Some apps log with them. A filter or a format has no effect here.
+#: Loggers of other servers. Some apps log with them. The messages of this server do not pass their
+#: filters and handlers.
 _OTHER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "gunicorn.error", "gunicorn.access")
-#: Those of them that get the handler of `tinyasgi.server`.
+#: Loggers of other servers that get the handler of `tinyasgi.server`.
 _ADOPTED_LOGGERS = ("uvicorn", "gunicorn.error")
 
 
@@ -62,7 +63,8 @@ def set_up_process(config: Config) -> None:
     if config.log_format == "json":
         _log_output_of_python()
     with log_path(config, "access_log_file") as path:
-        # Fail now: workers open it later. Not for a FIFO, whose reader would see its end.
+        # Workers open the file later, but an error should occur now. A FIFO is not opened: after
+        # the close, its reader would read the end of the file.
         if path is not None and not stat.S_ISFIFO(_mode(path)):
             open(path, "ab").close()
     set_up_loggers(config)
@@ -252,7 +254,7 @@ def _apply_config(config: Config, given: str | dict[str, Any]) -> None:
 
 
 def other_loggers() -> list[str]:
-    """Return the loggers of other servers that are configured, which has no effect."""
+    """Return the configured loggers of other servers. Their configuration has no effect."""
     known = logging.root.manager.loggerDict
     loggers = [logging.getLogger(name) for name in _OTHER_LOGGERS if name in known]
     return [each.name for each in loggers if _is_configured(each)]
@@ -334,7 +336,7 @@ def _log_output_of_python() -> None:
 
 
 class _WarningsHandler(logging.Handler):
-    """Passes captured warnings to `lastResort` if no other handler gets them.
+    """Handler that passes captured warnings to `lastResort` if no other handler gets them.
 
     Without this handler, `captureWarnings` adds a NullHandler, and the warnings would be lost.
     """

@@ -41,7 +41,7 @@ class AccessLog:
         loop: asyncio.AbstractEventLoop,
         log_record: Callable[[Exchange], None] | None = None,
     ) -> None:
-        """log_record: called instead while the user has handlers on `tinyasgi.access`."""
+        """log_record: replaces the file while `tinyasgi.access` has handlers of the user."""
         self._format_line = format_line
         self._file = file
         self._loop = loop
