@@ -32,7 +32,7 @@ _LAG_SUM = store.LAG + len(LAGS) + 1
 
 
 class Metrics:
-    """Records the events of a context in the shard of this process; shows the sum of all shards."""
+    """Metrics of a context in the shard of this process, and the page with the sums."""
 
     _context: Context
 
@@ -42,9 +42,9 @@ class Metrics:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, context: Context) -> None:
-        """Count this process as a worker, because lifespan startup is complete.
+        """Count this process as a worker. Called after lifespan startup.
 
-        context: uses `observed`, `count` and `on_tick`.
+        context: a context that calls `observed`, `count` and `on_tick`.
         """
         self._context = context
         self._values[store.WORKERS] = 1.0
@@ -166,7 +166,7 @@ class Metrics:
 
 
 def _label_text(labels: Mapping[str, object]) -> str:
-    """Format the labels of a sample. Returns an empty text without labels."""
+    """Format the labels of a sample. Return an empty text without labels."""
     text = ",".join([f'{name}="{value}"' for name, value in labels.items()])
     return f"{{{text}}}" if text else ""
 
