@@ -102,7 +102,7 @@ class LiveServer:
             raise self._error
 
     def stop(self) -> None:
-        """Shut down gracefully and wait for the end. The end of the `with` block does it, too.
+        """Shut down gracefully and wait for the end. The end of the `with` block also does this.
 
         Raises TimeoutError if the app blocks the thread. The notes of this error show the stack.
         """
@@ -266,10 +266,10 @@ def _add_note(error: BaseException, note: str) -> None:
 
 
 class _RecordHandler(logging.Handler):
-    """Collects the log records of one server.
+    """Handler that collects the log records of one server.
 
-    They come from its thread, and from threads that run in copies of its context, such as those of
-    `asyncio.to_thread` and of WSGI apps.
+    The records come from the thread of the server, and from threads that run in copies of its
+    context, such as those of `asyncio.to_thread` and of WSGI apps.
     """
 
     def __init__(self, server: LiveServer) -> None:
