@@ -69,7 +69,7 @@ class Config(metaclass=other_servers.Translated):
         None, "file of NAME=VALUE lines to add to the environment; needs python-dotenv", kinds.PATH
     )
     root_path: str = option(
-        "", "URL prefix of the app; a proxy may strip it or not", kinds.ROOT_PATH
+        "", "URL prefix of the app, whether a proxy strips it or not", kinds.ROOT_PATH
     )
     health_path: str | None = option(
         None,
@@ -133,8 +133,8 @@ class Config(metaclass=other_servers.Translated):
     )
     timeout_start: float = option(
         300.0,
-        "kill a worker that has not started after this many seconds, and log its stack after half"
-        " of them; 0: never",
+        "kill a worker that has not started after this many seconds; after half of this time, log"
+        " its stack; 0: never",
     )
     pid: str | None = option(None, "file for the process id, removed at the end", kinds.PATH)
     user: str | None = option(
@@ -331,7 +331,9 @@ class Config(metaclass=other_servers.Translated):
         heading="TLS",
     )
     ssl_keyfile: Repeated[str] = option(
-        (), "private key (PEM), if not in --ssl-certfile; repeatable, in that order", kinds.PATHS
+        (),
+        "private key (PEM), if not in --ssl-certfile; repeatable, in the same order",
+        kinds.PATHS,
     )
     ssl_keyfile_password: str | None = option(
         None, "password of encrypted private keys", kinds.SECRET

@@ -29,12 +29,12 @@ class Setting(NamedTuple):
 
 
 def option_name(field: str) -> str:
-    """`timeout_head` → `--timeout-head`."""
+    """Return the name on the command line: `--timeout-head` for `timeout_head`."""
     return "--" + field.replace("_", "-")
 
 
 def environment_name(field: str) -> str:
-    """`timeout_head` → `TINYASGI_TIMEOUT_HEAD`."""
+    """Return the environment variable: `TINYASGI_TIMEOUT_HEAD` for `timeout_head`."""
     return _PREFIX + field.upper()
 
 
@@ -87,7 +87,7 @@ def spellings(found: Mapping[str, Setting]) -> dict[str, Spelling]:
 def _read(name: str, setting: Setting) -> Setting:
     """Return the setting with its value parsed and checked. Raises OptionError."""
     kind, (spelling, value) = _KINDS[name], setting
-    if kind is MODE and isinstance(value, int):  # 640 in TOML is hardly meant as decimal
+    if kind is MODE and isinstance(value, int):  # 640 in TOML is a decimal number
         raise OptionError(f"{spelling.given(value)}: expected {kind.expected}")
     return Setting(spelling, kind.read(spelling, value, text=True))
 
@@ -170,7 +170,7 @@ def _from_env_file(setting: Setting, warn: Callable[[str], object]) -> dict[str,
 
 
 def _from_file(named: Setting | None) -> dict[str, Setting]:
-    """Return the settings of the file that the user named, else of the first in FILES with any."""
+    """Return the settings of the named file, else of the first file in FILES that has any."""
     table: dict[str, Any] | None = None
     if named is not None:
         path = named.value
