@@ -25,7 +25,7 @@ from ..logs.access import FIELDS
 from ..net.listen import ListenError
 from ..process import forks
 from ..process.loop import loop_factory
-from ..process.process import YOUNG
+from ..process.process import set_gc_thresholds
 from ..protocols.exchange import Exchange
 from ..protocols.hooks import ignore
 from ..server.server import Server
@@ -74,8 +74,7 @@ class Worker(base.Worker):
     def run(self) -> None:
         """Serve until the master stops this worker. Called by gunicorn, as the methods below."""
         self._take_logger()
-        if 0 < gc.get_threshold()[0] < YOUNG:
-            gc.set_threshold(YOUNG)
+        set_gc_thresholds()
         try:
             config = Config(**options(self.cfg), **self.OPTIONS)
             with asyncio.Runner(loop_factory=loop_factory(config)) as runner:
