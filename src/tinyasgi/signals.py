@@ -1,4 +1,4 @@
-"""Signals of this process. None is lost from the start of the process on."""
+"""Signals of this process. No signal is lost, even during startup."""
 
 import atexit
 import contextlib
@@ -66,7 +66,7 @@ class Signals:
         signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
 
     def add(self, number: int) -> None:
-        """Take one more signal."""
+        """Handle one more signal."""
         self._numbers += (number,)
         self.install()
 
@@ -83,7 +83,7 @@ class Signals:
         self._close()
 
     def _at_exit(self) -> None:
-        """Ignore stop signals: Python resets handlers before its end, and they would kill it."""
+        """Ignore stop signals: Python resets its handlers at the end, so a signal would kill it."""
         with contextlib.suppress(ValueError):  # not the main thread
             for number in self.stops:
                 signal.signal(number, signal.SIG_IGN)
@@ -116,7 +116,7 @@ class Signals:
 
     @contextlib.contextmanager
     def exiting(self) -> Iterator[None]:
-        """In the block, a stop signal raises Stop. The end of the block raises it again.
+        """Raise Stop for a stop signal in the block, and again at the end of the block.
 
         So the import of an app is interrupted, and an app that swallows Stop is not served.
         """

@@ -15,7 +15,7 @@ _FOR_SUPERVISOR = ("SIGHUP", "SIGTTIN", "SIGTTOU")
 
 
 class SingleProcess(ServerProcess):
-    """Reports its state to systemd. It can't be replaced without a stop."""
+    """Process without a supervisor. It reports its state to systemd, and can't be replaced."""
 
     def __init__(self, app: Any, config: Config, ending: Ending, notifier: Notifier) -> None:
         super().__init__(app, config, ending)

@@ -39,7 +39,7 @@ class Config(metaclass=other_servers.Translated):
     and `timeout_graceful_shutdown=0` cancels running requests at once.
 
     names: spellings of options for messages; by default those of Python, such as `port=80`.
-    Raises OptionError for a value that is not allowed.
+    The constructor raises OptionError for a value that is not allowed.
     """
 
     factory: bool = option(
@@ -385,7 +385,7 @@ class Config(metaclass=other_servers.Translated):
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for a pickle, with a function replaced by its name.
 
-        Raises OptionError if another process can't import the function.
+        Raise OptionError if another process can't import the function.
         """
         state, function = vars(self).copy(), self.ssl_context_factory
         if callable(function):
@@ -422,7 +422,7 @@ class Config(metaclass=other_servers.Translated):
         )
 
     def replace(self, **options: Any) -> "Config":
-        """Return a copy with some options changed. Raises OptionError."""
+        """Return a copy with some options changed. Raise OptionError."""
         options = other_servers.translate(options, type(self).__dataclass_fields__)
         return dataclasses.replace(self, names=vars(self)["_names"], **options)
 

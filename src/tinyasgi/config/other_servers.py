@@ -104,7 +104,7 @@ class Translated(type):
 
 
 def translate(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options with the names that they have here. Raises OptionError."""
+    """Return options with the names that they have here. Raise OptionError."""
     found = {}
     for name, value in options.items():
         if (new := RENAMED.get(name, name)) in known:

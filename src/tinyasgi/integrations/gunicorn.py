@@ -160,7 +160,7 @@ def _is_set(setting: Any) -> bool:
 
 
 def options(cfg: Any) -> dict[str, Any]:
-    """Return the options of tinyasgi for the settings of gunicorn. Raises OptionError."""
+    """Return the options of tinyasgi for the settings of gunicorn. Raise OptionError."""
     grace = cfg.graceful_timeout
     found = {
         "backlog": cfg.backlog,

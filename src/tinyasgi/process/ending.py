@@ -42,7 +42,7 @@ ATEXIT = 2.0
 #: Maximum number of items in one log line.
 NAMED = 5
 
-#: Returns a description of each item that the process waits for.
+#: A function that returns a description of each item that the process waits for.
 What: TypeAlias = Callable[[], list[str]]
 
 

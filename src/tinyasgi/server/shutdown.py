@@ -28,7 +28,7 @@ LEAVE = 5.0
 
 
 class Shutdown:
-    """Ends the connections and requests of a server, and waits for them."""
+    """Graceful shutdown: the end of connections and requests, within time limits."""
 
     def __init__(self, config: Config, on_wait: OnWait) -> None:
         self._config = config

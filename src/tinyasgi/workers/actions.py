@@ -12,7 +12,7 @@ class Start(NamedTuple):
 
 
 class Tell(NamedTuple):
-    """Send a word to a worker that is ready."""
+    """Send a message of one word to a worker that is ready."""
 
     worker: Worker
     word: str

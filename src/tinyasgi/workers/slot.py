@@ -1,4 +1,4 @@
-"""Slots and workers as the policy sees them: plain data."""
+"""Slots and workers: the data of the policy."""
 
 import enum
 import math

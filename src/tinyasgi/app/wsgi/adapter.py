@@ -147,7 +147,7 @@ class _Call:
     # In the event loop.
 
     async def forward(self, send: Send) -> None:
-        """Handle items until the call has ended. Raises the exception of the app or of `send`."""
+        """Handle items until the call has ended. Raise the exception of the app or of `send`."""
         while (item := await self._next_item()) is not END:
             try:
                 if self._failure is None:

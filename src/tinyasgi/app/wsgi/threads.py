@@ -33,9 +33,9 @@ class ThreadPool:
         self._closed = False
 
     def submit(self, job: Job) -> bool:
-        """Run a job in a thread. Returns False if all threads are busy and the job has to wait.
+        """Run a job in a thread. Return False if all threads are busy and the job has to wait.
 
-        Raises RuntimeError if the pool has no thread and the system can't start one.
+        Raise RuntimeError if the pool has no thread and the system can't start one.
         """
         with self._lock:
             free = bool(self._idle) or self._count < self._max_threads
@@ -52,7 +52,7 @@ class ThreadPool:
         return free
 
     def cancel(self, job: Job) -> bool:
-        """Remove a job that waits. Returns False if a thread has taken it already."""
+        """Remove a job that waits. Return False if a thread has taken it already."""
         with self._lock:
             try:
                 self._jobs.remove(job)
@@ -69,7 +69,7 @@ class ThreadPool:
             self._idle.clear()
 
     def _wake_thread(self) -> bool:
-        """Wake an idle thread if a job waits. Returns True if a new thread is needed instead."""
+        """Wake an idle thread if a job waits. Return True if a new thread is needed instead."""
         if not self._jobs or self._waking:
             return False
         if self._idle:
@@ -126,7 +126,7 @@ class LoopWaker:
         self._scheduled = False
 
     def call(self, function: Callable[[], object]) -> None:
-        """Call a function in the event loop, soon. Raises RuntimeError if the loop is closed."""
+        """Call a function in the event loop, soon. Raise RuntimeError if the loop is closed."""
         self._calls.append(function)
         if not self._scheduled:
             self._scheduled = True
