@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from pathlib import Path
 from typing import Any
 
 import click
@@ -268,6 +269,19 @@ def test_hint_in_a_file(capsys: Any, tmp_path: Any) -> None:
 def test_names_of_uvicorn_in_a_file(command: Any, tmp_path: Any) -> None:
     (tmp_path / "tinyasgi.toml").write_text('headers = ["X-A: b"]\nreload-delay = 0.25')
     assert command("m:a")[1] == Config(header=[("X-A", "b")])
+
+
+def test_settings_of_gunicorn_are_reported(command: Any, capsys: Any, tmp_path: Path) -> None:
+    """gunicorn reads both without being told to."""
+    (tmp_path / "gunicorn.conf.py").write_text("workers = 2")
+    assert command("m:a", GUNICORN_CMD_ARGS="--workers=2")[1] == Config()
+    assert capsys.readouterr().err.splitlines() == [
+        "tinyasgi: warning: gunicorn.conf.py is not used; write its settings to tinyasgi.toml",
+        "tinyasgi: warning: GUNICORN_CMD_ARGS is not used; write its options on the command line",
+    ]
+    (tmp_path / "tinyasgi.toml").write_text("workers = 2")
+    assert command("m:a", GUNICORN_CMD_ARGS="")[1] == Config(workers=2)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("word", ["true", "on", "1", "Yes"])

@@ -67,12 +67,14 @@ def collect(
     above = _from_environment(environment, _PLATFORM)
     above |= _translated(_from_environment(environment, _UVICORN))
     above |= _from_environment(environment, _OWN) | _from_arguments(arguments)
-    file = _from_file(above.pop("config", None))
+    file = _from_file(above.pop("config", None), warn)
     found = file | above
     if "env_file" in found:
         inner = _from_env_file(found["env_file"], warn)
         found = file | inner | above if "env_file" in above else inner | file | above
     names = [setting.spelling.name for setting in found.values()]
+    if environment.get("GUNICORN_CMD_ARGS"):
+        warn("GUNICORN_CMD_ARGS is not used; write its options on the command line")
     if uvicorn := [name for name in names if name in _UVICORN]:
         warn(f"using {', '.join(uvicorn)}; tinyasgi's own variables begin with {_PREFIX}")
     return {name: _read(name, setting) for name, setting in found.items()}
@@ -169,7 +171,7 @@ def _from_env_file(setting: Setting, warn: Callable[[str], object]) -> dict[str,
     return found
 
 
-def _from_file(named: Setting | None) -> dict[str, Setting]:
+def _from_file(named: Setting | None, warn: Callable[[str], object]) -> dict[str, Setting]:
     """Return the settings of the named file, else of the first file in FILES that has any."""
     table: dict[str, Any] | None = None
     if named is not None:
@@ -183,6 +185,9 @@ def _from_file(named: Setting | None) -> dict[str, Setting]:
             table = _table(path, path)
             if table is not None:
                 break
+        else:
+            if os.path.exists("gunicorn.conf.py"):
+                warn(f"gunicorn.conf.py is not used; write its settings to {FILES[0]}")
     found: dict[str, Setting] = {}
     for key, value in (table or {}).items():
         name, spelling = key.replace("-", "_"), Spelling(key, " = ", f" in {path}")
