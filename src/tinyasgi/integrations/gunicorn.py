@@ -27,7 +27,6 @@ from ..process import forks
 from ..process.loop import loop_factory
 from ..process.process import set_gc_thresholds
 from ..protocols.exchange import Exchange
-from ..protocols.hooks import ignore
 from ..server.server import Server
 from ..server.shutdown import LAST, LEAVE
 
@@ -99,7 +98,7 @@ class Worker(base.Worker):
         # A subclass of Logger may count requests even if it does not log them.
         logs = self.log.access_log_enabled or type(self.log).access is not Logger.access
         sockets = [each.sock for each in self.sockets]
-        access = self._log_exchange if logs else ignore
+        access = self._log_exchange if logs else None
         async with contextlib.AsyncExitStack() as stack:
             server = Server(self.wsgi, config, sockets=sockets, access=access)
             stack.enter_context(forks.withheld(server.descriptors))
@@ -163,6 +162,7 @@ def options(cfg: Any) -> dict[str, Any]:
     """Return the options of tinyasgi for the settings of gunicorn. Raise OptionError."""
     grace = cfg.graceful_timeout
     found = {
+        "access_log": False,  # gunicorn writes it
         "backlog": cfg.backlog,
         "timeout_keep_alive": cfg.keepalive,
         "timeout_graceful_shutdown": grace - SPARE if grace > SPARE else grace / 2,

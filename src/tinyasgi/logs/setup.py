@@ -56,7 +56,7 @@ def set_up_process(config: Config) -> None:
     """
     global _applied_config
     if config.log_config is not None and config.log_config != _applied_config:
-        _apply_config(config, config.log_config)
+        apply_config(config, config.log_config)
         _applied_config = config.log_config  # a forked worker keeps it, with the changes of the app
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _log_unraisable
@@ -233,7 +233,7 @@ def _reopen_file(handler: logging.FileHandler) -> None:
 # `--log-config`.
 
 
-def _apply_config(config: Config, given: str | dict[str, Any]) -> None:
+def apply_config(config: Config, given: str | dict[str, Any]) -> None:
     """Pass the content of a file, or a dict, to `logging.config`. Raise OptionError."""
     import logging.config  # lazy: 10 ms
 
