@@ -151,7 +151,7 @@ def test_attributes() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("http2", True), ("reload_delay", 2), ("timeout_worker_healthcheck", 9), ("ssl_version", 5)],
+    [("reload_delay", 2), ("timeout_worker_healthcheck", 9), ("ssl_version", 5)],
 )
 def test_option_without_a_meaning(name: str, value: Any, caplog: pytest.LogCaptureFixture) -> None:
     uvicorn.Config(app, **{name: value}, log_config=None)
