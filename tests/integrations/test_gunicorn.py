@@ -390,6 +390,8 @@ def settings(**values: Any) -> Any:
         ("proxy_protocol", "v2", "proxy_protocol", True),
         ("asgi_lifespan", "off", "lifespan", "off"),
         ("asgi_loop", "asyncio", "loop", "asyncio"),
+        ("http_protocols", "h2,h1", "http2", True),
+        ("http_protocols", "h1", "http2", False),
         ("root_path", "/api", "root_path", "/api"),
         ("threads", 4, "wsgi_threads", 4),
         ("websocket_max_message_size", 9, "ws_max_size", 9),

@@ -42,7 +42,6 @@ UNSUPPORTED = (
     "forwarder_headers",
     "header_map",
     "http_parser",
-    "http_protocols",
     "permit_obsolete_folding",
     "permit_unconventional_http_method",
     "permit_unconventional_http_version",
@@ -173,6 +172,7 @@ def options(cfg: Any) -> dict[str, Any]:
         # A proxy at a unix socket is trusted, as in gunicorn.
         "forwarded_allow_ips": [*cfg.forwarded_allow_ips, "unix"],
         "proxy_protocol": cfg.proxy_protocol not in ("off", False),
+        "http2": "h2" in getattr(cfg, "http_protocols", ()),
     }
     if found["proxy_protocol"] and cfg.proxy_allow_ips != cfg.forwarded_allow_ips:
         raise OptionError("proxy_allow_ips must be the same as forwarded_allow_ips")
