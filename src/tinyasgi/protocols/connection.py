@@ -218,12 +218,16 @@ class Connection(asyncio.Protocol):
     def hand_over(self, successor: "Connection") -> None:
         """Pass the transport to a connection of another protocol."""
         self._transport.set_protocol(successor)
-        successor._transport = self._transport
-        successor.peer, successor.client = self.peer, self.client
         successor.paused = self.paused
         successor._reading = self._reading
-        self._context.opened(successor)
+        successor.take_over(self._transport, self.peer, self.client)
         self.connection_lost(None)
+
+    def take_over(self, transport: asyncio.Transport, peer: ClientInfo, client: ClientInfo) -> None:
+        """Use a transport on which another protocol has begun."""
+        self._transport = transport
+        self.peer, self.client = peer, client
+        self._context.opened(self)
 
     # Called by context and server.
 

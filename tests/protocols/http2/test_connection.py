@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -804,3 +805,36 @@ def test_client_of_each_stream(app: App) -> None:
         ]
         assert [scope["root_path"] for scope in app.scopes] == ["/root", "/api", "/root"]
         assert client.fields(1)[0]["x-request-id"] == "one"
+
+
+# Extensions.
+
+
+def test_trailers_early_hints_and_files(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100_000)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.early_hint", "links": [b"</a.css>; rel=preload"]})
+        has_trailers = scope["path"] == "/trailers"
+        await send({"type": "http.response.start", "status": 200, "trailers": has_trailers})
+        if has_trailers:
+            await send({"type": "http.response.body", "body": b"x" * 100_000})
+            trailers = [(b"grpc-status", b"0")]
+            await send({"type": "http.response.trailers", "headers": trailers})
+        else:
+            await send({"type": "http.response.pathsend", "path": str(path)})
+
+    with simulated(app) as server:
+        client = Client(server)
+        client.get(1, ("te", "trailers"), path="/trailers").get(3).get(5, path="/trailers")
+        client.enlarge(1, 50_000).enlarge(3, 50_000).enlarge(5, 50_000).enlarge(0, 300_000)
+        hint, head, trailers = client.fields(1)
+        assert hint == {":status": "103", "link": "</a.css>; rel=preload"}
+        assert head[":status"] == "200"
+        assert trailers == {"grpc-status": "0"}
+        assert [len(client.body(stream_id)) for stream_id in (1, 3, 5)] == [100_000] * 3
+        assert client.fields(3)[1]["content-length"] == "100000"
+        assert len(client.fields(5)) == 2  # it does not accept trailers
+        assert client.ended(1) and client.ended(3) and client.ended(5)
+        assert [entry.phase for entry in server.log] == [COMPLETE] * 3

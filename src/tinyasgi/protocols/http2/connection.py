@@ -73,6 +73,9 @@ class HTTP2Connection(Multiplexer):
     def eof_received(self) -> bool:
         """Keep the connection for running responses: a half-close may look like a close."""
         super().eof_received()
+        for stream in [*self.streams.values()]:
+            if stream.is_receiving:
+                stream.drop()
         if not self.streams or self._context.config.cancel_on_disconnect:
             return False
         self._wake()
@@ -199,10 +202,21 @@ class HTTP2Connection(Multiplexer):
         scope = line.scope | client.scope
         scope["headers"] = headers.copy()
         scope["state"] = context.lifespan_state.copy()
-        exchange = stream.exchange = Exchange(stream, scope, line, True)
+        if framing.wants_websocket:
+            from ..websocket import WebSocketExchange  # an optional package
+
+            try:
+                exchange: Exchange = WebSocketExchange(stream, scope, line, True, context.config)
+            except BadRequest as error:
+                self._refuse(stream, request, error)
+                return
+            stream.expect_tunnel()
+        else:
+            exchange = Exchange(stream, scope, line, True)
+        stream.exchange = exchange
         if context.request_ids is not None:
             context.request_ids.assign(exchange, self.trusted)
-        if not end_stream:
+        if not end_stream and not framing.wants_websocket:
             exchange.expect_body()
         context.start(exchange)
         if not context.keep_alive:

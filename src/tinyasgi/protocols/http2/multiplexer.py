@@ -1,5 +1,6 @@
 """A connection with streams: their ids, their frames, and GOAWAY (RFC 9113 §5, §6.8)."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ..connection import CLOSING, Connection
@@ -84,7 +85,6 @@ class Multiplexer(Connection):
         """Remove a closed stream."""
         if self.streams.pop(stream.id, None) is None:
             return
-        self.spare_window += stream.growth
         if self.streams or self._state is CLOSING:
             return
         if self._refuses or self.eof:
@@ -104,8 +104,12 @@ class Multiplexer(Connection):
     def send(self, data: bytes) -> None:
         """Write frames together with others of this iteration of the event loop."""
         if not self.write_buffer and not self._is_processing:
-            self._context.loop.call_soon(self._flush, context=self._context.outside)
+            self.call_soon(self._flush)
         self._buffer(data)
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Call a function in the next iteration of the event loop."""
+        self._context.loop.call_soon(callback, context=self._context.outside)
 
     def send_headers(
         self, stream_id: int, block: bytes, end_stream: bool, data: bytes = b""

@@ -13,24 +13,19 @@ from ...http.request import (
     expects_continue,
     parse_content_length,
     replace_host,
-    valid_authorities,
 )
 from ...typing import Headers
 from .. import refusal
 from ..context import Context
+from .fields import check, combine, malformed, split
 from .frames import ConnectionFault, ErrorCode, StreamFault
 from .hpack import Decoder, HPACKError, TooManyFields, read_string
-from .response import CONNECTION_HEADERS
 
 #: Maximum size of a header block that is remembered, in bytes, and number of such blocks.
 MAX_REMEMBERED, BLOCKS = 1024, 16
 
 #: Indexed fields, and a path that enters no table. Clients send most requests like this.
 _PATH_LITERAL = re.compile(rb"([\x82-\xfe]*)[\x04\x14]", re.DOTALL)
-_NAME_BYTES = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
-_VALUE_BYTES = bytes({*range(256)} - {*range(9), *range(10, 32), 127})
-_PSEUDO_HEADERS = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
-_SINGLE = frozenset({b"content-length", b"expect", b"host"})
 
 
 class Request(NamedTuple):
@@ -133,12 +128,12 @@ class RequestReader:
     def read_trailers(self, block: bytes) -> None:
         """Validate a trailer section, which is dropped. Raise ConnectionFault or StreamFault."""
         fields, complete = self.skip(block)
-        pseudo, headers = _split(fields)
+        pseudo, headers = split(fields)
         if pseudo:
-            raise _malformed("pseudo-header in a trailer section")
+            raise malformed("pseudo-header in a trailer section")
         if not complete:
-            raise _malformed("trailer section too large")
-        _check(headers)
+            raise malformed("trailer section too large")
+        check(headers)
 
     def _check_version(self, version: int) -> bool:
         """Return whether the dynamic table is unchanged; otherwise forget all blocks."""
@@ -153,21 +148,21 @@ class RequestReader:
 
         complete: False if fields beyond a limit were dropped.
         """
-        pseudo, headers = _split(fields)
-        _check(headers)
+        pseudo, headers = split(fields)
+        check(headers)
         if not complete:
             return self._refuse(pseudo, headers, self._too_large(fields))
         if pseudo.get(b":method") == b"CONNECT" and b":protocol" not in pseudo:
             if b":path" in pseudo or b":scheme" in pseudo or b":authority" not in pseudo:
-                raise _malformed("CONNECT needs :authority, without :scheme and :path")
+                raise malformed("CONNECT needs :authority, without :scheme and :path")
             return self._refuse(pseudo, headers, BadRequest(501, "CONNECT is not implemented"))
         if not {b":method", b":scheme", b":path"} <= pseudo.keys():
-            raise _malformed("missing pseudo-header")
-        headers, values = _combine(pseudo.get(b":authority"), headers)
+            raise malformed("missing pseudo-header")
+        headers, values = combine(pseudo.get(b":authority"), headers)
         protocol = pseudo.get(b":protocol")
         method = b"GET" if protocol is not None else pseudo[b":method"]
         if protocol is not None and pseudo[b":method"] != b"CONNECT":
-            raise _malformed(":protocol without CONNECT")
+            raise malformed(":protocol without CONNECT")
         context = self._context
         client = context.client_info(headers, self._peer)
         if client.host is not None:
@@ -178,13 +173,13 @@ class RequestReader:
         framing = Framing(0)
         try:
             framing = _read_framing(values, protocol is not None)
-            if protocol is not None:
+            if protocol is not None and (protocol != b"websocket" or context.config.ws == "none"):
                 refused = BadRequest(501, f"unsupported protocol: {protocol[:80]!r}")
             elif b"host" not in values:
                 refused = BadRequest(400, "missing Host header")
         except BadRequest as error:
             if error.status == 400:
-                raise _malformed(error.reason) from None
+                raise malformed(error.reason) from None
             refused = error
         return Request(line, headers, framing, client, refused)
 
@@ -214,11 +209,6 @@ def _compression_error(error: HPACKError) -> ConnectionFault:
     return ConnectionFault(code, str(error))
 
 
-def _malformed(reason: str) -> StreamFault:
-    """Return the error for a malformed message (RFC 9113 §8.1.1)."""
-    return StreamFault(ErrorCode.PROTOCOL_ERROR, reason)
-
-
 def _find_line(lines: Memo[bytes, RequestLine], method: bytes, path: bytes) -> RequestLine:
     """Return the request line of a method and a path (RFC 9113 §8.3.1). Raise StreamFault."""
     text = method + b" " + path
@@ -226,78 +216,13 @@ def _find_line(lines: Memo[bytes, RequestLine], method: bytes, path: bytes) -> R
     if line is not None:
         return line
     if not TOKEN.fullmatch(method):
-        raise _malformed(f"invalid method: {method[:80]!r}")
+        raise malformed(f"invalid method: {method[:80]!r}")
     if not path.startswith(b"/") and path != b"*":  # no absolute form
-        raise _malformed(f"invalid path: {path[:80]!r}")
+        raise malformed(f"invalid path: {path[:80]!r}")
     try:
         return lines[text]
     except BadRequest as error:
-        raise _malformed(error.reason) from None
-
-
-def _split(fields: Headers) -> tuple[dict[bytes, bytes], Headers]:
-    """Separate pseudo-headers from the headers after them (RFC 9113 §8.3). Raise StreamFault."""
-    pseudo: dict[bytes, bytes] = {}
-    for name, value in fields:
-        if not name.startswith(b":"):
-            break
-        if name not in _PSEUDO_HEADERS:
-            raise _malformed(f"unknown pseudo-header: {name[:80]!r}")
-        if name in pseudo:
-            raise _malformed(f"repeated pseudo-header: {name.decode()}")
-        pseudo[name] = value
-    return pseudo, fields[len(pseudo) :]
-
-
-def _check(headers: Headers) -> None:
-    """Validate the bytes of names and values (RFC 9113 §8.2.1). Raise StreamFault."""
-    names = [name for name, _ in headers]
-    if b"" in names or b"".join(names).translate(None, _NAME_BYTES):
-        raise _malformed("invalid header name")
-    values = b"\n".join([value for _, value in headers])
-    if values.translate(None, _VALUE_BYTES) != b"\n" * (len(headers) - 1):
-        raise _malformed("control byte in a header value")
-    for value in values.split(b"\n") if b" " in values or b"\t" in values else ():
-        if value[:1] in (b" ", b"\t") or value[-1:] in (b" ", b"\t"):
-            raise _malformed("whitespace around a header value")
-
-
-def _combine(authority: bytes | None, headers: Headers) -> tuple[Headers, dict[bytes, bytes]]:
-    """Return the headers as in HTTP/1.1, and those with a meaning for the server.
-
-    Host comes from :authority; cookies are joined (RFC 9113 §8.2.3, §8.3.1). Raise StreamFault.
-    """
-    values: dict[bytes, bytes] = {}
-    cookies: list[bytes] = []
-    combined: Headers = []
-    for field in headers:
-        name, value = field
-        if name == b"cookie":
-            cookies.append(value)
-            if len(cookies) == 1:
-                combined.append(field)
-            continue
-        if name in _SINGLE:
-            if name in values:
-                raise _malformed(f"repeated header: {name.decode()}")
-            values[name] = value
-            if name == b"host":
-                continue
-        elif name in CONNECTION_HEADERS or (name == b"te" and value.lower() != b"trailers"):
-            raise _malformed(f"header not allowed in HTTP/2: {name.decode()}")
-        combined.append(field)
-    if len(cookies) > 1:
-        joined = b"cookie", b"; ".join(cookies)
-        combined = [joined if field[0] == b"cookie" else field for field in combined]
-    host = values.get(b"host", authority)
-    if host is not None:
-        if not valid_authorities[host]:
-            raise _malformed(f"invalid authority: {host[:80]!r}")
-        if authority is not None and authority.lower() != host.lower():
-            raise _malformed(":authority and Host differ")
-        values[b"host"] = host
-        combined.insert(0, (b"host", host))
-    return combined, values
+        raise malformed(error.reason) from None
 
 
 def _read_framing(values: dict[bytes, bytes], websocket: bool) -> Framing:

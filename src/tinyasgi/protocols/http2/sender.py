@@ -8,7 +8,7 @@ from .frames import DATA, END_STREAM, INITIAL_WINDOW, MAX_PAYLOAD, MAX_WINDOW, h
 
 if TYPE_CHECKING:
     from .multiplexer import Multiplexer
-    from .stream import HTTP2Stream
+    from .outgoing import OutgoingData
 
 #: Bytes to pass to the transport in one write.
 BATCH: Final = 64 * 1024
@@ -25,7 +25,7 @@ class Sender:
 
     def __init__(self, connection: "Multiplexer") -> None:
         self._connection = connection
-        self._turns: deque[HTTP2Stream] = deque()
+        self._turns: deque[OutgoingData] = deque()
         self._scheduled = False
         self.initial_window = INITIAL_WINDOW
         """Window of new streams, in bytes."""
@@ -83,27 +83,44 @@ class Sender:
             or self._behind > context.write_pace.slack
         )
 
-    def write(self, stream: "HTTP2Stream", data: bytes, end_stream: bool) -> None:
+    def _take(self, stream: "OutgoingData", size: int) -> bool:
+        """Take a frame off the windows; return False if it has to wait."""
+        if size and (
+            size > MAX_PAYLOAD
+            or size > stream.window
+            or size > self.window
+            or self._connection.paused
+        ):
+            return False
+        stream.window -= size
+        self.window -= size
+        return True
+
+    def write_head(
+        self, stream: "OutgoingData", block: bytes, body: bytes, end_stream: bool
+    ) -> None:
+        """Write a header block, and the first piece of the body."""
+        size = len(body)
+        if size and self._take(stream, size):
+            flags = END_STREAM if end_stream else 0
+            data = header(DATA, flags, stream.id, size) + body
+            self._connection.send_headers(stream.id, block, False, data)
+            return
+        self._connection.send_headers(stream.id, block, end_stream and not size)
+        if size:
+            self.write(stream, body, end_stream)
+
+    def write(self, stream: "OutgoingData", data: bytes, end_stream: bool) -> None:
         """Send data of a stream now, as far as the windows allow, and the rest later."""
         size = len(data)
-        if not stream.unsent and (
-            not size
-            or (
-                size <= MAX_PAYLOAD
-                and size <= stream.window
-                and size <= self.window
-                and not self._connection.paused
-            )
-        ):
-            stream.window -= size
-            self.window -= size
+        if not stream.unsent and self._take(stream, size):
             flags = END_STREAM if end_stream else 0
             self._connection.send(header(DATA, flags, stream.id, size) + data)
             return
         stream.queue(data, end_stream)
         self.resume(stream)
 
-    def resume(self, stream: "HTTP2Stream") -> None:
+    def resume(self, stream: "OutgoingData") -> None:
         """Send data of a stream whose window may have grown."""
         if stream.unsent and not stream.takes_turns and stream.window > 0:
             stream.takes_turns = True
@@ -117,8 +134,7 @@ class Sender:
         while self._turns and self.window > 0 and not connection.paused and not self._scheduled:
             if left <= 0:
                 self._scheduled = True
-                context = connection.context
-                context.loop.call_soon(self._continue, context=context.outside)
+                connection.call_soon(self._continue)
                 return
             left -= self._send_batch()
 

@@ -47,6 +47,8 @@ class Shared:
             frames.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
             frames.MAX_HEADER_LIST_SIZE: self.max_size,
         }
+        if config.ws != "none":
+            settings[frames.ENABLE_CONNECT_PROTOCOL] = 1
         #: The first frames of the server.
         self.greeting = frames.settings(settings) + frames.window_update(
             0, CONNECTION_WINDOW - frames.INITIAL_WINDOW

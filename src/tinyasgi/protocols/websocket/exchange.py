@@ -82,7 +82,9 @@ class WebSocketExchange(Exchange):
         config: Config,
     ) -> None:
         super().__init__(stream, scope, line, persistent)
-        self._handshake = read_handshake(scope["headers"], config.ws_per_message_deflate)
+        self._handshake = read_handshake(
+            scope["headers"], config.ws_per_message_deflate, has_key=line.version != "2"
+        )
         del scope["method"]
         scope["type"] = "websocket"
         scope["asgi"]["spec_version"] = "2.5"

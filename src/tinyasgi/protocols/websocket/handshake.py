@@ -20,7 +20,8 @@ _RESERVED_HEADERS = frozenset(
 class Handshake:
     """A valid request for a WebSocket."""
 
-    key: bytes
+    key: bytes | None
+    """Sec-WebSocket-Key; None in HTTP/2."""
     subprotocols: list[str]
     """Subprotocols that the client offers, in the order of its preference."""
     deflate: Deflate | None
@@ -35,8 +36,11 @@ class Handshake:
         for name, _ in added:
             if name.lower() in _RESERVED_HEADERS:
                 raise ValueError(f"an app can't set the header {name.decode('latin-1')!r}")
-        digest = hashlib.sha1(self.key + _GUID, usedforsecurity=False).digest()
-        response = [(b"sec-websocket-accept", binascii.b2a_base64(digest, newline=False))]
+        response = []
+        if self.key is not None:
+            digest = hashlib.sha1(self.key + _GUID, usedforsecurity=False).digest()
+            accept = binascii.b2a_base64(digest, newline=False)
+            response.append((b"sec-websocket-accept", accept))
         if subprotocol is not None:
             if subprotocol not in self.subprotocols:
                 raise ValueError(f"the client did not offer the subprotocol {subprotocol!r}")
@@ -46,24 +50,31 @@ class Handshake:
         return response + added
 
 
-def read_handshake(headers: Headers, compress: bool) -> Handshake:
-    """Validate the headers of a GET request that asks for WebSocket (RFC 6455 §4.2.1).
+def read_handshake(headers: Headers, compress: bool, has_key: bool = True) -> Handshake:
+    """Validate the headers of a request that asks for WebSocket (RFC 6455 §4.2.1, RFC 8441 §5).
 
-    compress: whether to accept compression. Raise BadRequest.
+    compress: whether to accept compression. has_key: False for HTTP/2, which needs no
+    Sec-WebSocket-Key. Raise BadRequest.
     """
     version = _joined_value(headers, b"sec-websocket-version")
     if version != b"13":
         raise BadRequest(426, f"unsupported WebSocket version {version[:20]!r}, expected 13")
+    key = _read_key(headers) if has_key else None
+    offers = _joined_value(headers, b"sec-websocket-extensions") if compress else b""
+    names = _joined_value(headers, b"sec-websocket-protocol").decode("latin-1").split(",")
+    subprotocols = [name.strip() for name in names if name.strip()]
+    return Handshake(key, subprotocols, deflate.negotiate(offers.decode("latin-1")))
+
+
+def _read_key(headers: Headers) -> bytes:
+    """Return Sec-WebSocket-Key. Raise BadRequest."""
     key = _joined_value(headers, b"sec-websocket-key")
     try:
         if len(binascii.a2b_base64(key, strict_mode=True)) != 16:
             raise ValueError
     except ValueError:
         raise BadRequest(400, "Sec-WebSocket-Key must be 16 bytes in base64") from None
-    offers = _joined_value(headers, b"sec-websocket-extensions") if compress else b""
-    names = _joined_value(headers, b"sec-websocket-protocol").decode("latin-1").split(",")
-    subprotocols = [name.strip() for name in names if name.strip()]
-    return Handshake(key, subprotocols, deflate.negotiate(offers.decode("latin-1")))
+    return key
 
 
 def _joined_value(headers: Headers, wanted: bytes) -> bytes:

@@ -1,0 +1,76 @@
+"""The response body of one stream, as far as it is unsent."""
+
+from abc import abstractmethod
+from collections import deque
+
+from ..context import Context
+
+
+class OutgoingData:
+    """Base class of a stream: its data that waits for the windows of the client."""
+
+    __slots__ = ("_behind", "_context", "_progress", "end_stream", "id", "pieces", "takes_turns",
+                 "unsent", "window")  # fmt: skip
+
+    def __init__(self, context: Context, stream_id: int, window: int) -> None:
+        self._context = context
+        self.id = stream_id
+        self.window = window
+        """Bytes that the client allows on the stream."""
+        self.pieces: deque[memoryview] | None = None  # until data has to wait
+        self.unsent = 0
+        """Size of the pieces in bytes."""
+        self.end_stream = False
+        """Nothing follows the pieces."""
+        self.takes_turns = False
+        """The sender has it in its queue."""
+        self._progress = 0  # the tick at which data was sent last
+        self._behind = 0  # bytes by which the client is behind the minimum rate of reading
+
+    @abstractmethod
+    def on_drained(self) -> None:
+        """Continue after everything was sent."""
+
+    def queue(self, data: bytes, end_stream: bool) -> None:
+        """Keep data until the windows allow to send it. end_stream: nothing follows."""
+        if not self.unsent:
+            self._progress = self._context.ticks
+            self._behind = 0
+        self.end_stream = end_stream
+        if data:
+            if self.pieces is None:
+                self.pieces = deque()
+            self.pieces.append(memoryview(data))
+            self.unsent += len(data)
+
+    def take(self, size: int) -> memoryview:
+        """Remove and return at most `size` bytes of what is unsent."""
+        assert self.pieces is not None
+        piece = self.pieces[0]
+        if len(piece) > size:
+            self.pieces[0] = piece[size:]
+            piece = piece[:size]
+        else:
+            self.pieces.popleft()
+        self.window -= len(piece)
+        self.unsent -= len(piece)
+        self._progress = self._context.ticks
+        self._behind -= len(piece)
+        return piece
+
+    def discard(self) -> None:
+        """Drop what is unsent."""
+        self.pieces = None
+        self.unsent = 0
+
+    def is_stalled(self, ticks: int) -> bool:
+        """Return whether the client has kept the window closed for too long.
+
+        Called once a second.
+        """
+        if not self.unsent or self.window > 0:  # if it is open, the whole connection waits
+            return False
+        context = self._context
+        self._behind = max(self._behind, 0) + context.write_pace.rate
+        late = ticks - self._progress > context.write_timeout
+        return late or self._behind > context.write_pace.slack
