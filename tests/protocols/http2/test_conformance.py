@@ -95,6 +95,8 @@ def fine(section: str, rule: str, data: bytes, status: int | None = None) -> Cas
 
 
 END = raw(DATA, END_STREAM, 1)
+#: A stream that the server resets.
+ABORTED = upload() + raw(WINDOW, 0, 1, number(0))
 CASES = [
     # Frames.
     fine("4.1", "a frame of an unknown type is ignored", raw(0x16, 0xFF, 0, b"x") + get(), 200),
@@ -150,6 +152,7 @@ CASES = [
     fatal("6.2", "HEADERS on stream 0", get(0)),
     fatal("6.2", "too much padding", get(1, b"\x40" + BLOCK, 5 | PADDED)),
     fatal("6.2", "no room for the priority", get(1, b"\0" * 4, 5 | PRIO), SIZE),
+    fatal("6.2", "padding into the priority", get(1, b"\6" + b"\0" * 5 + BLOCK[:5], 0x2D)),
     fine("6.2", "padding and priority", get(1, b"\2" + b"\0" * 5 + BLOCK + b"\0\0", 0x2D), 200),
     # PRIORITY.
     fatal("6.3", "PRIORITY on stream 0", raw(PRIORITY, 0, 0, b"\0" * 5)),
@@ -208,6 +211,7 @@ CASES = [
     # Messages.
     stream("8.1", "trailers without END_STREAM", upload() + get(1, b"\0\1a\1b", END_HEADERS)),
     stream("8.1", "a pseudo-header in trailers", upload() + get(1, b"\x82")),
+    stream("8.2.2", "connection in trailers", upload() + get(1, b"\0\x0aconnection\1b")),
     fine("8.1", "trailers", upload() + get(1, b"\0\1a\1b"), 200),
     stream(
         "8.1.1",
@@ -260,6 +264,10 @@ CASES = [
         for name in (":method", ":scheme", ":path")
     ],
     *[stream("8.3.1", f"{field[0]} twice", request(*GET, field)) for field in GET],
+    *[
+        stream("8.3.1", f"the scheme {value!r}", request(GET[0], (":scheme", value), *GET[2:]))
+        for value in ("", "ht tp", "http\0", "http\n", "9p", "http/")
+    ],
     stream("8.3.1", "an empty path", request(*GET[:3], (":path", ""))),
     stream("8.3.1", "a path without a slash", request(*GET[:3], (":path", "a"))),
     stream("8.3.1", "an absolute target", request(*GET[:3], (":path", "http://here/"))),
@@ -323,6 +331,9 @@ CASES = [
     ),
     fatal("10.5", "PING flood", raw(PING, 0, 0, b"x" * 8) * 2000, CALM),
     fatal("10.5", "SETTINGS flood", raw(SETTINGS, 0, 0) * 2000, CALM),
+    fatal("10.5", "many settings", raw(SETTINGS, 0, 0, b"\0\4\0\0\1\0" * 33), CALM),
+    fatal("10.5", "trailers after RST_STREAM", ABORTED + get(1, b"\0\1a\1b") * 2000, CALM),
+    fatal("10.5", "END_STREAM after RST_STREAM", ABORTED + END * 2000, CALM),
     fatal("10.5", "PRIORITY flood", raw(PRIORITY, 0, 1, b"\0" * 5) * 2000, CALM),
     fatal("10.5", "WINDOW_UPDATE flood", raw(WINDOW, 0, 0, number(1)) * 2000, CALM),
     fatal("10.5", "empty DATA flood", upload() + raw(DATA, 0, 1) * 2000, CALM),

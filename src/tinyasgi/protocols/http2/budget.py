@@ -14,6 +14,8 @@ FRAMES_PER_DATA = 4
 MAX_FAULT_LINES = 5
 #: Maximum number of CONTINUATION frames in a header block (CVE-2024-27316).
 MAX_CONTINUATIONS = 32
+#: Maximum number of settings in a frame (CVE-2020-11080).
+MAX_SETTINGS = 32
 
 
 class Budget:

@@ -119,14 +119,14 @@ class HTTP2Connection(Multiplexer):
                 raise StreamFault(ErrorCode.PROTOCOL_ERROR, "trailer section without END_STREAM")
             stream.receive(b"", 0, True)
         elif self.ids.is_new(stream_id):
-            if not self._refuses:
-                self.ids.accept(stream_id)
+            self.ids.use(stream_id, self._refuses)
             request = self._requests.read(block)
             if self._refuses or self._is_full():
                 raise StreamFault(ErrorCode.REFUSED_STREAM, "no further streams are allowed")
             self.budget.on_request()
             self._begin(stream_id, request, end_stream)
         else:
+            self.budget.on_control_frame()
             self._requests.skip(block)
             self.ids.check_late(stream_id)
 
@@ -143,6 +143,8 @@ class HTTP2Connection(Multiplexer):
             self.send(frames.window_update(0, CONNECTION_WINDOW - self._credit))
             self._credit = CONNECTION_WINDOW
         stream = self.streams.get(stream_id)
+        if not data and not (end_stream and stream):
+            self.budget.on_control_frame()
         if stream is None:
             self.ids.check_late(stream_id)
             return
@@ -251,8 +253,9 @@ class HTTP2Connection(Multiplexer):
 
     def _fail(self, fault: ConnectionFault) -> None:
         """Close because of an error of the client (RFC 9113 §5.4.1)."""
-        self._context.log_peer_error(self.peer.name, fault)
-        self._close_with(fault.code, fault.reason)
+        if self._state is not CLOSING:
+            self._context.log_peer_error(self.peer.name, fault)
+            self._close_with(fault.code, fault.reason)
 
     def stop(self) -> None:
         """Announce the end to the client; close after running exchanges."""

@@ -46,6 +46,7 @@ MAX_STREAM_ID: Final = (1 << 31) - 1
 HEADER = Struct(">HBBBL")
 HEADER_SIZE: Final = 9
 _SETTING = Struct(">HL")
+SETTING_SIZE: Final = _SETTING.size
 _NUMBER = Struct(">L")
 _PAIR = Struct(">LL")
 
@@ -118,11 +119,14 @@ def strip_padding(payload: bytes) -> bytes:
     return payload[1 : len(payload) - payload[0]]
 
 
-def strip_priority(payload: bytes) -> bytes:
-    """Return the header block after the priority fields, which are ignored (RFC 9113 §5.3.2)."""
-    if len(payload) < 5:
+def strip_priority(payload: bytes, padded: bool) -> bytes:
+    """Return HEADERS without the priority fields, which are ignored (RFC 9113 §5.3.2).
+
+    padded: they follow the padding length. Raise ConnectionFault.
+    """
+    if len(payload) < 5 + padded:
         raise size_error("no room for the priority fields")
-    return payload[5:]
+    return payload[:padded] + payload[5 + padded :]
 
 
 def read_number(payload: bytes) -> int:
@@ -133,7 +137,7 @@ def read_number(payload: bytes) -> int:
 
 def read_settings(payload: bytes) -> Iterator[tuple[int, int]]:
     """Yield the settings of a frame (RFC 9113 §6.5.2). Raise ConnectionFault for invalid ones."""
-    if len(payload) % _SETTING.size:
+    if len(payload) % SETTING_SIZE:
         raise size_error("incomplete setting")
     for name, value in _SETTING.iter_unpack(payload):
         if name in (ENABLE_PUSH, ENABLE_CONNECT_PROTOCOL) and value > 1:

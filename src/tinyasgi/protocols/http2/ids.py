@@ -13,11 +13,12 @@ MAX_GAPS: Final = 10
 class StreamIds:
     """Ids that the client has used."""
 
-    __slots__ = ("_gaps", "_resets", "last")
+    __slots__ = ("_gaps", "_highest", "_resets", "last")
 
     def __init__(self) -> None:
         self.last = 0
         """The highest id that was accepted."""
+        self._highest = 0  # also of those that were refused after the last GOAWAY
         #: Skipped ids, which are invalid.
         self._gaps: list[range] = []
         #: Streams that were reset recently; True: by the server.
@@ -27,28 +28,32 @@ class StreamIds:
         """Return whether HEADERS begin a stream, not follow its end. Raise ConnectionFault."""
         if not stream_id & 1:
             raise protocol_error(f"HEADERS on stream {stream_id}")
-        if stream_id <= self.last and any(stream_id in gap for gap in self._gaps):
-            raise protocol_error(f"stream {stream_id} after stream {self.last}")
-        return stream_id > self.last
+        if stream_id <= self._highest and any(stream_id in gap for gap in self._gaps):
+            raise protocol_error(f"stream {stream_id} after stream {self._highest}")
+        return stream_id > self._highest
 
-    def accept(self, stream_id: int) -> None:
-        """Use a new id."""
-        if stream_id > self.last + 2:
-            skipped = range(self.last + 1, stream_id)
+    def use(self, stream_id: int, is_refused: bool) -> None:
+        """Use a new id. is_refused: the stream has begun after the last GOAWAY."""
+        if stream_id > self._highest + 2:
+            skipped = range(self._highest + 1, stream_id)
             self._gaps = [*self._gaps[1 - MAX_GAPS :], skipped]
-        self.last = stream_id
+        self._highest = stream_id
+        if not is_refused:
+            self.last = stream_id
 
     def check_used(self, stream_id: int) -> None:
         """Raise ConnectionFault if the stream is idle."""
-        if stream_id > self.last or not stream_id & 1:
+        if stream_id > self._highest or not stream_id & 1:
             raise protocol_error(f"frame on the idle stream {stream_id}")
 
     def check_late(self, stream_id: int) -> None:
         """Check a frame on a stream that is not open. Raise ConnectionFault or StreamFault.
 
-        The client may have sent it before it has received RST_STREAM (§5.1).
+        The client may have sent it before it has received RST_STREAM (§5.1) or GOAWAY (§6.8).
         """
         self.check_used(stream_id)
+        if stream_id > self.last:
+            return
         by_server = self._resets.get(stream_id)
         if not by_server:
             fault = ConnectionFault if by_server is None else StreamFault

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from . import frames
-from .budget import MAX_CONTINUATIONS
+from .budget import MAX_CONTINUATIONS, MAX_SETTINGS
 from .frames import (
     ACK,
     CONTINUATION,
@@ -129,8 +129,6 @@ class FrameReader:
             self._read_headers(flags, stream_id, payload)
         elif kind == DATA:
             content = frames.strip_padding(payload) if flags & PADDED else payload
-            if not content and not flags & END_STREAM:
-                connection.budget.on_control_frame()
             connection.on_data(stream_id, content, len(payload), bool(flags & END_STREAM))
         elif kind == CONTINUATION:
             self._continue_block(flags, payload)
@@ -159,16 +157,18 @@ class FrameReader:
             if payload:
                 raise frames.size_error("SETTINGS acknowledgement with a payload")
             return
-        for name, value in frames.read_settings(payload):
-            if name == INITIAL_WINDOW_SIZE:
-                self._connection.sender.resize(value)
+        if len(payload) > MAX_SETTINGS * frames.SETTING_SIZE:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"more than {MAX_SETTINGS} settings")
+        settings = dict(frames.read_settings(payload))
         self._connection.send(frames.SETTINGS_ACK)
+        if INITIAL_WINDOW_SIZE in settings:  # data that was waiting may end the connection
+            self._connection.sender.resize(settings[INITIAL_WINDOW_SIZE])
 
     def _read_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if flags & HAS_PRIORITY:
+            payload = frames.strip_priority(payload, bool(flags & PADDED))
         if flags & PADDED:
             payload = frames.strip_padding(payload)
-        if flags & HAS_PRIORITY:
-            payload = frames.strip_priority(payload)
         if flags & END_HEADERS:
             self._connection.on_headers(stream_id, payload, bool(flags & END_STREAM))
             return

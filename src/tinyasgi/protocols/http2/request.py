@@ -26,6 +26,7 @@ MAX_REMEMBERED, BLOCKS = 1024, 16
 
 #: Indexed fields, and a path that enters no table. Clients send most requests like this.
 _PATH_LITERAL = re.compile(rb"([\x82-\xfe]*)[\x04\x14]", re.DOTALL)
+_SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*")  # RFC 3986 §3.1
 
 
 class Request(NamedTuple):
@@ -134,6 +135,7 @@ class RequestReader:
         if not complete:
             raise malformed("trailer section too large")
         check(headers)
+        combine(None, headers)
 
     def _check_version(self, version: int) -> bool:
         """Return whether the dynamic table is unchanged; otherwise forget all blocks."""
@@ -158,6 +160,8 @@ class RequestReader:
             return self._refuse(pseudo, headers, BadRequest(501, "CONNECT is not implemented"))
         if not {b":method", b":scheme", b":path"} <= pseudo.keys():
             raise malformed("missing pseudo-header")
+        if not _SCHEME.fullmatch(pseudo[b":scheme"]):
+            raise malformed(f"invalid scheme: {pseudo[b':scheme'][:80]!r}")
         headers, values = combine(pseudo.get(b":authority"), headers)
         protocol = pseudo.get(b":protocol")
         method = b"GET" if protocol is not None else pseudo[b":method"]

@@ -73,6 +73,7 @@ class Sender:
         Called once a second.
         """
         context = self._connection.context
+        self._turns = deque([stream for stream in self._turns if stream.unsent])  # not reset ones
         if self.window > 0 or not self._turns:
             self._progress = ticks
             self._behind = 0

@@ -235,9 +235,10 @@ class HTTP2Stream(OutgoingData):
 
     def refuse(self, refused: BadRequest) -> None:
         """Answer an invalid request, unless a response has already started."""
-        self._context.log_peer_error(self._connection.peer.name, refused)
         exchange = self.exchange
-        assert exchange is not None
+        if exchange is None:  # the response is complete, but unsent
+            return
+        self._context.log_peer_error(self._connection.peer.name, refused)
         if exchange.phase >= STREAMING:
             self.reset(ErrorCode.CANCEL)
             return
