@@ -81,8 +81,9 @@ links: $(VENV)/docs.stamp
 	$(bin)/python -m sphinx --builder linkcheck --quiet docs build/links
 
 fuzz: $(VENV)/test.stamp
-	$(bin)/python tests/fuzz/fuzz.py connection -max_total_time=$$(( $(SECONDS) / 2 ))
-	$(bin)/python tests/fuzz/fuzz.py frames -max_total_time=$$(( $(SECONDS) / 2 ))
+	for name in connection frames http2 hpack; do \
+		$(bin)/python tests/fuzz/fuzz.py $$name -max_total_time=$$(( $(SECONDS) / 4 )) || exit; \
+	done
 
 # State machines in virtual time, with other examples in each run.
 property: $(VENV)/test.stamp

@@ -118,8 +118,9 @@ async def end(connection: MemoryConnection, choice: int) -> None:
         for known in list(context.connections):
             known.stop()
         await connection.settle()
-    # A timeout, the sweep that notices what the peer has read, and the timeout for its close.
-    for _ in range(3):
+    # Timeouts of a stream and of its connection, the check that notices what the peer has read, and
+    # the timeout for its close.
+    for _ in range(4):
         context.ticks += LONG
         for known in list(context.connections):
             known.check_timeouts(context.ticks)

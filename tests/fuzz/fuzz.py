@@ -19,9 +19,14 @@ FUZZ = Path(__file__).parent
 sys.path.insert(0, str(FUZZ.parents[1]))
 
 with atheris.instrument_imports(include=["tinyasgi"]):
-    from tests.fuzz import connection, frames
+    from tests.fuzz import connection, frames, http2
 
-CHECKS = {"connection": connection.check, "frames": frames.check}
+CHECKS = {
+    "connection": connection.check,
+    "frames": frames.check,
+    "http2": http2.check,
+    "hpack": http2.check_hpack,
+}
 
 
 def main() -> None:

@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz import connection, frames
+from tests.fuzz import connection, frames, http2
 
 CORPUS = Path(__file__).parent / "corpus"
-CHECKS = {"connection": connection.check, "frames": frames.check}
+CHECKS = {
+    "connection": connection.check,
+    "frames": frames.check,
+    "http2": http2.check,
+    "hpack": http2.check_hpack,
+}
 
 
 @pytest.mark.parametrize(

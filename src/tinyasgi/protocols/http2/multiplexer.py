@@ -91,8 +91,6 @@ class Multiplexer(Connection):
             self._end(linger=True)
             return
         self._enter(IDLE)
-        if not self._is_processing:
-            self._flush()
 
     def _lose_streams(self) -> None:
         streams, self.streams = self.streams, {}
@@ -101,23 +99,32 @@ class Multiplexer(Connection):
 
     # Writing.
 
-    def send(self, data: bytes) -> None:
-        """Write frames together with others of this iteration of the event loop."""
-        if not self.write_buffer and not self._is_processing:
-            self.call_soon(self._flush)
-        self._buffer(data)
+    def send(self, data: bytes, more: bool = True) -> None:
+        """Write frames, together with others of this iteration of the event loop.
+
+        more: others may follow soon.
+        """
+        if self._is_processing:
+            self._buffer(data)
+        else:
+            self._write(data, more)
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Call a function in the next iteration of the event loop."""
         self._context.loop.call_soon(callback, context=self._context.outside)
 
     def send_headers(
-        self, stream_id: int, block: bytes, end_stream: bool, data: bytes = b""
+        self,
+        stream_id: int,
+        block: bytes,
+        end_stream: bool,
+        data: bytes = b"",
+        more: bool = True,
     ) -> None:
-        """Write a header block, and the DATA frame after it."""
+        """Write a header block, and the DATA frame after it. more: as for `send`."""
         if self._no_table:
             block, self._no_table = self._no_table + block, b""
-        self.send(frames.headers(stream_id, block, end_stream) + data)
+        self.send(frames.headers(stream_id, block, end_stream) + data, more)
 
     def send_frames(self, parts: list[bytes | memoryview]) -> None:
         """Write DATA frames: headers and payloads in turn."""

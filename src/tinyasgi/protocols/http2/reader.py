@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Bytes of headers beyond their limit that are read, so that the response can be 431.
 MAX_EXCESS: Final = 64 * 1024
+#: Flags of HEADERS with nothing but a complete block.
+WHOLE_HEADERS: Final = (END_HEADERS | END_STREAM, END_HEADERS)
 
 
 class FrameReader:
@@ -113,7 +115,12 @@ class FrameReader:
             if self._block_id and (kind != CONTINUATION or stream_id != self._block_id):
                 raise protocol_error("header block interrupted by another frame")
             try:
-                self._process(kind, flags, stream_id, data[start:position])
+                if kind == HEADERS and flags in WHOLE_HEADERS and stream_id:
+                    self._connection.on_headers(
+                        stream_id, data[start:position], flags != END_HEADERS
+                    )
+                else:
+                    self._process(kind, flags, stream_id, data[start:position])
             except StreamFault as fault:
                 self._connection.fail_stream(stream_id, fault)
             if self._connection.is_closing:

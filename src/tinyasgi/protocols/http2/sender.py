@@ -101,13 +101,14 @@ class Sender:
         self, stream: "OutgoingData", block: bytes, body: bytes, end_stream: bool
     ) -> None:
         """Write a header block, and the first piece of the body."""
+        connection = self._connection
         size = len(body)
+        more = not end_stream or len(connection.streams) > 1
         if size and self._take(stream, size):
-            flags = END_STREAM if end_stream else 0
-            data = header(DATA, flags, stream.id, size) + body
-            self._connection.send_headers(stream.id, block, False, data)
+            data = header(DATA, END_STREAM if end_stream else 0, stream.id, size) + body
+            connection.send_headers(stream.id, block, False, data, more)
             return
-        self._connection.send_headers(stream.id, block, end_stream and not size)
+        connection.send_headers(stream.id, block, end_stream and not size, b"", more)
         if size:
             self.write(stream, body, end_stream)
 
