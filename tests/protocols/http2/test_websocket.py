@@ -28,6 +28,8 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     if scope["path"] == "/reject":
         await send({"type": "websocket.close"})
         return
+    if scope["path"] == "/fail":
+        raise ArithmeticError
     headers = [(b"x-name", b"value")]
     subprotocol = next(iter(scope["subprotocols"]), None)
     await send({"type": "websocket.accept", "headers": headers, "subprotocol": subprotocol})
@@ -217,3 +219,29 @@ def test_compression() -> None:
         client = Client(server)
         WebSocket(client, "/", ("sec-websocket-extensions", "permessage-deflate"))
         assert "permessage-deflate" in client.fields(1)[0]["sec-websocket-extensions"]
+
+
+def test_body_limit_does_not_count_messages() -> None:
+    with simulated(app, limit_body_size=10, ws_per_message_deflate=False) as server:
+        socket = WebSocket(Client(server))
+        socket.send(TextMessage(data="x" * 100))
+        assert [event.data for event in socket.events] == ["x" * 100]
+
+
+def test_handshake_with_end_stream(server: Simulation) -> None:
+    fields = [(":method", "CONNECT"), (":protocol", "websocket"), *GET[1:]]
+    client = Client(server)
+    client.send(client.headers(1, [*fields, ("sec-websocket-version", "13")], "END_STREAM"))
+    assert client.ended(1)
+    assert received[1] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+
+
+@pytest.mark.parametrize("path", ["/reject", "/fail"])
+def test_rejection_waits_for_the_window(path: str) -> None:
+    with simulated(app, timeout_keep_alive=5) as server:
+        client = Client(server, INITIAL_WINDOW_SIZE=0)
+        WebSocket(client, path)
+        client.enlarge(1, 1000)
+        assert client.ended(1)
+        server.loop.advance(8)
+        assert client.closed

@@ -189,7 +189,7 @@ class HTTP2Connection(Multiplexer):
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length without a body")
         stream = self.streams[stream_id] = HTTP2Stream(self, context, stream_id, client)
         self._state = APP
-        limit = context.config.limit_body_size
+        limit = 0 if framing.wants_websocket else context.config.limit_body_size
         full = context.concurrency and context.unanswered >= context.concurrency
         if full and (framing.wants_websocket or line.route != context.health_path):
             refused = BadRequest(503, f"--limit-concurrency ({context.concurrency}) reached")
@@ -212,7 +212,7 @@ class HTTP2Connection(Multiplexer):
             except BadRequest as error:
                 self._refuse(stream, request, error)
                 return
-            stream.expect_tunnel()
+            stream.expect_tunnel(end_stream)
         else:
             exchange = Exchange(stream, scope, line, True)
         stream.exchange = exchange

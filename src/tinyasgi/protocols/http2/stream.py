@@ -187,7 +187,7 @@ class HTTP2Stream(OutgoingData):
 
     def _finish(self, exchange: Exchange) -> None:
         """Finish a complete response, although some of it may be unsent."""
-        self.exchange = None
+        self.exchange = self._tunnel = None
         self.end_stream = True
         self._connection.finish(exchange)
         if not self.unsent:
@@ -207,9 +207,10 @@ class HTTP2Stream(OutgoingData):
 
     # WebSocket.
 
-    def expect_tunnel(self) -> None:
+    def expect_tunnel(self, end_stream: bool) -> None:
         """Keep what arrives for the WebSocket that the app may accept."""
         self._tunnel = StreamTransport(self, self._connection)
+        self._tunnel.receive(b"", end_stream)
 
     def switch(self, exchange: "WebSocketExchange", headers: HeaderPairs) -> None:
         """Accept a WebSocket. Raise TypeError or ValueError."""

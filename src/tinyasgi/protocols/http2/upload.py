@@ -17,12 +17,13 @@ GROWTH: Final = READ_WINDOW - INITIAL_WINDOW
 class Upload:
     """A request body that is arriving. limit: its maximum size in bytes, 0 for no limit."""
 
-    __slots__ = ("_behind", "_context", "_credit", "_left", "_length", "_since", "expects_continue",
-                 "growth", "is_awaited")  # fmt: skip
+    __slots__ = ("_behind", "_context", "_credit", "_left", "_length", "_limit", "_since",
+                 "expects_continue", "growth", "is_awaited")  # fmt: skip
 
     def __init__(self, context: Context, framing: Framing, limit: int) -> None:
         self._context = context
         self._length = framing.length
+        self._limit = limit
         self._left = limit if framing.length == CHUNKED else framing.length
         self._credit = INITIAL_WINDOW  # bytes that the client may send
         self._since = 0  # the tick at which the app began to wait
@@ -43,8 +44,8 @@ class Upload:
         if self._length != CHUNKED:
             if self._left < 0 or (end_stream and self._left):
                 raise StreamFault(ErrorCode.PROTOCOL_ERROR, "body differs from content-length")
-        elif self._left < 0 and (limit := self._context.config.limit_body_size):
-            raise BadRequest(413, f"request body exceeds --limit-body-size ({limit})")
+        elif self._left < 0 and self._limit:
+            raise BadRequest(413, f"request body exceeds --limit-body-size ({self._limit})")
         if data:
             self.is_awaited = self.expects_continue = False
             self._behind -= len(data)
