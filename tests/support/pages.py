@@ -26,7 +26,7 @@ NAMED = re.compile(r"# ([\w./-]+\.\w+)\n")
 #: The beginning of a block that shows the log of the server.
 LOG_LINE = re.compile(r"(INFO|WARNING|ERROR) |127\.0\.0\.1:\d+ \"")
 #: Commands that install something, or take long. The tests run in an environment that has it all.
-SKIPPED = ("pip install", "python3 -m venv", ". .venv", "python manage.py collectstatic")
+SKIPPED = ("pip install", "python3 -m venv", ". .venv", "python manage.py")
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:

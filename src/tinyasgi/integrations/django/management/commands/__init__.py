@@ -1,0 +1,1 @@
+"""Commands of the Django app, each in a module of its name."""
