@@ -156,6 +156,7 @@ CASES = [
     fine("6.2", "padding and priority", get(1, b"\2" + b"\0" * 5 + BLOCK + b"\0\0", 0x2D), 200),
     # PRIORITY.
     fatal("6.3", "PRIORITY on stream 0", raw(PRIORITY, 0, 0, b"\0" * 5)),
+    fatal("6.3", "PRIORITY of 4 bytes on an idle stream", raw(PRIORITY, 0, 1, b"\0" * 4), SIZE),
     stream("6.3", "PRIORITY of 4 bytes", upload() + raw(PRIORITY, 0, 1, b"\0" * 4), SIZE),
     # RST_STREAM.
     fatal("6.4", "RST_STREAM on stream 0", raw(RST, 0, 0, number(8))),

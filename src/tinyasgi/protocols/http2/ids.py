@@ -41,10 +41,16 @@ class StreamIds:
         if not is_refused:
             self.last = stream_id
 
-    def check_used(self, stream_id: int) -> None:
-        """Raise ConnectionFault if the stream is idle."""
+    def check_used(self, stream_id: int, fault: StreamFault | None = None) -> None:
+        """Raise ConnectionFault if the stream is idle. fault: error of the frame itself."""
         if stream_id > self._highest or not stream_id & 1:
+            if fault is not None:
+                raise ConnectionFault(fault.code, fault.reason)
             raise protocol_error(f"frame on the idle stream {stream_id}")
+
+    def was_reset(self, stream_id: int) -> bool:
+        """Return whether the server has reset a stream recently."""
+        return self._resets.get(stream_id, False)
 
     def check_late(self, stream_id: int) -> None:
         """Check a frame on a stream that is not open. Raise ConnectionFault or StreamFault.

@@ -68,11 +68,16 @@ class Multiplexer(Connection):
         return stream
 
     def fail_stream(self, stream_id: int, fault: StreamFault) -> None:
-        """Reset a stream because of an error of the client. Raise ConnectionFault."""
+        """Reset a stream because of an error of the client. Raise ConnectionFault.
+
+        RST_STREAM must not be sent on an idle stream, so that is an error of the connection.
+        """
         self.budget.on_fault()
+        self.ids.check_used(stream_id, fault)
         if self.budget.logs_faults:
             self._context.log_peer_error(self.peer.name, f"stream {stream_id}: {fault}")
-        self.send_reset(stream_id, fault.code)
+        if not self.ids.was_reset(stream_id):
+            self.send_reset(stream_id, fault.code)
         if stream := self.streams.get(stream_id):
             stream.drop()
 
