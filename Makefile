@@ -1,7 +1,7 @@
 # make serve, make test, make test-all, make flaky, make check, make bench, make hotpath,
 # make figures, make docs, make map, make site, make links, make fuzz, make property,
 # make autobahn, make browser, make clients, make promtool, make proxies, make trials, make package,
-# make soak, make chaos, make planted, make mutants
+# make soak, make chaos, make planted, make mutants, make differential, make coverage
 #
 # VENV=.venv-3.13 PYTHON=python3.13 makes another environment beside the first.
 
@@ -21,7 +21,7 @@ parallel := -n auto --dist loadgroup
 # Bytecode files save a third of the time of the processes that tests start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test test-all flaky check bench hotpath figures docs map site links fuzz property autobahn browser clients promtool proxies trials package soak chaos planted mutants
+.PHONY: serve test test-all flaky check bench hotpath figures docs map site links fuzz property autobahn browser clients promtool proxies trials package soak chaos planted mutants differential coverage
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/standard.stamp
@@ -97,6 +97,22 @@ planted: $(VENV)/test.stamp
 # Small changes of the code at random: tests notice at least 90 % of them.
 mutants: $(VENV)/test.stamp
 	$(bin)/python -m tests.mutants --count $(COUNT) --seed $(SEED) $(OPTIONS)
+
+# The same random requests for several servers and proxies: every difference is explained.
+differential: $(VENV)/test.stamp build/peers/stamp
+	$(bin)/python -m tests.differential --peers build/peers --count $(COUNT) --seed $(SEED)
+
+build/peers/stamp: tests/differential/requirements.txt
+	$(PYTHON) -m venv build/peers
+	build/peers/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# Lines and branches that the tests run, also in the processes that they start.
+coverage: $(VENV)/dev.stamp
+	$(bin)/python -m coverage erase
+	$(bin)/python -m coverage run -m pytest $(parallel) -m 'not (browser or proxies)' $(OPTIONS)
+	$(bin)/python -m coverage combine --quiet
+	$(bin)/python -m coverage report
 
 autobahn: $(VENV)/test.stamp
 	$(bin)/python tests/autobahn.py $(CASES)

@@ -276,14 +276,18 @@ class Command:
         stdout: Any = None,
         script: str = "",
         pass_fds: Sequence[int] = (),
+        under: Sequence[str] = (),
         **environment: str,
     ) -> None:
-        """script: a Python file to run instead. pass_fds: inherited descriptors."""
+        """script: a Python file to run instead. pass_fds: inherited descriptors.
+
+        under: a program that runs the command, with its arguments.
+        """
         given = {name: value for name, value in os.environ.items() if not _OURS.match(name)}
         packages = str(Path(tinyasgi.__file__).parents[1])
         self._stdout = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, *([script] if script else ["-m", "tinyasgi", *words])],
+            [*under, sys.executable, *([script] if script else ["-m", "tinyasgi", *words])],
             cwd=cwd,
             env=given | {"PYTHONPATH": packages, "PYTHONWARNINGS": "error"} | environment,
             stdout=stdout or self._stdout,

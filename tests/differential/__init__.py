@@ -1,0 +1,1 @@
+"""Differential testing: the same bytes for several servers and proxies."""
