@@ -288,6 +288,21 @@ def test_zygote_that_is_killed(start: Start, tmp_path: Path) -> None:
     assert command.log.count("shutdown of") == 2
 
 
+def test_zygote_that_is_killed_before_it_forks(start: Start) -> None:
+    """The worker that it should have forked comes from the next zygote."""
+    with start("--preload", "--workers", "1") as command:
+        before = who(command.port, 1)
+        (zygote,) = children(command.process.pid)
+        os.kill(zygote, signal.SIGSTOP)
+        command.send(signal.SIGTTIN)
+        command.wait_for("now running 2 workers")
+        os.kill(zygote, signal.SIGKILL)
+        command.wait_for("worker 1 .* is ready")
+        assert who(command.port, 2)[0] == before[0]
+        assert command.stop() == 0
+    assert "Traceback" not in command.log
+
+
 def test_zygote_that_is_killed_in_a_reload(start: Start, tmp_path: Path) -> None:
     """The workers stay, and a newer reload ends one that hangs."""
     with start("--preload", "--workers", "2") as command:

@@ -213,10 +213,10 @@ class Supervisor:
         self._forget(handle)
         if self._metrics_store is not None and handle.shard:
             self._metrics_store.retire(handle.shard, exit_reason(worker, code))
+        self._perform(self._policy.exited(time.monotonic(), worker, code))
         for other in list(self._handles.values()):
             if other.zygote is handle and not other.worker.pid:  # the zygote did not fork it
                 self._on_exit(other, None)
-        self._perform(self._policy.exited(time.monotonic(), worker, code))
 
     def _forget(self, handle: WorkerHandle) -> None:
         del self._handles[handle.worker]
