@@ -657,3 +657,22 @@ def test_no_timer_outlives_a_server(kind: str) -> None:
         assert simulation.loop.timers
         simulation.stop()
         assert not simulation.loop.timers
+
+
+def test_stop_waits_for_a_client_that_reads_slowly() -> None:
+    """It has a complete response in its buffers, and pauses."""
+
+    async def app(scope, receive, send):
+        await reply(send, bytes(40_000))
+
+    with simulated(app) as simulation:
+        peer = simulation.connect()
+        peer.set_reading(False)
+        peer.send(GET)
+        simulation.loop.settle()
+        simulation.server.stop()
+        simulation.loop.advance(2)
+        peer.set_reading(True)
+        simulation.loop.advance(1)
+        assert peer.received.endswith(bytes(40_000))
+        assert not peer.is_reset
