@@ -571,7 +571,7 @@ def test_no_refused_request_forges_a_line(head: bytes) -> None:
     parser = parsers.create_parser("h11")
     lines = Memo(lambda line: http_request.parse_request_line(line, ""), 8, longest=64)
     line, fields = refusal.read(head + b"\r\n\r\n", lines, parser)
-    exchange = refusal.Refusal(Stream.client, line, fields, 400, b"\r\n\r\nwrong")
+    exchange = refusal.Refusal(Stream.client, line, fields, 400, 5)
     quoted = r'"((?:[^"\\]|\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|["\\]))*)"'
     assert re.fullmatch(rf"local {quoted} 400 5 B [\d.]+ ms", default_line(exchange))
     combined = COMBINED_LINE(exchange)
