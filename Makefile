@@ -88,7 +88,7 @@ fuzz: $(VENV)/test.stamp
 # State machines in virtual time, with other examples in each run.
 property: $(VENV)/test.stamp
 	PROPERTY_EXAMPLES=$(EXAMPLES) $(bin)/python -m pytest tests/protocols/test_machine_http1.py \
-		tests/protocols/websocket/test_machine.py
+		tests/protocols/websocket/test_machine.py tests/protocols/http2/test_machine.py
 
 # Faults of the kinds that servers have had: tests notice each of them.
 planted: $(VENV)/test.stamp

@@ -118,9 +118,9 @@ async def end(connection: MemoryConnection, choice: int) -> None:
         for known in list(context.connections):
             known.stop()
         await connection.settle()
-    # Timeouts of a stream and of its connection, the check that notices what the peer has read, and
-    # the timeout for its close.
-    for _ in range(4):
+    # Timeouts of a WebSocket (two), its stream and its connection, the check that notices what the
+    # peer has read, and the timeout for its close.
+    for _ in range(6):
         context.ticks += LONG
         for known in list(context.connections):
             known.check_timeouts(context.ticks)

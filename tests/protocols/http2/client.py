@@ -60,7 +60,8 @@ class Client:
             head = memoryview(bytes(received[self._read : self._read + 9]))
             frame, length = Frame.parse_frame_header(head)
             body = bytes(received[self._read + 9 : self._read + 9 + length])
-            assert len(body) == length
+            if len(body) < length:
+                break
             frame.parse_body(memoryview(body))
             self._read += 9 + length
             if isinstance(frame, HeadersFrame):
