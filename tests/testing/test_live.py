@@ -381,7 +381,10 @@ def test_what_can_not_be_served() -> None:
         pytest.fail("it is no app")
     with pytest.raises(OptionError), serve(hello, port=-1):
         pytest.fail("it is no port")
-    with pytest.raises(TypeError, match="prot"), serve(hello, prot=1):
+    with (
+        pytest.raises(OptionError, match="unknown option prot; did you mean port"),
+        serve(hello, prot=1),
+    ):
         pytest.fail("there is no such option")
     assert waiting() == []
 

@@ -695,7 +695,9 @@ def test_context_factory_that_workers_can_not_import(
         pytest.fail("called")
 
     options = {"workers": 2, "port": 0, "ssl_certfile": tls.certfile, "ssl_context_factory": make}
-    assert run("app:app", **options) == 2
+    with pytest.raises(SystemExit) as exited:
+        run("app:app", **options)
+    assert exited.value.code == 2
     assert "must be a module-level function" in capsys.readouterr().err
 
 
