@@ -623,7 +623,7 @@ def test_hup_with_a_broken_certificate(start: Start, tls: Certificates, tmp_path
         put(file, file.read_bytes()[:400])
         command.send(signal.SIGHUP)
         command.wait_for(f"--ssl-certfile {file} contains ")
-        command.wait_for("reload failed, 2 of 2 workers keep running")
+        command.wait_for("reload failed; 2 of 2 workers keep running")
         assert shown(port, None) == before
         issue(tls, file, "localhost")
         command.send(signal.SIGHUP)
@@ -640,7 +640,7 @@ def test_hup_of_a_single_worker(start: Start, tls: Certificates, tmp_path: Path)
         port = command.port
         put(file, b"")
         command.send(signal.SIGHUP)
-        command.wait_for("reload failed, 1 of 1 workers keep running")
+        command.wait_for("reload failed; 1 of 1 workers keep running")
         command.wait_for(f"--ssl-certfile {file} contains ")
         assert shown(port, None) == before
         issue(tls, file, "localhost")

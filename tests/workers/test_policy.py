@@ -368,7 +368,7 @@ def test_reload_that_fails() -> None:
     failing.failure = "ValueError"
     world.exit(failing, 3)
     assert world.log[-1] == (
-        "reload failed, 2 of 3 workers keep running the old code:"
+        "reload failed; 2 of 3 workers keep running the old code:"
         " the new worker 1 (pid 5) exited with code 3:\nValueError"
     )
     assert world.notices[-2:] == ["reloading", "ready"]
@@ -408,7 +408,8 @@ def test_reasons(options: Any, event: str, reason: str) -> None:
     assert world.log[1:] == [f"replacing worker 0 (pid 1): {reason}"]
     (new,) = world.starting()
     world.exit(new, 3)
-    assert world.log[-2].startswith("the old one keeps running: the new worker 0 (pid 2) exited")
+    failure = "the old one keeps running, because the new worker 0 (pid 2) exited"
+    assert world.log[-2].startswith(failure)
     assert world.states == [S.REPLACING]  # it is tried again
     world.ready(*world.starting())
     assert world.told[old] == [RETIRE]
@@ -465,7 +466,7 @@ def test_reload_with_a_zygote_that_fails(how: str) -> None:
         world.pass_time(60)
         assert world.told[new] == ["TERM"]
     world.exit(new, {"exits": 3, "hangs": -15, "is killed": -9}[how])
-    assert world.log[-1].startswith("reload failed, 2 of 2 workers keep running the old code: the")
+    assert world.log[-1].startswith("reload failed; 2 of 2 workers keep running the old code: the")
     assert world.alive == before
     assert world.notices[-1] == "ready"
     world.exit(before[1], -9)

@@ -222,7 +222,7 @@ def test_hup_with_an_app_that_fails(start: Start, tmp_path: Path) -> None:
         before = who(command.port, 2)
         (tmp_path / "app.py").write_text("raise ValueError('broken')")
         command.send(signal.SIGHUP)
-        command.wait_for("reload failed, 2 of 2 workers keep running the old code: the new zygote")
+        command.wait_for("reload failed; 2 of 2 workers keep running the old code: the new zygote")
         command.wait_for("ValueError: broken")
         assert who(command.port, 2) == before
         (tmp_path / "app.py").write_text(APP.replace('f"{os', 'f"1{os'))
@@ -313,7 +313,7 @@ def test_zygote_that_is_killed_in_a_reload(start: Start, tmp_path: Path) -> None
         command.wait_for("imported")
         (hanging,) = children(command.process.pid) - {old}
         os.kill(hanging, signal.SIGKILL)
-        command.wait_for("reload failed, 2 of 2 workers keep running the old code: the new zygote")
+        command.wait_for("reload failed; 2 of 2 workers keep running the old code: the new zygote")
         assert who(command.port, 2) == before
         command.send(signal.SIGHUP)
         command.wait_for("imported", 2)

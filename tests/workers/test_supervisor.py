@@ -421,7 +421,7 @@ def test_hup_with_an_app_that_fails(start: Start, tmp_path: Path) -> None:
         before = who(command.port, 2)
         (tmp_path / "app.py").write_text("raise ValueError('broken')")
         command.send(signal.SIGHUP)
-        command.wait_for("reload failed, 2 of 2 workers keep running the old code")
+        command.wait_for("reload failed; 2 of 2 workers keep running the old code")
         command.wait_for("ValueError: broken")
         assert who(command.port, 2) == before
         (tmp_path / "app.py").write_text(APP)

@@ -70,7 +70,7 @@ class Policy:
 
     @property
     def workers(self) -> list[Worker]:
-        """All processes, including the zygote and those that end."""
+        """All processes, including the zygote and those that are stopping."""
         return [*(worker for slot in self._all_slots for worker in slot.workers), *self.ending]
 
     @property
@@ -86,7 +86,7 @@ class Policy:
         return self._advance(now)
 
     def failed_to_start(self, now: float, worker: Worker, reason: str) -> list[Action]:
-        """Handle an error of the system that prevented the start of a process."""
+        """Handle a system error that prevented the start of a process."""
         slot = worker.slot
         self._log(logging.ERROR, f"can't start {slot.name}: {reason}")
         if worker in self.ending:
@@ -99,10 +99,10 @@ class Policy:
         return self._advance(now)
 
     def ready(self, now: float, worker: Worker) -> list[Action]:
-        """Handle the end of a start: a worker serves, or the zygote has imported the app."""
+        """Handle a complete start: a worker serves, or the zygote has imported the app."""
         slot = worker.slot
         worker.ready_at = worker.heard_at = now
-        if worker.state is WorkerState.ENDING:  # SIGTERM came too early, or will be ignored
+        if worker.state is WorkerState.ENDING:  # SIGTERM has had no effect
             self._actions.append(Tell(worker, STOP))
             return self._advance(now)
         worker.state = WorkerState.READY
@@ -292,12 +292,12 @@ class Policy:
     def _on_failed_successor(self, slot: Slot, successor: Worker, what: str) -> None:
         assert slot.worker is not None
         if not self.is_reloading or slot.worker.generation >= successor.generation:
-            self._log(logging.ERROR, f"the old one keeps running: the new {what}")
+            self._log(logging.ERROR, f"the old one keeps running, because the new {what}")
             return
         # The other replacements would fail in the same way, so the reload ends.
         target, count = self.generation, len(self.slots)
         kept = sum(each.worker.generation < target for each in self.slots if each.worker)
-        text = f"reload failed, {kept} of {count} workers keep running the old code: the new {what}"
+        text = f"reload failed; {kept} of {count} workers keep running the old code: the new {what}"
         self._log(logging.ERROR, text)
         for worker in self.workers:
             worker.generation = target
@@ -383,7 +383,7 @@ class Policy:
         return slot.reason or f"it has run for {lifetime:g} s (--worker-lifetime)"
 
     def _finish(self, now: float) -> None:
-        """Report the end of the start, and of a reload."""
+        """Report when the first start, or a reload, is complete."""
         if not all(slot.is_serving for slot in self.slots):
             return
         if not self.is_started:
