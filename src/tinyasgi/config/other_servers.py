@@ -16,15 +16,15 @@ RENAMED = {
     "h11_max_incomplete_event_size": "limit_head_size",
 }
 
-#: Options of uvicorn without a meaning here: values that change nothing, as text, and the reason to
-#: refuse others.
+#: Options of uvicorn without a counterpart: the values that are accepted, separated by spaces, and
+#: what to write instead of other values, or why they are refused.
 WITHOUT_MEANING = {
     "reload_delay": ("None 0.25", "there is no delay: changes are noticed when they happen"),
     "timeout_notify": ("None 30", "there is no such callback: start a task in lifespan startup"),
     "callback_notify": ("None", "there is no such callback: start a task in lifespan startup"),
     "timeout_worker_healthcheck": ("None 5", "write --worker-timeout"),
     "ssl_version": ("None 2 16 17", "write --ssl-min-version"),
-    "reset_contextvars": ("None False", "each request has a copy of the context of lifespan"),
+    "reset_contextvars": ("None False", "each request already has its own copy of the context"),
 }
 
 #: Short options of gunicorn.
@@ -94,7 +94,7 @@ HINTS = {
 
 
 class Translated(type):
-    """Class whose constructor also takes options of uvicorn by the names that they have there."""
+    """Metaclass whose classes also accept uvicorn's names of options in their constructor."""
 
     def __call__(cls, **options: Any) -> Any:
         known: Mapping[str, Any] = cls.__dataclass_fields__  # type: ignore[attr-defined]
@@ -104,7 +104,7 @@ class Translated(type):
 
 
 def translate(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options with the names that they have here. Raise OptionError."""
+    """Replace uvicorn's names of options by those of tinyasgi. Raise OptionError."""
     found = {}
     for name, value in options.items():
         if (new := RENAMED.get(name, name)) in known:
@@ -125,14 +125,14 @@ def check(spelling: Spelling, name: str, value: Any) -> None:
 
 
 def unknown_option(shown: str, name: str, known: list[str]) -> OptionError:
-    """Return the error for an unknown option, with a hint at the option that is meant."""
+    """Return the error for an unknown option, with a hint at the option to use instead."""
     hint = _hint(name)
     text = f"; {hint}" if hint else did_you_mean(name, known) or "; see tinyasgi --help"
     return OptionError(f"unknown option {shown}{text}")
 
 
 def _hint(name: str) -> str:
-    """Return what to write instead of an option of gunicorn, or an empty text."""
+    """Return what to write instead of an option of gunicorn, or an empty string."""
     from fnmatch import fnmatchcase  # only for errors
 
     option = name if name.startswith("-") else "--" + name.replace("_", "-")
@@ -143,7 +143,7 @@ def _hint(name: str) -> str:
 
 
 def _like(name: str, text: str) -> str:
-    """Write the options in a text in the form of `name`: `--port`, `port` or, in Python, `port`."""
+    """Write the options in a text in the style of `name`: `--ssl-keyfile` or `ssl_keyfile`."""
     if name.startswith("-"):
         return text
     dash = "-" if "-" in name else "_"

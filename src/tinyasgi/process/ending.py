@@ -27,7 +27,7 @@ TICK = 0.05
 #: Seconds from the start of a step to the first report, and between two reports.
 SOON = 0.1
 REPORT = 5.0
-#: Minimum limit, in seconds, of a step that is reported.
+#: Steps with a lower limit, in seconds, are not reported.
 WORTH = 0.5
 #: Seconds for cancelled tasks to end.
 LAST = 1.0
@@ -57,7 +57,8 @@ class _Step(NamedTuple):
 class Ending:
     """Time limits and log messages for the end of this process.
 
-    Signal handlers may call `begin` and `hurry`, which only set attributes and take no locks.
+    Signal handlers may call `begin` and `hurry`. The first call starts the threads, later ones only
+    set attributes.
     """
 
     def __init__(self, signals: Signals, exits: bool) -> None:
@@ -73,7 +74,7 @@ class Ending:
         self._cap = math.inf
         self._step: _Step | None = None
         self._exiting = False  # the limit has passed
-        self._ends = threading.Event()  # not set between `leave` and the end of the interpreter
+        self._ends = threading.Event()  # not set between `leave` and the interpreter's shutdown
         self._ends.set()
         self._atexit_end = 0.0  # limit of the functions of atexit, 0 before they are called
 
@@ -81,7 +82,7 @@ class Ending:
         """Start the time limit and the log messages. Later calls have no effect.
 
         grace: seconds for running requests. by_signal: a signal has stopped the process. The call
-        has no effect if the process belongs to a program that continues after the server.
+        has no effect if the process continues after the server and no signal has arrived.
         """
         if self._step is not None or not (self._exits or self.signals.count):
             return
@@ -113,7 +114,7 @@ class Ending:
         self._grace_end = 0.0
 
     def leave(self, code: int) -> None:
-        """Suspend the time limit until the interpreter begins to end.
+        """Suspend the time limit until the interpreter shuts down.
 
         code: exit code at the limit.
         """
@@ -122,7 +123,7 @@ class Ending:
         self.begin(LAST)
         if self._step is not None:
             self._ends.clear()
-            # Python calls the function that was registered last first.
+            # Python calls such functions in reverse order of their registration.
             threading._register_atexit(self._on_end)  # type: ignore[attr-defined]
             atexit.register(self._on_atexit)
 
@@ -131,7 +132,7 @@ class Ending:
         self.signals.let_next_one_kill()
 
     def _on_end(self) -> None:
-        """Handle the end of the interpreter, which waits for threads first."""
+        """Resume the time limit: the interpreter shuts down, and begins to wait for threads."""
         self._cap = math.inf
         self.last_step(describe_rest, THREADS)
         self._ends.set()
@@ -142,7 +143,7 @@ class Ending:
     def _is_over(self) -> bool:
         """Wait a tick; return whether the limit has passed.
 
-        Between `leave` and the end of the interpreter there is no limit.
+        Between `leave` and the shutdown of the interpreter there is no limit.
         """
         time.sleep(TICK)
         self._ends.wait()
@@ -209,7 +210,7 @@ class Ending:
             with suppress(Exception):
                 process.terminate()
         if self._atexit_end:
-            time.sleep(LAST if processes else 0)  # the interpreter may end without these processes
+            time.sleep(LAST if processes else 0)  # now the interpreter may exit by itself
         else:
             with suppress(Exception):
                 atexit._run_exitfuncs()
@@ -218,7 +219,7 @@ class Ending:
 
 
 def flush_files() -> None:
-    """Write the data in the buffers of all open files, as the end of the interpreter would."""
+    """Flush the buffers of all open files, as the interpreter does when it exits."""
     gc.unfreeze()  # otherwise files that were opened during startup are not found
     kinds = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
     files = [each for each in gc.get_objects() if issubclass(type(each), kinds)]
@@ -304,6 +305,6 @@ def _where(frames: list[FrameType]) -> str:
         break
     else:
         if not frames:
-            return "at no line of Python"
+            return "not in Python code"
         frame = frames[0]
     return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"

@@ -16,10 +16,11 @@ from ..server_log import logger
 #: Called with a function that lists what the server waits for, and with the limit in seconds.
 OnWait: TypeAlias = Callable[[Callable[[], list[str]], float], None]
 
-#: Seconds for a step that follows a time limit. Also the maximum seconds of each step after `quit`.
+#: Seconds for each short step: first requests after the shutdown delay, cancellation, closing.
+#: After `quit`, also the maximum seconds of every other step.
 LAST = 1.0
-#: Maximum seconds to wait for a peer that has read everything to close, and for a peer that has
-#: unread data to read some of it.
+#: Seconds without progress after which the wait for peers ends: SETTLE if they have read all data,
+#: STALL if they have not.
 SETTLE, STALL = 0.15, 0.3
 #: Seconds between two checks of these limits.
 INTERVAL = 0.05

@@ -43,7 +43,7 @@ READ = selectors.EVENT_READ
 #: Modules that spawned processes run.
 WORKER = f"{__package__}.worker"
 ZYGOTE = f"{__package__}.zygote"
-#: Seconds of one wait: a day, as in asyncio. epoll takes at most 24 days.
+#: Maximum seconds of one wait: a day, as in asyncio. epoll accepts at most 24 days.
 LONGEST = 24 * 3600.0
 #: Seconds between two checks of a worker that has closed its channel and has not exited yet.
 CHECK = 0.05
@@ -58,7 +58,7 @@ class WorkerHandle:
     worker: Worker
     channel: Channel
     shard: int
-    """Number of its part of the shared metrics, or 0."""
+    """Number of the worker's part of the shared metrics, or 0."""
     zygote: "WorkerHandle | None"
     """The zygote that forks the process, and reports its exit while the zygote runs."""
     request: int

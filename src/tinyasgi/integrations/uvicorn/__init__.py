@@ -3,8 +3,8 @@
     from tinyasgi.integrations import uvicorn
 
 The modules and names are those that programs use. The loggers are `uvicorn.error` and
-`uvicorn.access`. Options have the names, defaults and meanings of uvicorn; those without a meaning
-here are OptionErrors.
+`uvicorn.access`. Options have the names, defaults and meanings of uvicorn. Options without a
+counterpart are logged as a warning and ignored.
 """
 
 import importlib.util
