@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from http import HTTPStatus
