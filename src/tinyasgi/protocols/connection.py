@@ -14,7 +14,7 @@ from .timeouts import MAX_LINGER
 if TYPE_CHECKING:
     from ..proxy.proxy_protocol import ProxyHeader
 
-#: Bytes from which on the write buffer is written at once.
+#: Size in bytes at which the write buffer is written at once.
 MAX_BUFFERED = 16 * 1024
 
 # States are compared for each read; an attribute of the enum would take longer.
@@ -27,7 +27,7 @@ CLOSING: Final = ConnectionState.CLOSING
 def read_client(transport: asyncio.BaseTransport, unix: bool) -> ClientInfo | None:
     """Return the client info of a transport, or None if the peer has already disconnected.
 
-    Some systems do not know the server's address either then.
+    On some systems, the server's address is then unknown, too.
 
     unix: the listener is a unix socket.
     """
@@ -51,7 +51,7 @@ def read_client(transport: asyncio.BaseTransport, unix: bool) -> ClientInfo | No
 
 
 class Connection(asyncio.Protocol):
-    """A transport, with what every protocol on it needs.
+    """Base class of the connections of all protocols.
 
     The connection has been in its state since tick `_since`, or was last active then.
     `check_timeouts` compares that with the timeouts.
@@ -272,7 +272,7 @@ class Connection(asyncio.Protocol):
     # Timeouts.
 
     def check_timeouts(self, ticks: int) -> None:
-        """End what has waited for too long."""
+        """Apply the timeouts."""
         timeouts = self._context.timeouts
         unwritten = self._transport.get_write_buffer_size() + self._unsent_file
         if self._state is not CLOSING and not unwritten:
@@ -301,7 +301,7 @@ class Connection(asyncio.Protocol):
             self._expire()
 
     def _check_unread_end(self) -> None:
-        """Notice the end of the peer's data behind data that is not read yet."""
+        """Handle the end of the peer's data, which follows data that is not read yet."""
 
     def _measure_reading(self, ticks: int) -> int:
         """Update progress and rate of the peer's reading; return the bytes that it has not read."""
@@ -309,7 +309,7 @@ class Connection(asyncio.Protocol):
         if self._taken is None:
             self._progress = ticks
             self._behind = 0
-        elif taken != self._taken:  # less than before, if only the buffer is known and has grown
+        elif taken != self._taken:  # may decrease, if it is the size of the write buffer
             self._progress = ticks
             self._behind -= abs(taken - self._taken)
         self._taken = taken

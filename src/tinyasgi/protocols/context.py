@@ -63,7 +63,7 @@ class ManagedConnection(Protocol):
         """Return the descriptor of its socket, or a negative number without a socket."""
 
     def check_timeouts(self, ticks: int) -> None:
-        """End what has waited for too long."""
+        """Apply the timeouts."""
 
     def stop(self) -> None:
         """Close now if idle, otherwise after the running exchange."""

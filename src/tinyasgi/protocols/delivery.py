@@ -7,7 +7,7 @@ import struct
 import sys
 from typing import NamedTuple
 
-#: Of Linux's `struct tcp_info`: unacked (packets), bytes_acked, notsent_bytes.
+#: Fields of Linux's `struct tcp_info`: unacked (packets), bytes_acked, notsent_bytes.
 _TCP_INFO = struct.Struct("=24xI92xQ16xI")
 
 

@@ -20,15 +20,16 @@ TRAILERS_MESSAGE: Final = "http.response.trailers"
 ZEROCOPYSEND: Final = "http.response.zerocopysend"
 EXTENSIONS: Final = frozenset({EARLY_HINT, PATHSEND, TRAILERS_MESSAGE, ZEROCOPYSEND})
 
-#: With `spec_version` 2.4 or later, Starlette's streams do not listen for `http.disconnect`. So a
-#: stream that waits for its next event would outlive its client. `send` raises all the same.
+#: With `spec_version` 2.4 or later, Starlette's streaming responses do not listen for
+#: `http.disconnect`. A response that waits for its next event would then outlive its client. `send`
+#: raises ClientDisconnected, although this version does not require it.
 ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 # Bytes that an app may send before `send` yields to other tasks, and the cost of one message,
 # however short.
 SEND_QUOTA: Final = 1 << 20
 MESSAGE_COST: Final = 256
-#: Iterations of the event loop in which a task in `receive` can cancel a task that sends.
+#: Iterations of the event loop that `send` waits, so that another task can cancel its task.
 CANCEL_TURNS: Final = 10
 
 #: Bytes of request body that may wait for the app before reading pauses.
@@ -37,7 +38,7 @@ HIGH_WATER: Final = 64 * 1024
 # Progress of the request body.
 ARRIVING: Final = 0
 ARRIVED: Final = 1
-TAKEN: Final = 2  # by the app, to its end
+TAKEN: Final = 2  # the app has received all of it
 
 # When the head of a response is written if no body accompanies it.
 ON_WAIT: Final = 0  # when the app waits for the first time
@@ -151,7 +152,7 @@ class Exchange:
         return {"type": "http.disconnect"}
 
     async def _listen(self) -> None:
-        """Wait for `wake` as a listener. A task that is cancelled here is a listener no longer."""
+        """Wait for `wake`. The current task is a listener until then, or until it is cancelled."""
         task = asyncio.current_task()
         self._listeners = (*self._listeners, task)
         try:
@@ -214,13 +215,13 @@ class Exchange:
             raise
 
     def wait_begins(self) -> None:
-        """Note that the app waits for the first time, or has ended."""
+        """Write a head without a body, because the app waits for the first time, or has ended."""
         if self.head_flush == ON_WAIT:
             self.head_flush = SOON
             self._flush_head()
 
     def _flush_head(self) -> None:
-        """Write the head without a body. `send` raises an error later, for the next message."""
+        """Write the head without a body. `send` raises its errors, for the next message."""
         if self.phase is STARTED and self.head_flush == SOON:
             with suppress(TypeError, ValueError):
                 self.stream.write_head(self, self.response_headers, b"", True)
@@ -238,9 +239,9 @@ class Exchange:
     async def drop(self, body: bytes = b"") -> None:
         """Drop a piece of the body after a disconnect. Raise ClientDisconnected.
 
-        If another task listens for `http.disconnect`, that task decides how the response ends. It
-        cancels the sender, which expects this where it waits for data, not in `send`. So the sender
-        continues until its quota is used, as with servers whose `send` never raises.
+        If another task listens for `http.disconnect`, that task decides how the response ends: it
+        cancels the sender. The sender is prepared for that where it waits for data, not in `send`.
+        So `send` returns until the quota is used, as in servers whose `send` never raises.
         """
         listeners = self._listeners
         if listeners and asyncio.current_task() not in listeners:
@@ -297,7 +298,7 @@ class Exchange:
 
     @property
     def unwritten(self) -> bool:
-        """Bytes of the response will be written, which shows whether the client still reads."""
+        """More bytes will be written. Only a write shows whether the client still reads."""
         return self.phase < STREAMING or self.framing != NO_BODY
 
     @property
@@ -336,7 +337,7 @@ class Exchange:
         """
         phase = self.phase
         if phase < COMPLETE:
-            # If so, `receive` returns `http.disconnect`.
+            # Whether `receive` returns `http.disconnect`.
             disconnected = self.stream.eof or (phase is STREAMING and self.stream.stopping)
             self.stream.abort(self)
             if error is None and not disconnected:
@@ -385,8 +386,7 @@ def is_disconnect(error: BaseException | None, seen: set[int], codes: tuple[int,
     raised while a ClientDisconnected was handled is an error of its own.
 
     seen: ids of the errors that led to this one, because causes and groups may form a cycle. codes:
-    an error whose attribute `code` is one of these is an exception that a framework raises for
-    `websocket.disconnect`.
+    values of the attribute `code` of errors that a framework raises for `websocket.disconnect`.
     """
     while error is not None and id(error) not in seen:
         seen.add(id(error))

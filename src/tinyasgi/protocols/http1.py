@@ -78,7 +78,7 @@ class HTTP1Connection(Connection):
             self._refuse(refused, data)
 
     def eof_received(self) -> bool:
-        """Keep the connection for a response to be written: a half-close may look like a close."""
+        """Return whether to stay open for a response: the client may only have stopped sending."""
         super().eof_received()
         exchange, cancel = self._exchange, self._context.config.cancel_on_disconnect
         if cancel or exchange is None or self._decoder is not None or not exchange.unwritten:
@@ -168,7 +168,7 @@ class HTTP1Connection(Connection):
         scope["headers"] = headers
         scope["state"] = context.lifespan_state.copy()
         if websocket:
-            from .websocket import WebSocketExchange  # an optional package: 10 ms at start
+            from .websocket import WebSocketExchange  # optional; its import takes 10 ms
 
             exchange: Exchange = WebSocketExchange(self, scope, line, framing.persistent, config)
         else:
@@ -311,7 +311,7 @@ class HTTP1Connection(Connection):
             self._flush()  # the buffer may contain responses to earlier pipelined requests
         if not more_body:
             self._finish(exchange)
-        elif self.eof and not data:  # no write may ever fail
+        elif self.eof and not data:  # no later write can show a disconnect
             self._client_left(exchange)
             self._end()
 

@@ -28,8 +28,8 @@ FileWriter: TypeAlias = Callable[["Exchange", FilePart], Coroutine[Any, Any, Non
 class Stream(Protocol):
     """The interface that an exchange needs from its connection.
 
-    An HTTP/1.1 connection implements it, and so can a stream of HTTP/2. In the other direction it
-    calls `feed`, `wake`, `release` and `cancel` of the exchange.
+    An HTTP/1.1 connection and a stream of HTTP/2 implement it. They call `feed`, `wake`, `release`
+    and `cancel` of the exchange.
 
     The exchange validates messages and their order. The stream frames what they contain.
     """

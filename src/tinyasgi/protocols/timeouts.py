@@ -44,7 +44,7 @@ def timeouts(config: Config) -> Mapping[ConnectionState, float]:
         ConnectionState.CLOSING: LINGER,
         ConnectionState.OPEN: config.ws_ping_interval,
         ConnectionState.PONG: config.ws_ping_timeout,
-        ConnectionState.GOING_AWAY: 0,  # `sweep` ends it
+        ConnectionState.GOING_AWAY: 0,  # `check_timeouts` ends it
         ConnectionState.CLOSE_SENT: LINGER,
     }
     return {state: ticks(limit) for state, limit in seconds.items()}

@@ -21,7 +21,7 @@ BLOCK = 256 * 1024
 _T = TypeVar("_T")
 
 
-# Which file, and which part of it.
+# Opening.
 
 
 @contextmanager
@@ -51,8 +51,8 @@ def _size(descriptor: int, name: object) -> int:
 def requested_part(message: Message) -> Iterator[FilePart]:
     """Return the part of a file that `http.response.zerocopysend` names.
 
-    Without an offset, the part begins at the position of the file, which is moved behind it at the
-    end. Raises OSError, TypeError or ValueError.
+    Without an offset, the part begins at the position of the file. At the end, the position is
+    moved to the byte after the part. Raises OSError, TypeError or ValueError.
     """
     file = message["file"]
     try:

@@ -5,12 +5,12 @@ from .frames import ConnectionFault, ErrorCode
 #: Streams that a client may reset, or that may fail because of it, in one second, in addition to
 #: those whose responses are complete (CVE-2023-44487, CVE-2025-8671).
 MAX_FAULTS = 200
-#: Frames without request, body or response in one second: SETTINGS, PING, PRIORITY, WINDOW_UPDATE,
+#: Maximum control frames in one second: SETTINGS, PING, PRIORITY, WINDOW_UPDATE,
 #: empty DATA and unknown ones (CVE-2019-9512, CVE-2019-9515, CVE-2019-9518 and others).
 MAX_CONTROL_FRAMES = 1000
 #: Frames with which a client may answer a DATA frame of the server.
 FRAMES_PER_DATA = 4
-#: Faults of a connection that are logged in one second, so that a flood does not hide its end.
+#: Maximum faults of a connection to log in one second. A flood would hide the final error.
 MAX_FAULT_LINES = 5
 #: Maximum number of CONTINUATION frames in a header block (CVE-2024-27316).
 MAX_CONTINUATIONS = 32
@@ -19,7 +19,7 @@ MAX_SETTINGS = 32
 
 
 class Budget:
-    """What a client may still do until the next tick. The methods raise ConnectionFault."""
+    """Allowance of a client until the next tick. The methods raise ConnectionFault."""
 
     __slots__ = ("_control", "_faults")
 

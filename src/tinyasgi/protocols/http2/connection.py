@@ -71,7 +71,7 @@ class HTTP2Connection(Multiplexer):
             self._pause_reading()
 
     def eof_received(self) -> bool:
-        """Keep the connection for running responses: a half-close may look like a close."""
+        """Return whether to stay open for responses: the client may only have stopped sending."""
         super().eof_received()
         for stream in [*self.streams.values()]:
             if stream.is_receiving:
@@ -176,7 +176,7 @@ class HTTP2Connection(Multiplexer):
     # Exchanges.
 
     def _is_full(self) -> bool:
-        """Return whether MAX_STREAMS are open, or were reset and their apps still run."""
+        """Return whether MAX_STREAMS are in use. A reset stream counts until its app has ended."""
         if len(self.streams) + len(self._left) >= MAX_STREAMS:
             self._left &= self._context.running
         return len(self.streams) + len(self._left) >= MAX_STREAMS

@@ -87,8 +87,8 @@ class TooManyFields(HPACKError):
     """A header block with so many fields that it is not decoded to its end."""
 
 
-#: A block with more fields than this, for each field that is allowed, is an attack. One byte may
-#: stand for a field (CVE-2026-49975).
+#: A block with more than this many times the allowed number of fields is an attack: one byte can
+#: encode a field (CVE-2026-49975).
 _MAX_EXCESS = 100
 
 
@@ -163,7 +163,7 @@ class Decoder:
         return field, position
 
     def _resize(self, block: bytes) -> int:
-        """Change the size of the table if the block begins with that (RFC 7541 §4.2 and §6.3)."""
+        """Apply the size updates at the beginning of a block (RFC 7541 §4.2 and §6.3)."""
         position = 0
         while position < len(block) and block[position] & 0xE0 == 0x20:
             try:
@@ -203,7 +203,7 @@ def encode_integer(value: int, bits: int, first: int) -> bytes:
 
 
 def encode_field(name: bytes, value: bytes) -> bytes:
-    """Encode a field that enters no table (RFC 7541 §6.1 and §6.2.2).
+    """Encode a field without adding it to the dynamic table (RFC 7541 §6.1 and §6.2.2).
 
     So all connections can share the encoded bytes.
     """

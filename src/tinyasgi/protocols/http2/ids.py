@@ -25,7 +25,7 @@ class StreamIds:
         self._resets: dict[int, bool] = {}
 
     def is_new(self, stream_id: int) -> bool:
-        """Return whether HEADERS begin a stream, not follow its end. Raise ConnectionFault."""
+        """Return whether HEADERS begin a stream; False after its end. Raise ConnectionFault."""
         if not stream_id & 1:
             raise protocol_error(f"HEADERS on stream {stream_id}")
         if stream_id <= self._highest and any(stream_id in gap for gap in self._gaps):

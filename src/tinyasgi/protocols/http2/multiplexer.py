@@ -25,7 +25,7 @@ GOAWAY_PING: Final = b"goaway\0\0"
 
 
 class Multiplexer(Connection):
-    """What a connection with streams needs, apart from requests."""
+    """Base class of an HTTP/2 connection: everything apart from requests."""
 
     # fmt: off
     __slots__ = (
@@ -44,7 +44,7 @@ class Multiplexer(Connection):
         self.spare_window = SPARE_WINDOW
         self.streams: dict[int, HTTP2Stream] = {}
         self._no_table = NO_TABLE  # begins the first header block
-        self._is_processing = False  # frames are being processed; what they cause is collected
+        self._is_processing = False  # frames are being processed; writes are buffered
         self._goaway_tick: int | None = None  # the tick of the first GOAWAY
         self._refuses = False  # the last GOAWAY was sent; no further streams are accepted
 

@@ -1,4 +1,4 @@
-"""The response body of one stream, as far as it is unsent."""
+"""The unsent part of the response body of one stream."""
 
 from abc import abstractmethod
 from collections import deque
@@ -7,7 +7,7 @@ from ..context import Context
 
 
 class OutgoingData:
-    """Base class of a stream: its data that waits for the windows of the client."""
+    """Base class of a stream: data that waits for the windows of the client."""
 
     __slots__ = ("_behind", "_context", "_progress", "end_stream", "id", "pieces", "takes_turns",
                  "unsent", "window")  # fmt: skip
@@ -32,7 +32,7 @@ class OutgoingData:
         """Continue after everything was sent."""
 
     def queue(self, data: bytes, end_stream: bool) -> None:
-        """Keep data until the windows allow to send it. end_stream: nothing follows."""
+        """Queue data until the windows allow sending it. end_stream: nothing follows."""
         if not self.unsent:
             self._progress = self._context.ticks
             self._behind = 0

@@ -58,7 +58,7 @@ class FrameReader:
         self._block_id = 0  # its stream; 0: none is incomplete
         self._end_stream = False  # its HEADERS had that flag
         self._continuations = 0
-        self._since = 0  # the tick at which what is incomplete has begun
+        self._since = 0  # the tick at which the incomplete block or frame began
 
     @property
     def waiting_since(self) -> int | None:
@@ -168,7 +168,7 @@ class FrameReader:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"more than {MAX_SETTINGS} settings")
         settings = dict(frames.read_settings(payload))
         self._connection.send(frames.SETTINGS_ACK)
-        if INITIAL_WINDOW_SIZE in settings:  # data that was waiting may end the connection
+        if INITIAL_WINDOW_SIZE in settings:  # may send data that ends the connection
             self._connection.sender.resize(settings[INITIAL_WINDOW_SIZE])
 
     def _read_headers(self, flags: int, stream_id: int, payload: bytes) -> None:

@@ -24,7 +24,7 @@ from .hpack import Decoder, HPACKError, TooManyFields, read_string
 #: Maximum size of a header block that is remembered, in bytes, and number of such blocks.
 MAX_REMEMBERED, BLOCKS = 1024, 16
 
-#: Indexed fields, and a path that enters no table. Clients send most requests like this.
+#: Indexed fields, and a path that is not added to the table. Most requests begin like this.
 _PATH_LITERAL = re.compile(rb"([\x82-\xfe]*)[\x04\x14]", re.DOTALL)
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*")  # RFC 3986 §3.1
 
@@ -114,7 +114,7 @@ class RequestReader:
         )
 
     def skip(self, block: bytes) -> tuple[Headers, bool]:
-        """Decode a header block that begins no exchange, because it may change the table.
+        """Decode a header block without an exchange: it may change the dynamic table.
 
         Return its fields, and whether these are all. Raise ConnectionFault.
         """
@@ -194,7 +194,7 @@ class RequestReader:
         return BadRequest(431, f"headers exceed --limit-head-size ({config.limit_head_size})")
 
     def _refuse(self, pseudo: dict[bytes, bytes], headers: Headers, refused: BadRequest) -> Request:
-        """Return a request to refuse, with as much as is known of it."""
+        """Return a request to refuse, with its known values."""
         method = pseudo.get(b":method", b"")
         method = method if TOKEN.fullmatch(method) else b""
         target = pseudo.get(b":path") or pseudo.get(b":authority", b"")

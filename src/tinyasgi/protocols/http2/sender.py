@@ -85,7 +85,7 @@ class Sender:
         )
 
     def _take(self, stream: "OutgoingData", size: int) -> bool:
-        """Take a frame off the windows; return False if it has to wait."""
+        """Subtract a frame from the windows; return False if it has to wait."""
         if size and (
             size > MAX_PAYLOAD
             or size > stream.window

@@ -162,7 +162,7 @@ class HTTP2Stream(OutgoingData):
         if not block or exchange.framing == NO_BODY or self._connection.is_closing:
             self.write_body(exchange, b"", False)
             return
-        http1.encode_body(exchange.framing, b"", False)  # is it complete?
+        http1.encode_body(exchange.framing, b"", False)  # raises ValueError if it is too short
         self.exchange = None
         self._connection.finish(exchange)
         if self.unsent:
@@ -194,7 +194,7 @@ class HTTP2Stream(OutgoingData):
             self._close()
 
     def _close(self) -> None:
-        """Close after the response. The client must send no more of its body (RFC 9113 §8.1)."""
+        """Close after the response. A reset stops an incomplete request body (RFC 9113 §8.1)."""
         if self._upload is not None:
             self._connection.send_reset(self.id, ErrorCode.NO_ERROR)
         self._forget()
@@ -284,7 +284,7 @@ class HTTP2Stream(OutgoingData):
     # Timeouts.
 
     def check_timeouts(self, ticks: int) -> None:
-        """End what has waited for too long. Called once a second."""
+        """Apply the timeouts. Called once a second."""
         upload = self._upload
         if self.is_stalled(ticks):
             reason = "read nothing, or too slowly (--timeout-write, --min-rate-write)"

@@ -10,7 +10,7 @@ from .frames import INITIAL_WINDOW, ErrorCode, StreamFault
 
 #: Window for a body that the app reads, in bytes.
 READ_WINDOW: Final = 256 * 1024
-#: By how much such a window is larger than the initial one.
+#: Difference between such a window and the initial one, in bytes.
 GROWTH: Final = READ_WINDOW - INITIAL_WINDOW
 
 

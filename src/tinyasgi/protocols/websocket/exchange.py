@@ -42,7 +42,7 @@ class HandshakeStream(Stream, Protocol):
 
 
 class WebSocketStream(Protocol):
-    """The connection of an exchange after the handshake. Its methods are those of its class."""
+    """The connection of an exchange after the handshake: a WebSocketConnection."""
 
     paused: bool
 
@@ -106,7 +106,7 @@ class WebSocketExchange(Exchange):
     # Called by the app.
 
     async def receive(self) -> Message:
-        """ASGI's `receive`. Several tasks may call it at the same time."""
+        """Implement ASGI's `receive`. Several tasks may call it at the same time."""
         while not self._messages:
             if self._code:
                 code, reason = self._code, self._reason
@@ -126,7 +126,7 @@ class WebSocketExchange(Exchange):
         return message  # type: ignore[no-any-return]  # websocket.connect
 
     async def send(self, message: Message) -> None:
-        """ASGI's `send`. It waits while the write buffer is full.
+        """Implement ASGI's `send`. It waits while the write buffer is full.
 
         Raise ClientDisconnected after a disconnect, RuntimeError for a message in the wrong order,
         and TypeError, ValueError or KeyError for a wrong value.
