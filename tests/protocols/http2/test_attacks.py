@@ -32,11 +32,16 @@ def leaving(app: App) -> Iterator[Client]:
         server.check()
 
 
+@pytest.mark.parametrize("trailers", [False, True])
 @pytest.mark.parametrize("path", ["/early", "/echo"])
-def test_body_beyond_its_limit_while_the_response_waits(app: App, path: str) -> None:
+def test_body_beyond_its_limit_while_the_response_waits(
+    app: App, path: str, trailers: bool
+) -> None:
     with simulated(app, limit_body_size=10) as server:
         client = Client(server, INITIAL_WINDOW_SIZE=0).post(1, path=path)
         client.data(1, b"x" * 11).data(1, b"x" * 11)
+        if trailers:
+            client.send(client.headers(1, [("a", "b")], "END_STREAM"))
         server.check()
         client.enlarge(1, 1000)
         assert client.status(1) == (200 if path == "/early" else 413)

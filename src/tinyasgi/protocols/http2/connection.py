@@ -148,10 +148,7 @@ class HTTP2Connection(Multiplexer):
         if stream is None:
             self.ids.check_late(stream_id)
             return
-        try:
-            stream.receive(data, size, end_stream)
-        except BadRequest as refused:
-            stream.refuse(refused)
+        stream.receive(data, size, end_stream)
 
     def on_reset(self, stream_id: int) -> None:
         """End a stream that the client has reset. Raise ConnectionFault."""

@@ -74,11 +74,15 @@ class HTTP2Stream(OutgoingData):
         self._upload = Upload(self._context, framing, limit)
 
     def receive(self, data: bytes, size: int, end_stream: bool) -> None:
-        """Receive DATA. size: of the payload with its padding. Raise StreamFault or BadRequest."""
+        """Receive DATA. size: of the payload with its padding. Raise StreamFault."""
         upload = self._upload
         if upload is None:
             raise StreamFault(ErrorCode.STREAM_CLOSED, "DATA after the end of the body")
-        upload.receive(data, size, end_stream)
+        try:
+            upload.receive(data, size, end_stream)
+        except BadRequest as error:
+            self.refuse(error)
+            return
         if end_stream:
             self._connection.spare_window += upload.growth
             self._upload = None
