@@ -125,7 +125,7 @@ browser:
 
 # What tests of TLS and HTTP/2 ask with.
 clients:
-	$(install) curl nghttp2-client nodejs openssl
+	$(install) curl nghttp2-client nodejs openssl strace
 
 # What checks metrics and alerts. Its service is not needed.
 promtool:

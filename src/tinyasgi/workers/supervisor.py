@@ -325,14 +325,19 @@ class Supervisor:
 
     def _start(self, worker: Worker) -> None:
         self._listeners.stop_awaiting(worker.slot)
+        handle = None
         try:
             handle = self._start_process(worker)
-        except OSError as error:  # out of processes, memory or descriptors
+            self._selector.register(
+                handle.channel, READ, functools.partial(self._on_channel, handle)
+            )
+        except OSError as error:  # out of processes, memory, descriptors or epoll watches
+            if handle is not None:
+                handle.channel.close()  # its process exits
             reason = error.strerror or str(error)
             self._perform(self._policy.failed_to_start(time.monotonic(), worker, reason))
             return
         self._handles[worker] = handle
-        self._selector.register(handle.channel, READ, functools.partial(self._on_channel, handle))
         logger.log(logging.DEBUG, "%s starts", worker)
 
     def _start_process(self, worker: Worker) -> WorkerHandle:
