@@ -256,6 +256,18 @@ def test_failed_start(words: list[str], app: str, code: int, text: str, start: S
     assert "Worker failed to boot" in command.log
 
 
+def test_unexpected_error(start: Start, tmp_path: Path) -> None:
+    """The master does not start workers again and again."""
+    (tmp_path / "own.py").write_text(
+        "from tinyasgi.integrations.gunicorn import Worker\n"
+        "class Own(Worker):\n"
+        "    def notify(self):\n        raise ValueError('out of order')\n"
+    )
+    command = start("--worker-class", "own.Own")
+    assert command.wait() == 3
+    assert command.log.count("ValueError: out of order") == 1
+
+
 # Settings.
 
 

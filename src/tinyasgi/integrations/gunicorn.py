@@ -35,6 +35,10 @@ BEAT = 1.0
 #: Seconds of `graceful_timeout` that are kept for idle clients and for what is cancelled: after
 #: `graceful_timeout` the master kills the worker.
 SPARE = LEAVE + 2 * LAST
+#: Errors whose message says all.
+EXPECTED = (OptionError, LoadError, ListenError, LifespanFailed)
+#: Settings with which gunicorn logs requests.
+ACCESS_LOGS = ("accesslog", "logconfig", "logconfig_dict", "logconfig_json", "syslog")
 #: Settings that this worker class does not apply.
 UNSUPPORTED = (
     "asgi_disconnect_grace_period",
@@ -77,8 +81,10 @@ class Worker(base.Worker):
             config = Config(**options(self.cfg), **self.OPTIONS)
             with asyncio.Runner(loop_factory=loop_factory(config)) as runner:
                 runner.run(self._serve(config))
-        except (OptionError, LoadError, ListenError, LifespanFailed) as error:
-            self.log.error("%s", error, exc_info=error.__cause__)
+        except Exception as error:
+            cause = error.__cause__ if isinstance(error, EXPECTED) else error
+            self.log.error("%s", error, exc_info=cause)
+            # With this code the master ends, instead of trying again and again.
             sys.exit(1 if self._server is not None else Arbiter.WORKER_BOOT_ERROR)
         finally:
             for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
@@ -94,10 +100,8 @@ class Worker(base.Worker):
         self._loop = asyncio.get_running_loop()
         self._take_signals()
         self._beat()
-        # A subclass of Logger may count requests even if it does not log them.
-        logs = self.log.access_log_enabled or type(self.log).access is not Logger.access
         sockets = [each.sock for each in self.sockets]
-        access = self._log_exchange if logs else None
+        access = self._log_exchange if _logs_requests(self.log, self.cfg) else None
         async with contextlib.AsyncExitStack() as stack:
             server = Server(self.wsgi, config, sockets=sockets, access=access)
             stack.enter_context(forks.withheld(server.descriptors))
@@ -147,6 +151,12 @@ class Worker(base.Worker):
         if self._server is not None:
             self._server.quit()
         self.cfg.worker_int(self)
+
+
+def _logs_requests(log: Any, cfg: Any) -> bool:
+    """Return whether `Logger.access` does anything. A subclass of Logger may count requests."""
+    is_logged = any(getattr(cfg, name, None) for name in ACCESS_LOGS)
+    return is_logged or type(log).access is not Logger.access
 
 
 def _is_set(setting: Any) -> bool:
