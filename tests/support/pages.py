@@ -111,6 +111,9 @@ class Reader:
     def _serve(self, words: Sequence[str], script: str) -> None:
         self._stop()
         self._next = None
+        if script:  # which would listen on the default port
+            path = self.folder / script
+            path.write_text(re.sub(r"(tinyasgi\.run\(.*)\)", r"\1, port=0)", path.read_text()))
         self.server = self.servers.enter_context(
             Command(
                 *words, script=script, cwd=self.folder, TINYASGI_PORT="0", PYTHONWARNINGS="default"
