@@ -120,10 +120,11 @@ async def end(connection: MemoryConnection, choice: int) -> None:
         await connection.settle()
     # Timeouts of a WebSocket (two), its stream and its connection, the check that notices what the
     # peer has read, and the timeout for its close.
-    for _ in range(6):
+    for _ in range(8):
         context.ticks += LONG
         for known in list(context.connections):
-            known.check_timeouts(context.ticks)
+            if known in context.connections:
+                known.check_timeouts(context.ticks)
         await connection.settle()
 
 

@@ -1,6 +1,8 @@
 """WebSocket over HTTP/2 (RFC 8441)."""
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -203,6 +205,27 @@ def test_stop(client: Client, server: Simulation) -> None:
     server.loop.advance(2)
     assert socket.events[0].code == 1001
     assert received[-1]["code"] == 1001
+
+
+def test_stop_with_apps_that_do_not_end() -> None:
+    async def stubborn(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        while True:
+            with suppress(asyncio.CancelledError):
+                await release.wait()
+                return
+
+    release = asyncio.Event()
+    with simulated(stubborn, timeout_graceful_shutdown=0) as server:
+        client = Client(server)
+        fields = [(":method", "CONNECT"), (":protocol", "websocket"), *GET[1:]]
+        for stream_id in range(1, 17, 2):
+            client.send(client.headers(stream_id, [*fields, ("sec-websocket-version", "13")]))
+        server.server.stop()
+        server.loop.advance(10)
+        assert server.main.exception() is None
+        release.set()
+        server.loop.settle()
 
 
 def test_ping_timeout() -> None:
