@@ -268,3 +268,17 @@ def test_rejection_waits_for_the_window(path: str) -> None:
         assert client.ended(1)
         server.loop.advance(8)
         assert client.closed
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_end_of_all_connections(server: Simulation, order: int) -> None:
+    """The server closes its connections, of which a WebSocket is one, in any order."""
+    WebSocket(Client(server))
+    connections = sorted(server.connections, key=lambda connection: type(connection).__name__)
+    assert len(connections) == 2
+    for connection in connections[::order]:
+        connection.close()
+    server.loop.settle()
+    assert not server.connections
+    assert received[1]["type"] == "websocket.disconnect"
+    server.check()

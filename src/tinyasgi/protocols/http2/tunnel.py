@@ -1,6 +1,7 @@
 """A stream as the transport of another protocol: WebSocket over HTTP/2 (RFC 8441)."""
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ...http.response import with_default
@@ -76,8 +77,8 @@ class StreamTransport(asyncio.Transport):
         """Report that the stream is closed."""
         protocol, self._protocol = self._protocol, None
         self._is_closing = True
-        if protocol is not None:
-            protocol.connection_lost(None)
+        if protocol is not None:  # not at once: the server may be closing all its connections
+            self._connection.call_soon(partial(protocol.connection_lost, None))
 
     # Called by the protocol.
 
