@@ -402,6 +402,26 @@ async def test_one_100_for_tasks_that_wait_together() -> None:
 
 
 @in_loop
+async def test_empty_piece_after_a_half_close_ends_the_connection() -> None:
+    """No write would show whether the client still reads."""
+    release = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await send(START)
+        await send({"type": "http.response.body", "body": b"piece", "more_body": True})
+        await release.wait()
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
+
+    async with connect(app) as connection:
+        await connection.feed(GET)
+        await connection.eof()
+        assert not connection.closed
+        release.set()
+        await connection.settle()
+        assert connection.closed
+
+
+@in_loop
 async def test_pieces_before_a_failure_are_sent() -> None:
     async def app(scope, receive, send):
         await send(START)
