@@ -80,14 +80,12 @@ class Shutdown:
         context.enter(ServerState.STOPPING)
         await let_loop_read()
         for connection in list(context.connections):
-            if connection in context.connections:  # not a WebSocket on a stream that has ended
-                connection.stop()
+            connection.stop()
         grace = 0 if self._hurries else self._config.timeout_graceful_shutdown
         if not await self.within(grace, self._until_settled(), context.describe):
             await self._cancel(grace)
         for connection in list(context.connections):
-            if connection in context.connections:
-                connection.close()
+            connection.close()
         await self.within(LAST, self._until(lambda: not context.connections), context.describe)
 
     async def _cancel(self, grace: float) -> None:
