@@ -74,11 +74,11 @@ class Exchange:
     # fmt: off
     __slots__ = (
         "_body",
-        "_credit",
         "_input",
         "_listeners",
         "_waiters",
         "client",
+        "credit",
         "framing",
         "head_flush",
         "line",
@@ -123,7 +123,7 @@ class Exchange:
         self.head_flush = ON_WAIT
         #: Trailers that the app has sent so far; None: it has not announced any.
         self.trailers: list[tuple[bytes, bytes]] | None = None
-        self._credit = SEND_QUOTA
+        self.credit = SEND_QUOTA  # bytes that the app may send before `send` yields
         self._body: bytes | bytearray = b""
         self._input: int = ARRIVED
         self._waiters: tuple[asyncio.Future[None], ...] = ()
@@ -194,8 +194,8 @@ class Exchange:
                 elif more:
                     if self.trailers is not None and not message.get("more_body", False):
                         self.phase = TRAILERS
-                    self._credit -= len(body) + MESSAGE_COST
-                    if self._credit < 0 or self.stream.paused:
+                    self.credit -= len(body) + MESSAGE_COST
+                    if self.credit < 0 or self.stream.paused:
                         await self.take_turns()
             elif phase is LOST and (kind == "http.response.body" or kind in EXTENSIONS):
                 await self.drop(message.get("body", b""))
@@ -230,8 +230,8 @@ class Exchange:
         """Wait until the write buffer has room, and yield to other tasks."""
         while self.phase < COMPLETE and self.stream.paused:
             await self.wait()
-        if self._credit < 0:
-            self._credit = SEND_QUOTA
+        if self.credit < 0:
+            self.credit = SEND_QUOTA
             await asyncio.sleep(0)
         if self.phase is LOST:
             await self.drop()
@@ -245,8 +245,8 @@ class Exchange:
         """
         listeners = self._listeners
         if listeners and asyncio.current_task() not in listeners:
-            self._credit -= len(body) + MESSAGE_COST
-            if self._credit >= 0:
+            self.credit -= len(body) + MESSAGE_COST
+            if self.credit >= 0:
                 return
             for _ in range(CANCEL_TURNS):
                 await asyncio.sleep(0)
@@ -313,7 +313,7 @@ class Exchange:
     def release(self, phase: Phase) -> None:
         """Enter the phase COMPLETE or LOST, and drop the stream."""
         self.phase = phase
-        self._credit = SEND_QUOTA
+        self.credit = SEND_QUOTA
         del self.stream
         if self._waiters:
             self.wake()

@@ -15,8 +15,9 @@ from ..stream import FilePart
 
 #: Maximum size of a file that is sent in one write with its head, in bytes.
 SMALL = 64 * 1024
-#: Bytes that are read at once for a connection without sendfile.
-BLOCK = 256 * 1024
+#: Bytes that are read at once for a connection without sendfile: seven TLS records. The C library
+#: maps and unmaps buffers of 128 KiB, which takes longer than to read them.
+BLOCK = 7 * 16 * 1024
 
 _T = TypeVar("_T")
 
@@ -111,7 +112,7 @@ def _send_head(exchange: Exchange, part: FilePart, more: bool) -> FilePart:
     """Send the head, with a small file whose content is in memory; return the part that is left."""
     descriptor, offset, count = part
     body = b""
-    if count <= SMALL and is_cached(part):
+    if is_cached(part) and count <= SMALL:  # in this order: the file may not be readable
         body = os.pread(descriptor, count, offset)
         if len(body) < count:
             raise too_short(count - len(body))
@@ -147,6 +148,7 @@ async def _copy(exchange: Exchange, part: FilePart) -> None:
             raise too_short(count)
         if exchange.phase is SENDING_FILE:  # still
             exchange.stream.write_body(exchange, data, True)
+            exchange.credit -= len(data)
             await exchange.take_turns()
         offset += len(data)
         count -= len(data)

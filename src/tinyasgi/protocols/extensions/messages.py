@@ -38,7 +38,7 @@ async def send(exchange: Exchange, message: Message) -> None:
         _send_hint(exchange, message)
     elif kind == TRAILERS_MESSAGE and phase is TRAILERS:
         _send_trailers(exchange, message)
-    elif kind == PATHSEND and phase is STARTED:
+    elif kind == PATHSEND and phase in (STARTED, STREAMING) and not exchange.sent:
         with open_path(message["path"]) as part:
             await send_file(exchange, part, more_body=False)
     elif kind not in (PATHSEND, TRAILERS_MESSAGE) and phase in (STARTED, STREAMING):

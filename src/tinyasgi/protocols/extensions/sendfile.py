@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from ..exchange import SENDING_FILE, Exchange
 from ..stream import FilePart
@@ -35,15 +37,15 @@ async def sendfile(
     """
     descriptor, offset, count = part
     # A duplicate, because event loops reserve the descriptor for the transport.
-    out = os.dup(transport.get_extra_info("socket").fileno())
-    try:
+    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as out:
+        _set_no_delay(out, False)
         while count and exchange.phase is SENDING_FILE:
             if transport.get_write_buffer_size():
                 await _writable(out, exchange)
                 continue
             block = FilePart(descriptor, offset, min(count, CHUNK))
             try:
-                sent = await unblocked(block, os.sendfile, out, *block)
+                sent = await unblocked(block, os.sendfile, out.fileno(), *block)
             except BlockingIOError:
                 await _writable(out, exchange)
                 continue
@@ -53,15 +55,21 @@ async def sendfile(
             count -= sent
             on_sent(sent)
             await asyncio.sleep(0)
-    finally:
-        os.close(out)
+        _set_no_delay(out, True)
 
 
-async def _writable(descriptor: int, exchange: Exchange) -> None:
-    """Wait until a descriptor is writable, or the exchange is woken."""
+def _set_no_delay(sock: socket.socket, enabled: bool) -> None:
+    """Set TCP_NODELAY. With it, sendfile produces small segments, which take 60 % more CPU time."""
+    if sock.family != getattr(socket, "AF_UNIX", None):
+        with suppress(OSError):  # the connection is closed
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
+
+
+async def _writable(sock: socket.socket, exchange: Exchange) -> None:
+    """Wait until a socket is writable, or the exchange is woken."""
     loop = asyncio.get_running_loop()
-    loop.add_writer(descriptor, exchange.wake)
+    loop.add_writer(sock, exchange.wake)
     try:
         await exchange.wait()
     finally:
-        loop.remove_writer(descriptor)
+        loop.remove_writer(sock)

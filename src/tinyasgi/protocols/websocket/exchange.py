@@ -143,8 +143,8 @@ class WebSocketExchange(Exchange):
             self._socket.write(opcode, data, self._messages)
             size = len(data)
             self.sent += size
-            self._credit -= size + MESSAGE_COST
-            if self._credit < 0 or self._socket.paused:
+            self.credit -= size + MESSAGE_COST
+            if self.credit < 0 or self._socket.paused:
                 await self.take_turns()
         elif self._open and kind == "websocket.close":
             self._socket.close_with(message.get("code") or 1000, message.get("reason") or "")
