@@ -15,12 +15,13 @@ def resume(steps: Generator[Any, Any, Any], awaited: object) -> Generator[Any, A
     steps: its iterator, which has yielded `awaited`.
     """
     while True:
-        error = None
         try:
             yield awaited
         except BaseException as thrown:
             error = thrown
+        else:
+            return (yield from steps)
         try:
-            awaited = steps.send(None) if error is None else steps.throw(error)
+            awaited = steps.throw(error)
         except StopIteration:
             return
