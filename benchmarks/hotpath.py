@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .in_memory import REPEATS
+from .options import CHANGING, OPTIONS
 from .process import ROOT
 
 STORED = Path(__file__).with_name("hotpath.json")
@@ -30,12 +31,16 @@ def main(argv: Sequence[str]) -> int:
     """Run the command. Return 0, or 2 after an error."""
     parser = argparse.ArgumentParser("python -m benchmarks hotpath", description=__doc__)
     parser.add_argument("--keep", action="store_true", help=f"store the result in {STORED.name}")
+    parser.add_argument("--options", action="store_true", help="show what options cost instead")
     options = parser.parse_args(argv)
     if not shutil.which("valgrind"):
         print("benchmarks: valgrind is not installed: apt-get install valgrind", file=sys.stderr)
         return 2
     try:
-        counts = count()
+        if options.options:
+            print(as_additions(count_options()))
+            return 0
+        counts = count("benchmarks.in_memory")
     except subprocess.SubprocessError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
@@ -48,14 +53,20 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def count() -> Counts:
-    """Count with the current interpreter. Raises SubprocessError."""
+def count_options() -> Counts:
+    """Count the rows of `options`, each in its own process. Raises SubprocessError."""
+    rows = [count("benchmarks.options", row) for row in (*OPTIONS, *CHANGING)]
+    return {name: servers for row in rows for name, servers in row.items()}
+
+
+def count(module: str, *arguments: str) -> Counts:
+    """Count the rows of a module with the current interpreter. Raises SubprocessError."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "out"
         tool = ["valgrind", "--tool=callgrind", "--dump-before=getppid"]
         command = [*tool, f"--callgrind-out-file={out}", sys.executable, "-m"]
         run = subprocess.run(
-            [*command, "benchmarks.in_memory"],
+            [*command, module, *arguments],
             cwd=ROOT,
             env={**os.environ, "PYTHONHASHSEED": "0"},
             check=True,
@@ -86,4 +97,14 @@ def as_table(counts: Counts, stored: Counts) -> str:
         if ours is None:
             cells[0] = "not available"
         lines.append(f"{row:40}{cells[0]:>12}{change:>9}{cells[1]:>12}{ratio:>8}")
+    return "\n".join(lines)
+
+
+def as_additions(counts: Counts) -> str:
+    """Return a table: instructions, and the difference to the base of the row."""
+    lines = [f"{'GET':44}{'instructions':>13}{'more':>9}"]
+    for row, by_server in counts.items():
+        base = next(iter(CHANGING if row in CHANGING else OPTIONS))
+        value = by_server["tinyasgi"]
+        lines.append(f"{row:44}{value:>13,}{value - counts[base]['tinyasgi']:>+9,}")
     return "\n".join(lines)

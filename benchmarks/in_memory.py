@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
-from typing import Any
+from typing import Any, TypeAlias
 
 import uvloop
 
@@ -24,8 +24,9 @@ POST = b"POST /path HTTP/1.1\r\nHost: localhost:8000\r\nContent-Length: 1024\r\n
 MESSAGE = frame(bytes(64), MASK)
 REPEATS = 200
 
-#: Rows that feed bytes to a connection: the app, the first bytes, and the repeated bytes.
-FED: dict[str, tuple[Any, bytes, Callable[[], Iterator[bytes]]]] = {
+#: A row that feeds bytes to a connection: the app, the first bytes, and the repeated bytes.
+Fed: TypeAlias = tuple[Any, bytes, Callable[[], Iterator[bytes]]]
+FED: dict[str, Fed] = {
     "GET": (apps.hello, GET, lambda: iter(lambda: GET, None)),
     "GET, one header changes each time": (apps.hello, GET, lambda: (OTHER % n for n in count())),
     "16 GETs pipelined": (apps.hello, GET, lambda: iter(lambda: GET * 16, None)),
@@ -127,9 +128,9 @@ def mark() -> None:
     os.getppid()
 
 
-async def fed(make: Callable[[Any], asyncio.Protocol], row: str) -> bool:
+async def fed(make: Callable[[Any], asyncio.Protocol], row: Fed) -> bool:
     """Run one row on one server; return False if the server does not support it."""
-    app, first, pieces = FED[row]
+    app, first, pieces = row
     transport = Memory()
     transport.protocol = make(app)
     transport.protocol.connection_made(transport)
@@ -142,7 +143,7 @@ async def fed(make: Callable[[Any], asyncio.Protocol], row: str) -> bool:
     transport.get_protocol().data_received(next(data))  # type: ignore[attr-defined]
     await settled(transport)
     size = transport.written - before
-    assert size > 0, row
+    assert size > 0
 
     async def repeat() -> None:
         for _ in range(REPEATS):
@@ -226,11 +227,11 @@ async def layer(function: Callable[[], Awaitable[object] | object]) -> None:
 
 async def main() -> None:
     """Print a line for each pair of marks: row, tab, server."""
-    for row in FED:
+    for row, feed in FED.items():
         for make in (tinyasgi, uvicorn):
-            if await fed(make, row):
+            if await fed(make, feed):
                 print(row, make.__name__, sep="\t")
-    if await fed(counted, "GET"):
+    if await fed(counted, FED["GET"]):
         print("GET, metrics on", "tinyasgi", sep="\t")
     for row, function in (await layers()).items():
         await layer(function)

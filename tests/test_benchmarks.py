@@ -14,7 +14,8 @@ if sys.platform != "linux":
 
 from benchmarks import results
 from benchmarks.environment import Facts
-from benchmarks.hotpath import as_table
+from benchmarks.hotpath import as_additions, as_table
+from benchmarks.options import CHANGING, OPTIONS
 from benchmarks.process import Process
 from benchmarks.report import BEGIN, END, as_markdown, into_readme
 from benchmarks.resting import REQUEST
@@ -137,6 +138,15 @@ def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
 def test_workloads_are_named_once() -> None:
     abouts = [workload.about for workload in WORKLOADS.values()]
     assert len(set(abouts)) == len(abouts)
+
+
+def test_additions_of_options() -> None:
+    """Each row is compared with the first one of its kind."""
+    counts = {row: {"tinyasgi": 100 + n} for n, row in enumerate([*OPTIONS, *CHANGING])}
+    first, second, *_, last = as_additions(counts).splitlines()[1:]
+    assert first.split()[-2:] == ["100", "+0"]
+    assert second.split()[-2:] == ["101", "+1"]
+    assert last.split()[-1] == f"+{len(CHANGING) - 1}"
 
 
 def test_hotpath_table() -> None:
