@@ -20,7 +20,8 @@ def resume(steps: Generator[Any, Any, Any], awaited: object) -> Generator[Any, A
         except BaseException as thrown:
             error = thrown
         else:
-            return (yield from steps)
+            yield from steps
+            return
         try:
             awaited = steps.throw(error)
         except StopIteration:
