@@ -192,6 +192,7 @@ def test_factory(caplog: pytest.LogCaptureFixture) -> None:
         ("none_such:app", {}, "no module named 'none_such'"),
         (app, {"factory": True}, "factory"),
         (fails_in_startup, {}, "no database"),
+        (app, {"ssl_certfile": "none.pem"}, "none.pem"),
     ],
 )
 def test_failed_start(app: Any, options: Any, text: str, caplog: pytest.LogCaptureFixture) -> None:

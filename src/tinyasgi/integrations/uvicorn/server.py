@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 from ...app.lifespan import LifespanFailed
+from ...config.kinds import OptionError
 from ...importer import LoadError
 from ...net.listen import ListenError
 from ...server import server
@@ -37,7 +38,6 @@ class Server:
     _server: server.Server
     _stopped: asyncio.Task[None]
     _end: asyncio.Task[None] | None = None
-    _waits_for: Callable[[], list[str]]
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -48,6 +48,7 @@ class Server:
         """The server with its listeners, `servers[0].sockets`."""
         self.last_notified = 0.0
         self._captured_signals: list[int] = []
+        self._waits_for: Callable[[], list[str]] = list
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve in a new event loop."""
@@ -55,7 +56,7 @@ class Server:
             runner.run(self.serve(sockets=sockets))
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until `should_exit` is set, SIGINT and SIGTERM set it in the main thread."""
+        """Serve until `should_exit` is set. In the main thread, SIGINT and SIGTERM set it."""
         with self.capture_signals():
             await self._serve(sockets)
 
@@ -88,7 +89,7 @@ class Server:
                 on_wait=self._on_wait,
             )
             await self._server.__aenter__()
-        except (LoadError, ListenError, LifespanFailed) as error:
+        except (OptionError, LoadError, ListenError, LifespanFailed) as error:
             logger.error("%s", error, exc_info=error.__cause__)
             sys.exit(STARTUP_FAILURE)
         self._stopped, self._end = asyncio.create_task(self._server.stopped()), None
@@ -154,7 +155,8 @@ class Server:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if handler is not None:  # None: not set by Python code
+                    signal.signal(number, handler)
         for number in reversed(self._captured_signals):
             signal.raise_signal(number)
 
