@@ -493,6 +493,19 @@ def test_zygote_that_dies() -> None:
     assert world.shares[second] == {1}
 
 
+def test_zygote_that_dies_after_a_fork() -> None:
+    """The worker that it has forked goes on starting."""
+    world = started(workers=1, preload=True)
+    zygote, worker = world.alive
+    world.exit(worker, -9)
+    (new,) = world.starting()
+    world.exit(zygote, -9)
+    assert world.told[new] == []
+    assert new in world.starting()
+    world.ready(*world.starting())
+    assert world.states == [S.READY]
+
+
 def test_zygote_that_does_not_fork() -> None:
     """As after SIGSTOP: it is ended, not the worker that does not exist."""
     world = started(workers=1, preload=True, timeout_start=60.0)

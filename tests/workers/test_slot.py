@@ -42,3 +42,17 @@ def test_reason(state: WorkerState, code: int | None, reason: str) -> None:
     assert exit_reason(worker, code) == reason
     worker.is_killed = True
     assert exit_reason(worker, code) == "killed"
+
+
+def test_back_off() -> None:
+    """At once after a worker that has lived, else later each time."""
+    slot = Slot(0, "worker 0")
+    failed = Worker(slot, 0, 0.0)
+    waits = []
+    for _ in range(9):
+        slot.back_off(failed, 100.0)
+        waits.append(slot.start_at - 100.0)
+    assert waits == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+    lived = Worker(slot, 0, 0.0, ready_at=99.0)
+    slot.back_off(lived, 100.0)
+    assert slot.start_at == 100.0
