@@ -289,17 +289,12 @@ class HTTP2Stream(OutgoingData):
 
     def check_timeouts(self, ticks: int) -> None:
         """Apply the timeouts. Called once a second."""
-        upload = self._upload
+        upload, exchange = self._upload, self.exchange
+        awaited = exchange is not None and exchange.awaited
         if self.is_stalled(ticks):
             reason = "read nothing, or too slowly (--timeout-write, --min-rate-write)"
             text = f"stream {self.id} reset, the client {reason}"
             self._context.log_peer_error(self._connection.peer.name, text)
             self.reset(ErrorCode.CANCEL)
-        elif (
-            upload is not None
-            and upload.is_awaited
-            and self.exchange is not None
-            and self.exchange.awaited
-            and upload.is_late(ticks)
-        ):
+        elif upload is not None and upload.is_awaited and awaited and upload.is_late(ticks):
             self.refuse(BadRequest(408, "the body did not arrive in time"))
