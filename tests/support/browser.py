@@ -19,7 +19,8 @@ def chromium() -> Iterator[Any]:
         pytest.skip("Chromium is not installed: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = browser
-    for option in ("--headless", "--no-sandbox", "--disable-dev-shm-usage"):
+    more = ("--headless", "--no-sandbox", "--disable-dev-shm-usage", "--ignore-certificate-errors")
+    for option in more:
         options.add_argument(option)
     # Without a path, Selenium would download a driver.
     with webdriver.Chrome(options, webdriver.ChromeService(driver)) as page:
