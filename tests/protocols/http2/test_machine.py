@@ -48,7 +48,7 @@ class Machine(RuleBasedStateMachine):
         self.stack = ExitStack()
         self.release = asyncio.Event()
         self.simulation = self.stack.enter_context(
-            simulated(self.app, timeout_write=0, timeout_body=0, min_rate_body=0, min_rate_write=0)
+            simulated(self.app, timeout_keep_alive=1e6, timeout_write=0, timeout_body=0)
         )
         self.client = Client(self.simulation)
         self.initial = self.window = INITIAL_WINDOW
