@@ -2,7 +2,7 @@
 
 In a checkout of Starlette, with the requirements of its tests and websockets:
 
-    PYTHONPATH=.../tinyasgi/tests python -m pytest -p over_the_wire -k "not trio" \
+    PYTHONPATH=.../tinyasgi/tests/plugins python -m pytest -p over_the_wire -k "not trio" \
         --ignore tests/test_testclient.py
 
 docs/testing.md lists the differences and their reasons.
