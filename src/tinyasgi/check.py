@@ -41,7 +41,7 @@ def check(app: str, config: Config) -> int:
 
 
 def _check_options(app: str, config: Config) -> None:
-    """Check the options that `Config` alone can't check. Raise OptionError."""
+    """Check the options that `Config` alone can't check. Raises OptionError."""
     identity.check(config)
     access.line_formatter(config)
     if config.reload:
@@ -51,7 +51,7 @@ def _check_options(app: str, config: Config) -> None:
 
 
 def _check_files(app: str, config: Config) -> None:
-    """Check that the files of options can be used. Raise OptionError."""
+    """Check that the files of options can be used. Raises OptionError."""
     log.set_up_process(config.replace(error_log_file="-"))
     with log.log_path(config, "error_log_file") as path:
         if path is not None:
@@ -60,7 +60,7 @@ def _check_files(app: str, config: Config) -> None:
 
 
 def _check_addresses(app: str, config: Config) -> None:
-    """Bind to each address. Raise ListenError.
+    """Bind to each address. Raises ListenError.
 
     An address in use is only a warning: a server that is to be replaced may use it.
     """
@@ -75,7 +75,7 @@ def _check_addresses(app: str, config: Config) -> None:
 
 
 def _check_tls(app: str, config: Config) -> None:
-    """Check the TLS files and options. Raise OptionError."""
+    """Check the TLS files and options. Raises OptionError."""
     if config.speaks_tls:
         from .tls import contexts  # an optional package
 
@@ -83,7 +83,7 @@ def _check_tls(app: str, config: Config) -> None:
 
 
 def _check_app(app: str, config: Config) -> None:
-    """Import the app, and call its factory. Raise OptionError and LoadError."""
+    """Import the app, and call its factory. Raises OptionError and LoadError."""
     target = importer.load(app, config.app_dir)
 
     async def create() -> None:

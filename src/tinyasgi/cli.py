@@ -60,7 +60,7 @@ def _configure(arguments: Sequence[str] | None) -> tuple[str, Config, bool]:
 
 
 def _change_directory(path: str | None) -> None:
-    """Change to the directory of `--chdir`. Raise OptionError.
+    """Change to the directory of `--chdir`. Raises OptionError.
 
     PWD keeps the links in the path: after SIGHUP, new workers follow a link that was changed.
     """

@@ -12,7 +12,7 @@ class LoadError(Exception):
 
 
 def load(target: str, app_dir: str) -> Any:
-    """Import the callable that `module:attribute` names. Raise LoadError.
+    """Import the callable that `module:attribute` names. Raises LoadError.
 
     The attribute may be dotted; the default is `app`, or else `application`. app_dir: added to
     `sys.path`.

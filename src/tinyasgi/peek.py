@@ -8,7 +8,7 @@ from contextlib import suppress
 async def peek(sock: socket.socket, size: int) -> bytes:
     """Wait for data and return up to `size` bytes of it, which stay in the socket.
 
-    Return b"" at the end of the stream. Raise OSError.
+    Return b"" at the end of the stream. Raises OSError.
     """
     loop = asyncio.get_running_loop()
     while True:

@@ -32,7 +32,7 @@ def run(app: Any, config: Config | None = None, **options: Any) -> None:
     variables WEB_CONCURRENCY and FORWARDED_ALLOW_IPS are defaults of their options.
 
     Errors are written to stderr, and then SystemExit is raised, with the exit code: 2 for an option
-    error, 3 if the server could not start. Raise RuntimeError within a running event loop.
+    error, 3 if the server could not start. Raises RuntimeError within a running event loop.
     """
     _refuse_running_loop()
     _fill_standard_streams()
@@ -82,7 +82,7 @@ def _run(
 
 
 def _serve(app: Any, config: Config, ending: Ending, exits: bool) -> int:
-    """Serve an app; return the exit code. Raise OptionError."""
+    """Serve an app; return the exit code. Raises OptionError."""
     notifier = systemd.Notifier()
     if given := systemd.inherited():
         config = config.replace(bind=given)

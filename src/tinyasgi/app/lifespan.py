@@ -41,7 +41,7 @@ class Lifespan:
         self._task: asyncio.Task[None] | None = None
 
     async def startup(self) -> None:
-        """Run the startup of the app. Raise LifespanFailed."""
+        """Run the startup of the app. Raises LifespanFailed."""
         if self._mode != "off":
             done = self._send_event("startup")
             self._task = asyncio.create_task(self._run())
@@ -49,7 +49,7 @@ class Lifespan:
         self._ready = True
 
     async def shutdown(self) -> None:
-        """Run the shutdown of the app, if its startup was complete. Raise LifespanFailed."""
+        """Run the shutdown of the app, if its startup was complete. Raises LifespanFailed."""
         if self._ready and self._task is not None and not self._task.done():
             await self._send_event("shutdown")
             await self._task

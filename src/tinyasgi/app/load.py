@@ -13,7 +13,7 @@ from ..typing import App, Receive, Scope, Send
 
 @asynccontextmanager
 async def created(factory: Callable[[], Any]) -> AsyncIterator[Any]:
-    """Call an app factory; yield the app. Raise LoadError.
+    """Call an app factory; yield the app. Raises LoadError.
 
     factory: a function, a coroutine function or an async context manager. The code after the
     `yield` of the context manager runs after the server has stopped.
@@ -31,7 +31,7 @@ async def created(factory: Callable[[], Any]) -> AsyncIterator[Any]:
 
 
 def as_asgi3(app: Any, config: Config, stack: ExitStack | AsyncExitStack | None = None) -> App:
-    """Return the app, wrapped in an adapter if its interface is not ASGI 3. Raise LoadError.
+    """Return the app, wrapped in an adapter if its interface is not ASGI 3. Raises LoadError.
 
     `config.interface` names the interface; with "auto", the arguments of the app decide. stack:
     receives callbacks that release the resources of the adapter, such as threads for a WSGI app.

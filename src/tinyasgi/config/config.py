@@ -385,7 +385,7 @@ class Config(metaclass=other_servers.Translated):
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for a pickle, with a function replaced by its name.
 
-        Raise OptionError if another process can't import the function.
+        Raises OptionError if another process can't import the function.
         """
         state, function = vars(self).copy(), self.ssl_context_factory
         if callable(function):
@@ -422,7 +422,7 @@ class Config(metaclass=other_servers.Translated):
         )
 
     def replace(self, **options: Any) -> "Config":
-        """Return a copy with some options changed. Raise OptionError."""
+        """Return a copy with some options changed. Raises OptionError."""
         options = other_servers.translate(options, type(self).__dataclass_fields__)
         return dataclasses.replace(self, names=vars(self)["_names"], **options)
 

@@ -8,7 +8,7 @@ from .config import Config
 
 
 def load(config: Config) -> None:
-    """Set the variables of `env_file` that are not set yet. Raise OptionError."""
+    """Set the variables of `env_file` that are not set yet. Raises OptionError."""
     if config.env_file is None:
         return
     try:
@@ -23,7 +23,7 @@ def read(path: str) -> dict[str, str]:
     """Return the variables that a file sets. A name without `=` sets none.
 
     In a value, `${NAME}` stands for an environment variable, or else for a variable of the file.
-    Raise ValueError; its text follows the name of the file in a message.
+    Raises ValueError; its text follows the name of the file in a message.
     """
     try:
         from dotenv.main import DotEnv

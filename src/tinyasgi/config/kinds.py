@@ -88,7 +88,7 @@ class Kind:
     """Whether messages must not show values."""
 
     def read(self, spelling: Spelling, value: Any, *, text: bool = False) -> Any:
-        """Convert and check the value of an option. Raise OptionError.
+        """Convert and check the value of an option. Raises OptionError.
 
         text: whether strings are parsed, as on the command line. A string in place of a list is
         always parsed.

@@ -104,7 +104,7 @@ class Translated(type):
 
 
 def translate(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace uvicorn's names of options by those of tinyasgi. Raise OptionError."""
+    """Replace uvicorn's names of options by those of tinyasgi. Raises OptionError."""
     found = {}
     for name, value in options.items():
         if (new := RENAMED.get(name, name)) in known:

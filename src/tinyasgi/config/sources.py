@@ -55,7 +55,7 @@ def collect(
     environment: Mapping[str, str],
     warn: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Setting]:
-    """Return the settings that the user made, by field, `app` included. Raise OptionError.
+    """Return the settings that the user made, by field, `app` included. Raises OptionError.
 
     Precedence: the command line, the environment, the env file, the settings file. If the settings
     file itself names the env file, these two change places.
@@ -87,7 +87,7 @@ def spellings(found: Mapping[str, Setting]) -> dict[str, Spelling]:
 
 
 def _read(name: str, setting: Setting) -> Setting:
-    """Return the setting with its value parsed and checked. Raise OptionError."""
+    """Return the setting with its value parsed and checked. Raises OptionError."""
     kind, (spelling, value) = _KINDS[name], setting
     if kind is MODE and isinstance(value, int):  # 640 in TOML is a decimal number
         raise OptionError(f"{spelling.given(value)}: expected {kind.expected}")
@@ -100,7 +100,7 @@ def argument(name: str) -> Spelling:
 
 
 def _translated(settings: Mapping[str, Setting]) -> dict[str, Setting]:
-    """Return settings with the names that options of uvicorn have here. Raise OptionError."""
+    """Return settings with the names that options of uvicorn have here. Raises OptionError."""
     refused = other_servers.WITHOUT_MEANING.keys() - _KINDS
     for name in settings.keys() & refused:
         other_servers.check(settings[name].spelling, name, settings[name].value)
@@ -122,7 +122,7 @@ def _from_arguments(arguments: Mapping[str, Any]) -> dict[str, Setting]:
 
 
 def from_platform(environment: Mapping[str, str]) -> dict[str, Setting]:
-    """Return the settings of WEB_CONCURRENCY and FORWARDED_ALLOW_IPS. Raise OptionError."""
+    """Return the settings of WEB_CONCURRENCY and FORWARDED_ALLOW_IPS. Raises OptionError."""
     found = _from_environment(environment, _PLATFORM)
     return {name: _read(name, setting) for name, setting in found.items()}
 
@@ -157,7 +157,7 @@ def _warn_of_misspellings(
 
 
 def _from_env_file(setting: Setting, warn: Callable[[str], object]) -> dict[str, Setting]:
-    """Return the settings of the variables in an env file. Raise OptionError."""
+    """Return the settings of the variables in an env file. Raises OptionError."""
     shown, path = _read("env_file", setting)
     try:
         lines = env_file.read(path)
@@ -204,7 +204,7 @@ def _from_file(named: Setting | None, warn: Callable[[str], object]) -> dict[str
 def _table(path: str, shown: str) -> dict[str, Any] | None:
     """Return the settings in a file, or None for a pyproject.toml without [tool.tinyasgi].
 
-    shown: the file in messages. Raise OptionError.
+    shown: the file in messages. Raises OptionError.
     """
     if path.endswith(".py"):
         raise OptionError(f"{shown} can't be read: a settings file is TOML, not Python")

@@ -25,7 +25,7 @@ class BodyDecoder(Protocol):
     def decode(self, data: bytes) -> tuple[bytes, bytes | None]:
         """Return the content in `data`, and the bytes after the end of the body.
 
-        The second value is None until the body is complete. Raise BadRequest for invalid data.
+        The second value is None until the body is complete. Raises BadRequest for invalid data.
         """
 
 
@@ -131,13 +131,13 @@ class ChunkedDecoder:
     def _keep(self, data: bytes) -> None:
         """Keep an incomplete line or section until more data arrives.
 
-        Raise BadRequest if it is already invalid or too long.
+        Raises BadRequest if it is already invalid or too long.
         """
         self._buffer = ReceiveBuffer(data)
         self._is_complete(self._buffer)
 
     def _is_complete(self, buffer: ReceiveBuffer) -> bool:
-        """Return whether the line or section is complete. Raise BadRequest if it is invalid."""
+        """Return whether the line or section is complete. Raises BadRequest if it is invalid."""
         if self._in_trailers:
             name, ending, limit, status = "trailer section", b"\r\n\r\n", MAX_TRAILER_SECTION, 431
         else:
@@ -157,7 +157,7 @@ def create_decoder(length: int, limit: int, parser: Parser) -> BodyDecoder:
     """Return the decoder for a body.
 
     length: size of the body in bytes, or CHUNKED. limit: maximum size of the content in bytes, 0
-    for no limit. Raise BadRequest 413 if `length` exceeds the limit.
+    for no limit. Raises BadRequest 413 if `length` exceeds the limit.
     """
     if length == CHUNKED:
         return ChunkedDecoder(limit, parser)

@@ -58,7 +58,7 @@ class HeadBuffer(ReceiveBuffer):
         """Append the bytes of one read; return all bytes once the head is complete.
 
         The result has no empty lines at the beginning and includes the bytes after the head. Return
-        None while the head is incomplete. Raise BadRequest if it can't become valid.
+        None while the head is incomplete. Raises BadRequest if it can't become valid.
         """
         self.append(data)
         head = self.data

@@ -68,7 +68,7 @@ class RequestLine:
 
 
 def parse_request_line(line: bytes, root_path: str) -> RequestLine:
-    """Parse a request line without its CRLF. Raise BadRequest.
+    """Parse a request line without its CRLF. Raises BadRequest.
 
     root_path: prepended to the path, unless the path already begins with it.
     """
@@ -86,7 +86,7 @@ def parse_request_line(line: bytes, root_path: str) -> RequestLine:
 def make_request_line(
     method: str, target: bytes, version: str, text: str, root_path: str
 ) -> RequestLine:
-    """Return a request line for any version of HTTP. Raise BadRequest for an invalid target."""
+    """Return a request line for any version of HTTP. Raises BadRequest for an invalid target."""
     raw_path, query, host = _split_target(method, target)
     path = raw_path.decode("ascii")
     if "%" in path:
@@ -124,7 +124,7 @@ def _bad_request_line(line: bytes) -> BadRequest:
 
 
 def _split_target(method: str, target: bytes) -> tuple[bytes, bytes, bytes | None]:
-    """Return path, query and authority of a request target (RFC 9112 §3.2). Raise BadRequest.
+    """Return path, query and authority of a request target (RFC 9112 §3.2). Raises BadRequest.
 
     The authority is None unless the target has the absolute form.
     """
@@ -186,7 +186,7 @@ _NO_BODY = {"1.1": Framing(0), "1.0": Framing(0, persistent=False)}
 
 
 def parse_framing(version: str, headers: Headers) -> Framing:
-    """Return the framing of a request. Raise BadRequest.
+    """Return the framing of a request. Raises BadRequest.
 
     version: "1.0" or "1.1".
     """
@@ -223,7 +223,7 @@ def _body_length(version: str, values: dict[bytes, bytes]) -> int:
 
 
 def parse_content_length(length: bytes) -> int:
-    """Parse the value of Content-Length (RFC 9110 §8.6). Raise BadRequest."""
+    """Parse the value of Content-Length (RFC 9110 §8.6). Raises BadRequest."""
     if not length.isdigit() or len(length) > 30 or int(length) >> 64:
         raise BadRequest(400, f"invalid Content-Length: {length[:80]!r}")
     return int(length)
@@ -248,7 +248,7 @@ def _list_items(value: bytes) -> list[bytes]:
 
 
 def expects_continue(expectation: bytes | None) -> bool:
-    """Return whether the client waits for 100 (Continue) (RFC 9110 §10.1.1). Raise BadRequest.
+    """Return whether the client waits for 100 (Continue) (RFC 9110 §10.1.1). Raises BadRequest.
 
     expectation: value of Expect, or None.
     """

@@ -83,7 +83,7 @@ class _HeaderSection:
 def _encode_headers(
     defaults: list[tuple[bytes, bytes]], headers: tuple[tuple[bytes, bytes], ...]
 ) -> _HeaderSection:
-    """Validate and encode the headers of an app. Raise TypeError or ValueError.
+    """Validate and encode the headers of an app. Raises TypeError or ValueError.
 
     defaults: names and lines of the headers to add unless the app sends the name. A
     transfer-encoding header is dropped, because the server determines the framing.
@@ -110,7 +110,10 @@ def _encode_headers(
 
 
 def check_header(name: bytes, value: bytes) -> bytes:
-    """Validate a header of an app; return its name in lower case. Raise TypeError or ValueError."""
+    """Validate a header of an app; return its name in lower case.
+
+    Raises TypeError or ValueError.
+    """
     if not isinstance(name, bytes) or not isinstance(value, bytes):
         raise TypeError(f"response headers must be pairs of bytes, not {name!r}, {value!r}")
     if not TOKEN.fullmatch(name):
@@ -121,7 +124,7 @@ def check_header(name: bytes, value: bytes) -> bytes:
 
 
 def check_length(value: bytes, previous: int | None) -> int:
-    """Parse a content-length of an app. Raise ValueError.
+    """Parse a content-length of an app. Raises ValueError.
 
     previous: that of an earlier header, which must be the same.
     """
@@ -146,8 +149,9 @@ def encode_head(
     """Return the head of a final response, its framing, and whether the connection is kept alive.
 
     headers: sent by the app. line: request line. persistent: whether client and server allow
-    keep-alive. length: size of the whole body in bytes, or None if more is to come. Raise TypeError
-    or ValueError for an invalid status, header or length.
+    keep-alive. length: size of the whole body in bytes, or None if more is to come.
+
+    Raises TypeError or ValueError for an invalid status, header or length.
     """
     head = _STATUS_LINES.get(status) or _status_line(status)
     pairs = tuple(headers)
@@ -192,7 +196,7 @@ def encode_head(
 def encode_switch(protocol: bytes, headers: HeaderPairs, defaults: DefaultHeaders) -> bytes:
     """Return the head of a response 101 (Switching Protocols; RFC 9110 §15.2.2 and §7.8).
 
-    protocol: name of the new protocol. Raise TypeError or ValueError for an invalid header.
+    protocol: name of the new protocol. Raises TypeError or ValueError for an invalid header.
     """
     section = _encode_headers(defaults.lines, tuple((name, value) for name, value in headers))
     start = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: "
@@ -200,7 +204,7 @@ def encode_switch(protocol: bytes, headers: HeaderPairs, defaults: DefaultHeader
 
 
 def encode_interim(status: int, headers: HeaderPairs) -> bytes:
-    """Return an interim response (RFC 9110 §15.2). Raise TypeError or ValueError."""
+    """Return an interim response (RFC 9110 §15.2). Raises TypeError or ValueError."""
     section = _encode_headers([], tuple(headers))
     line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()
     return b"".join((line, section.lines, b"\r\n\r\n"))
@@ -209,7 +213,7 @@ def encode_interim(status: int, headers: HeaderPairs) -> bytes:
 def encode_trailers(framing: Framing, trailers: HeaderPairs) -> bytes:
     """Return the end of a response body, with trailers if it is chunked (RFC 9112 §7.1.2).
 
-    Raise TypeError or ValueError.
+    Raises TypeError or ValueError.
     """
     if framing != CHUNKED:
         return encode_body(framing, b"", False)[0]
@@ -229,7 +233,7 @@ def _status_line(status: int) -> bytes:
 def encode_body(framing: Framing, body: bytes, more_body: bool) -> tuple[bytes, Framing]:
     """Return a part of a response body in its framing, and the framing of the rest.
 
-    Raise ValueError if the body becomes longer or stays shorter than its content-length.
+    Raises ValueError if the body becomes longer or stays shorter than its content-length.
     """
     if framing >= 0:
         framing -= len(body)
@@ -257,7 +261,7 @@ def error_response(status: int, reason: str) -> tuple[Headers, bytes]:
 def frame_part(framing: Framing, size: int) -> tuple[bytes, bytes, Framing]:
     """Return what is sent before and after `size` bytes of a body, and the framing of the rest.
 
-    Raise ValueError if the body becomes longer than its content-length.
+    Raises ValueError if the body becomes longer than its content-length.
     """
     if framing == CHUNKED:
         return b"%x\r\n" % size, b"\r\n", framing

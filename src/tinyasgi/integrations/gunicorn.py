@@ -168,7 +168,7 @@ def _is_set(setting: Any) -> bool:
 
 
 def options(cfg: Any) -> dict[str, Any]:
-    """Return the options of tinyasgi for the settings of gunicorn. Raise OptionError."""
+    """Return the options of tinyasgi for the settings of gunicorn. Raises OptionError."""
     grace = cfg.graceful_timeout
     found = {
         "access_log": False,  # gunicorn writes it

@@ -144,7 +144,7 @@ PRESETS = {"common": _COMMON, "combined": _COMMON + ' "%(f)s" "%(a)s"'}
 
 
 def line_formatter(config: Config) -> LineFormatter:
-    """Return the function that formats access lines. Raise OptionError."""
+    """Return the function that formats access lines. Raises OptionError."""
     name = config.access_log_format or ("json" if config.log_format == "json" else "default")
     if name == "default":
         return default_line
@@ -174,7 +174,7 @@ def default_line(exchange: Exchange) -> str:
 def _compile(text: str) -> LineFormatter:
     """Compile a format with gunicorn's fields. If it begins with `{`, escape values as in JSON.
 
-    Raise ValueError with a text such as `has no fields`; the caller puts the format before it.
+    Raises ValueError with a text such as `has no fields`; the caller puts the format before it.
     """
     getters: list[Getter] = []
 
@@ -293,7 +293,7 @@ def filtered(exchange: Exchange, line: str) -> str | None:
 def record_logger(config: Config) -> Callable[[Exchange], None]:
     """Return a function that logs an exchange as a record with KEYS as attributes.
 
-    Raise OptionError.
+    Raises OptionError.
     """
     format_line = line_formatter(config)
     if config.log_format == "json" and config.access_log_format in (None, "json"):

@@ -49,7 +49,7 @@ _ADOPTED_LOGGERS = ("uvicorn", "gunicorn.error")
 
 
 def set_up_process(config: Config) -> None:
-    """Set up logging before the app is imported. Raise OptionError.
+    """Set up logging before the app is imported. Raises OptionError.
 
     With JSON, messages that Python itself would write to stderr become JSON lines. Exceptions that
     Python ignores become log records in any format, because a client may cause them.
@@ -73,7 +73,7 @@ def set_up_process(config: Config) -> None:
 def set_up_loggers(config: Config) -> None:
     """Set up the loggers of tinyasgi unless the user has; docs/logs.md has the rules.
 
-    Call it again whenever the app may have configured logging since. Raise OptionError.
+    Call it again whenever the app may have configured logging since. Raises OptionError.
     """
     global _handler, _level
     before, _handler = _handler, None
@@ -186,7 +186,7 @@ def _open_to_append(handler: logging.FileHandler) -> Any:
 
 
 def opener(path: str, flags: int) -> int:
-    """Open a file, as the `opener` of `open`. Raise OSError for a FIFO that no process reads.
+    """Open a file, as the `opener` of `open`. Raises OSError for a FIFO that no process reads.
 
     A plain `open` would wait for a reader.
     """
@@ -234,7 +234,7 @@ def _reopen_file(handler: logging.FileHandler) -> None:
 
 
 def apply_config(config: Config, given: str | dict[str, Any]) -> None:
-    """Pass the content of a file, or a dict, to `logging.config`. Raise OptionError."""
+    """Pass the content of a file, or a dict, to `logging.config`. Raises OptionError."""
     import logging.config  # lazy: 10 ms
 
     defaults = {"version": 1, "disable_existing_loggers": False}

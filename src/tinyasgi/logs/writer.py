@@ -154,7 +154,7 @@ class AccessLogFile:
     def write(self, lines: bytearray, timeout: float = 0.0) -> None:
         """Write lines and remove them from `lines`; keep lines that a slow reader has no room for.
 
-        timeout: seconds to wait for the reader, in total. Raise OSError and ValueError.
+        timeout: seconds to wait for the reader, in total. Raises OSError and ValueError.
         """
         if self._descriptor is None:  # stdout is closed or replaced by a Python object
             if self._file is not None:
@@ -196,7 +196,7 @@ class AccessLogFile:
         return self._selector.fileno()  # type: ignore[attr-defined, no-any-return]
 
     def reopen(self) -> None:
-        """Reopen the file. Raise OptionError; then the old file stays in use."""
+        """Reopen the file. Raises OptionError; then the old file stays in use."""
         if self._path != "-":
             file, selector = self._file, self._selector
             self._open()

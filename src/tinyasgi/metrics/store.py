@@ -146,7 +146,7 @@ class MetricsStore:
 
     @classmethod
     def create(cls, config: Config, shard: int) -> "MetricsStore":
-        """Listen on `metrics_bind` and create the memory. Raise ListenError.
+        """Listen on `metrics_bind` and create the memory. Raises ListenError.
 
         Call it before the app's addresses are bound. Two sockets can be bound to the same address
         until one of them listens.

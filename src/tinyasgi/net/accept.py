@@ -60,7 +60,7 @@ class Acceptor:
         self.handshakes: set[asyncio.Task[None]] = set()
 
     async def listen(self, sock: socket.socket) -> None:
-        """Begin to accept from a bound socket. Raise ListenError."""
+        """Begin to accept from a bound socket. Raises ListenError."""
         loop, config = self._context.loop, self._context.config
         sock.setblocking(False)
         tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
@@ -204,7 +204,7 @@ class Acceptor:
     async def _shake_hands(
         self, accepted: socket.socket, name: str, connect: Callable[[], asyncio.BaseProtocol]
     ) -> None:
-        """Do the TLS handshake, if any, and connect the protocol. Raise OSError.
+        """Do the TLS handshake, if any, and connect the protocol. Raises OSError.
 
         name: the peer in log lines.
         """

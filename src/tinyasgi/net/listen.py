@@ -37,7 +37,7 @@ def bind(config: Config) -> list[socket.socket]:
     """Return bound sockets for all addresses of a configuration; unix sockets already listen.
 
     A host name may have several addresses. Each gets a socket. With port 0, all get the same port.
-    A port that is in use is refused, even if the other process would share it. Raise ListenError.
+    A port that is in use is refused, even if the other process would share it. Raises ListenError.
     """
     addresses = _addresses(config)
     sockets: list[socket.socket] = []
@@ -60,7 +60,7 @@ def bind(config: Config) -> list[socket.socket]:
 
 
 def listen(sock: socket.socket, config: Config) -> None:
-    """Start listening on a bound socket. Raise ListenError.
+    """Start listening on a bound socket. Raises ListenError.
 
     On Linux, several sockets with SO_REUSEADDR can be bound to a port, but only one can listen.
     """
@@ -150,7 +150,7 @@ def _inherit(descriptor: int) -> InheritedSocket:
 def _bind_tcp(host: str, port: int, shared: bool) -> list[socket.socket]:
     """Bind to all addresses of a host, except those that this machine does not have.
 
-    shared: another address to bind has the same port. Raise OSError if no address is available.
+    shared: another address to bind has the same port. Raises OSError if no address is available.
     """
     infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     addresses = dict.fromkeys((info[0], info[4][0], *info[4][2:]) for info in infos)
@@ -239,7 +239,7 @@ def _directory_lock(path: str) -> Iterator[None]:
 
 
 def group_id(name: str) -> int:
-    """Return the number of a group, by name or number. Raise OSError if there is no such group."""
+    """Return the number of a group, by name or number. Raises OSError if there is no such group."""
     import grp  # not on Windows
 
     try:

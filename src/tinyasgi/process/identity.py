@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def check(config: Config) -> None:
-    """Check user, group and name. Raise OptionError."""
+    """Check user, group and name. Raises OptionError."""
     _owner(config)
     if config.name is not None and not importlib.util.find_spec("setproctitle"):
         option = config.spelling("name").given(config.name)
@@ -54,7 +54,7 @@ def change_user(config: Config) -> None:
 def give_log_files(config: Config) -> None:
     """Give the log files to the user of the workers. Create files that log rotation has moved.
 
-    Raise OptionError.
+    Raises OptionError.
     """
     user, group = _owner(config)
     if group is None:
@@ -69,7 +69,7 @@ def give_log_files(config: Config) -> None:
 def _owner(config: Config) -> tuple[int | None, int | None]:
     """Return the numbers of the options `user` and `group`; None for an option that is not set.
 
-    Without `group`, return the group of the user. Raise OptionError if the user or the group does
+    Without `group`, return the group of the user. Raises OptionError if the user or the group does
     not exist, or if this process can't change to it.
     """
     user = group = None
@@ -107,7 +107,7 @@ def _user(name: str) -> tuple[int, int]:
 def pid_file(config: Config) -> Iterator[None]:
     """Write the process id to the file of the option `pid`; remove the file at the end.
 
-    Raise OptionError if the file can't be written, or if it names another process that runs.
+    Raises OptionError if the file can't be written, or if it names another process that runs.
     """
     if config.pid is None:
         yield

@@ -11,7 +11,7 @@ from ..config.config import Config
 def loop_factory(config: Config) -> Callable[[], asyncio.AbstractEventLoop]:
     """Return the factory for the option `loop`; `auto` selects uvloop if it is installed.
 
-    Raise OptionError if the loop is not installed, or if its function can't be imported.
+    Raises OptionError if the loop is not installed, or if its function can't be imported.
     """
     name = config.loop
     if ":" in name:

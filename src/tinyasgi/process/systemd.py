@@ -17,7 +17,7 @@ FULL_QUEUE = 1.0
 def inherited() -> tuple[str, ...]:
     """Return the sockets that systemd has passed to this process, as values for `Config.bind`.
 
-    Remove their variables from the environment, so a second call returns none. Raise OptionError.
+    Remove their variables from the environment, so a second call returns none. Raises OptionError.
     """
     pid, count = os.environ.pop("LISTEN_PID", None), os.environ.pop("LISTEN_FDS", None)
     os.environ.pop("LISTEN_FDNAMES", None)

@@ -73,7 +73,7 @@ class ManagedConnection(Protocol):
 
 
 def create_parser(config: Config) -> Parser:
-    """Return the HTTP parser that `config` selects. Raise OptionError if it is not installed."""
+    """Return the HTTP parser that `config` selects. Raises OptionError if it is not installed."""
     try:
         return parsers.create_parser(config.http)
     except ImportError:

@@ -237,7 +237,7 @@ class Exchange:
             await self.drop()
 
     async def drop(self, body: bytes = b"") -> None:
-        """Drop a piece of the body after a disconnect. Raise ClientDisconnected.
+        """Drop a piece of the body after a disconnect. Raises ClientDisconnected.
 
         If another task listens for `http.disconnect`, that task decides how the response ends: it
         cancels the sender. The sender is prepared for that where it waits for data, not in `send`.
@@ -367,7 +367,7 @@ def misplaced(kind: str, phase: Phase) -> str:
 
 
 def _as_status(status: object) -> int:
-    """Convert a status that is not exactly an int, such as HTTPStatus. Raise ValueError."""
+    """Convert a status that is not exactly an int, such as HTTPStatus. Raises ValueError."""
     if isinstance(status, int | float) and status == int(status):
         return int(status)
     raise ValueError(f"the status of 'http.response.start' must be an int, not {status!r}")

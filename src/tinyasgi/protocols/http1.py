@@ -116,7 +116,7 @@ class HTTP1Connection(Connection):
             self._pause_reading()
 
     def _receive_head(self, data: bytes) -> None:
-        """Receive an incomplete head, or the rest of one. Raise BadRequest."""
+        """Receive an incomplete head, or the rest of one. Raises BadRequest."""
         if self._head is None:
             self._head = HeadBuffer(
                 self._context.request_lines, self._context.config.limit_head_size
@@ -155,7 +155,7 @@ class HTTP1Connection(Connection):
         return True
 
     def _begin(self, head: Head) -> None:
-        """Begin the exchange of a request. Raise BadRequest."""
+        """Begin the exchange of a request. Raises BadRequest."""
         context = self._context
         config = context.config
         line, headers, framing, rest = head

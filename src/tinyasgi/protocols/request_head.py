@@ -43,7 +43,7 @@ class HeadParser:
         return self._headers is UNUSED[1]
 
     def parse(self, data: bytes) -> Head | None:
-        """Parse the head at the beginning of `data`. Raise BadRequest.
+        """Parse the head at the beginning of `data`. Raises BadRequest.
 
         Return None if the head is incomplete, or if there is an empty line before it. The list of
         headers is a copy, because the app may change it.

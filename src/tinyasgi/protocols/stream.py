@@ -50,7 +50,7 @@ class Stream(Protocol):
         """The server is stopping: streaming responses should end."""
 
     def write_interim(self, exchange: "Exchange", status: int, headers: HeaderPairs) -> None:
-        """Write an interim response, before the head. Raise TypeError or ValueError.
+        """Write an interim response, before the head. Raises TypeError or ValueError.
 
         HTTP/1.0 has none (RFC 9110 §15.2), so it is dropped there.
         """
@@ -63,14 +63,14 @@ class Stream(Protocol):
         more_body: bool,
         length: int | None = None,
     ) -> None:
-        """Write the head and the first piece of the body. Raise TypeError or ValueError.
+        """Write the head and the first piece of the body. Raises TypeError or ValueError.
 
         more_body: a piece of the body, a file, or trailers follow. length: size of the whole body
         in bytes, if it is known although more follows.
         """
 
     def write_body(self, exchange: "Exchange", body: bytes, more_body: bool) -> None:
-        """Write another piece of the body. more_body: as for `write_head`. Raise ValueError."""
+        """Write another piece of the body. more_body: as for `write_head`. Raises ValueError."""
 
     @property
     def file_writer(self) -> FileWriter | None:

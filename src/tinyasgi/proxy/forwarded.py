@@ -44,7 +44,7 @@ class _Node(NamedTuple):
 
 
 def _parse_node(text: str) -> _Node:
-    """Parse an address with optional brackets and port. Raise ValueError."""
+    """Parse an address with optional brackets and port. Raises ValueError."""
     host, port = text, ""
     if text.startswith("["):
         host, bracket, port = text[1:].partition("]")
@@ -204,7 +204,7 @@ def _elements(text: str) -> Iterator[dict[str, str]]:
     """Yield the parameters of each element of `Forwarded`, the last one first (RFC 7239 §4).
 
     Proxies append their elements. So malformed elements from a client do not affect those of
-    proxies. Raise ValueError for a malformed element.
+    proxies. Raises ValueError for a malformed element.
     """
     end = len(text)
     while end >= 0:

@@ -73,7 +73,7 @@ class ProxyHeader:
 async def read(sock: socket.socket) -> ProxyHeader | None:
     """Read a header and leave the bytes after it in the socket.
 
-    Return None if the peer closes the connection without sending anything. Raise HeaderError and
+    Return None if the peer closes the connection without sending anything. Raises HeaderError and
     OSError.
     """
     data = bytearray()
@@ -92,7 +92,7 @@ async def read(sock: socket.socket) -> ProxyHeader | None:
 
 
 async def refuse(sock: socket.socket, response: bytes) -> None:
-    """Send an error response and wait until the peer closes the connection. Raise OSError."""
+    """Send an error response and wait until the peer closes the connection. Raises OSError."""
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(sock, response)
     sock.shutdown(socket.SHUT_WR)
@@ -103,7 +103,7 @@ async def refuse(sock: socket.socket, response: bytes) -> None:
 def find_end(data: bytes | bytearray) -> int | None:
     """Return the length of the header at the start of the data; None if it is incomplete.
 
-    Raise HeaderError if the data does not begin with a header.
+    Raises HeaderError if the data does not begin with a header.
     """
     if data.startswith(SIGNATURE[: len(data)]):
         if len(data) < 16:
@@ -121,7 +121,7 @@ def find_end(data: bytes | bytearray) -> int | None:
 
 
 def parse(data: bytes) -> ProxyHeader:
-    """Parse a complete header. Raise HeaderError."""
+    """Parse a complete header. Raises HeaderError."""
     try:
         return _parse_2(data) if data.startswith(SIGNATURE) else _parse_1(data)
     except (ValueError, OSError, struct.error):
@@ -176,7 +176,7 @@ def _parse_2(data: bytes) -> ProxyHeader:
 
 
 def _parse_tlvs(data: bytes, position: int) -> Iterator[tuple[int, int, bytes]]:
-    """Yield offset, type and value of each type-length-value vector. Raise ValueError."""
+    """Yield offset, type and value of each type-length-value vector. Raises ValueError."""
     while position < len(data):
         kind, length = struct.unpack_from("!BH", data, position)
         position += 3

@@ -168,7 +168,7 @@ class Server:
         return self
 
     def _create_metrics(self) -> "Metrics":
-        """Open the metrics store, unless it is shared. Raise ListenError."""
+        """Open the metrics store, unless it is shared. Raises ListenError."""
         from ..metrics.prometheus import Metrics
         from ..metrics.store import MetricsStore
 

@@ -165,7 +165,7 @@ class Shutdown:
         return True
 
     async def end_lifespan(self, lifespan: Lifespan) -> None:
-        """Shut down the app. Raise LifespanFailed."""
+        """Shut down the app. Raises LifespanFailed."""
         seconds = max(self._config.timeout_graceful_shutdown, LAST)
         if not await self.within(seconds, lifespan.shutdown(), lambda: ["the lifespan shutdown"]):
             level = logging.WARNING if self._hurries else logging.ERROR

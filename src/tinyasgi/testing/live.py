@@ -85,7 +85,7 @@ class LiveServer:
     def start(self, timeout: float) -> None:
         """Start the server and wait until it is ready.
 
-        timeout: seconds. Raise TimeoutError, or the error that prevented the start.
+        timeout: seconds. Raises TimeoutError, or the error that prevented the start.
         """
         self._thread.start()
         try:
@@ -104,7 +104,7 @@ class LiveServer:
     def stop(self) -> None:
         """Shut down gracefully and wait for the end. The end of the `with` block also does this.
 
-        Raise TimeoutError if the app blocks the thread. The notes of this error show the stack.
+        Raises TimeoutError if the app blocks the thread. The notes of this error show the stack.
         """
         if not self._stopping:
             self._stopping = True

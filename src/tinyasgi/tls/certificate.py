@@ -90,7 +90,7 @@ def has_expired(certificate: bytes) -> bool:
 
 
 def _parse_der(data: bytes) -> list[tuple[int, bytes]]:
-    """Return tag and content of each value in a sequence. Raise ValueError."""
+    """Return tag and content of each value in a sequence. Raises ValueError."""
     values = []
     at = 0
     try:

@@ -127,7 +127,7 @@ def _choose_context(
 
 
 def _read_certificate(config: Config, file: str) -> tuple[str, frozenset[str]]:
-    """Return the first certificate of a file in PEM, and its host names. Raise OptionError.
+    """Return the first certificate of a file in PEM, and its host names. Raises OptionError.
 
     The other certificates of the chain must be well-formed, too.
     """
@@ -151,7 +151,7 @@ def _read_certificate(config: Config, file: str) -> tuple[str, frozenset[str]]:
 
 
 def _create_context(config: Config, pairs: Sequence[_Pair]) -> ssl.SSLContext:
-    """Create a context with `--ssl-context-factory` or from the options. Raise OptionError."""
+    """Create a context with `--ssl-context-factory` or from the options. Raises OptionError."""
     function = given = config.ssl_context_factory
     if function is None:
         return _default_context(config, pairs)
@@ -170,7 +170,7 @@ def _create_context(config: Config, pairs: Sequence[_Pair]) -> ssl.SSLContext:
 
 
 def _default_context(config: Config, pairs: Sequence[_Pair]) -> TLSContext:
-    """Create a context from the options. Raise OptionError.
+    """Create a context from the options. Raises OptionError.
 
     All other settings are Python's defaults for servers, without compression and without insecure
     TLS versions and ciphers. `ssl.create_default_context` is not used, because since Python 3.13
@@ -199,7 +199,7 @@ def _default_context(config: Config, pairs: Sequence[_Pair]) -> TLSContext:
 
 
 def _load_pair(context: ssl.SSLContext, pair: _Pair, config: Config) -> None:
-    """Load a certificate and its key into a context. Raise OptionError."""
+    """Load a certificate and its key into a context. Raises OptionError."""
     certfile, keyfile, _ = pair
     encrypted = False
 

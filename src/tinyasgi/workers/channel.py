@@ -80,7 +80,7 @@ class Channel:
     def send(self, word: str, text: str = "", descriptors: Sequence[int] = ()) -> None:
         """Send a message, or drop it if the other end is gone or does not read.
 
-        A message that must wait keeps copies of its descriptors. Raise OSError if they can't be
+        A message that must wait keeps copies of its descriptors. Raises OSError if they can't be
         copied.
         """
         if sum(len(data) for data, _ in self._unsent) > _MAX_UNSENT:

@@ -38,14 +38,14 @@ class Listeners:
         return [*(sock for queue in self._queues.values() for sock in queue), *self._shared]
 
     def listen(self, count: int) -> None:
-        """Begin to listen. count: number of slots. Raise ListenError."""
+        """Begin to listen. count: number of slots. Raises ListenError."""
         for sock in self.all:
             listen.listen(sock, self._config)
         for index in range(count):
             self.of(index)
 
     def of(self, index: int) -> list[socket.socket]:
-        """Return the listeners of a slot. Raise OSError."""
+        """Return the listeners of a slot. Raises OSError."""
         if index not in self._queues:
             sockets: list[socket.socket] = []
             try:
@@ -64,7 +64,7 @@ class Listeners:
         return self._queues.get(index, [])
 
     def await_connection(self, slot: Slot, callback: Callable[[], None]) -> None:
-        """Call `callback` when a connection waits for a slot. Raise OSError."""
+        """Call `callback` when a connection waits for a slot. Raises OSError."""
         self.awaiting.add(slot)
         for sock in self.of(slot.index):
             if sock not in self._selector.get_map():

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def supervise(app: str, config: Config, ending: Ending, notifier: Notifier, exits: bool) -> int:
-    """Serve an app by several processes; return the exit code. Raise OptionError.
+    """Serve an app by several processes; return the exit code. Raises OptionError.
 
     exits: the process exits after the service has stopped. Otherwise it belongs to a program that
     may have other children.
@@ -62,7 +62,7 @@ def supervise(app: str, config: Config, ending: Ending, notifier: Notifier, exit
 
 
 def _bind(config: Config) -> tuple["MetricsStore | None", list[socket.socket]]:
-    """Return shared memory for metrics and bound sockets. Raise OptionError and ListenError."""
+    """Return shared memory for metrics and bound sockets. Raises OptionError and ListenError."""
     with contextlib.ExitStack() as stack:
         store = None
         if config.metrics_bind is not None:

@@ -126,7 +126,7 @@ def is_hung_up(channel: Channel) -> bool:
 def wait(pid: int) -> tuple[int, int] | None:
     """Return id and exit code of a child that has exited, or None. pid: -1 for any child.
 
-    The code is negative for a signal. Raise ChildProcessError.
+    The code is negative for a signal. Raises ChildProcessError.
     """
     found, status = os.waitpid(pid, os.WNOHANG)
     return (found, os.waitstatus_to_exitcode(status)) if found else None

@@ -60,7 +60,7 @@ class WorkerSpec:
         return replace(self, config=config)
 
     def dump(self) -> str:
-        """Return the spec as text. Raise OptionError for an option that can't be passed on."""
+        """Return the spec as text. Raises OptionError for an option that can't be passed on."""
         try:
             return pickle.dumps(self).hex()
         except (AttributeError, TypeError, pickle.PicklingError) as error:

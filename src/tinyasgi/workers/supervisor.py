@@ -106,7 +106,7 @@ class Supervisor:
         self._result: actions.Done | None = None
 
     def run(self, taken: Signals) -> actions.Done:
-        """Supervise until all workers have stopped. Raise ListenError."""
+        """Supervise until all workers have stopped. Raises ListenError."""
         taken.add(signal.SIGCHLD)
         self._selector.register(taken, READ, functools.partial(self._on_signals, taken))
         try:
@@ -341,7 +341,7 @@ class Supervisor:
         logger.log(logging.DEBUG, "%s starts", worker)
 
     def _start_process(self, worker: Worker) -> WorkerHandle:
-        """Spawn a process, or ask the zygote to fork one. Raise OSError."""
+        """Spawn a process, or ask the zygote to fork one. Raises OSError."""
         slot, zygote = worker.slot, None
         spec, descriptors = self._spec, list[int]()
         if slot is not self._policy.zygote:
@@ -366,7 +366,7 @@ class Supervisor:
         return WorkerHandle(worker, ours, shard, zygote, request)
 
     def _describe(self, slot: Slot) -> tuple[WorkerSpec, list[int]]:
-        """Return the spec and the descriptors for a worker of a slot. Raise OSError."""
+        """Return the spec and the descriptors for a worker of a slot. Raises OSError."""
         sockets, spec = self._listeners.of(slot.index), self._spec
         spec = dataclasses.replace(spec, index=slot.index)
         descriptors = [sock.fileno() for sock in sockets]

@@ -36,7 +36,7 @@ class Spool:
             )
 
     def take(self, size: int) -> None:
-        """Reserve space for `size` bytes. Raise Refused."""
+        """Reserve space for `size` bytes. Raises Refused."""
         if self._limit and self._used + size > self._limit:
             raise Refused(503, "no space for request bodies")
         self._used += size
@@ -60,7 +60,7 @@ class Body:
     async def collect(self, receive: Receive) -> IO[bytes] | None:
         """Receive the whole body; return None if the client disconnects before its end.
 
-        Raise Refused.
+        Raises Refused.
         """
         message = await receive()
         if not message.get("more_body", True):  # usually the whole body

@@ -35,7 +35,7 @@ class ThreadPool:
     def submit(self, job: Job) -> bool:
         """Run a job in a thread. Return False if all threads are busy and the job has to wait.
 
-        Raise RuntimeError if the pool has no thread and the system can't start one.
+        Raises RuntimeError if the pool has no thread and the system can't start one.
         """
         with self._lock:
             free = bool(self._idle) or self._count < self._max_threads
@@ -126,7 +126,7 @@ class LoopWaker:
         self._scheduled = False
 
     def call(self, function: Callable[[], object]) -> None:
-        """Call a function in the event loop, soon. Raise RuntimeError if the loop is closed."""
+        """Call a function in the event loop, soon. Raises RuntimeError if the loop is closed."""
         self._calls.append(function)
         if not self._scheduled:
             self._scheduled = True

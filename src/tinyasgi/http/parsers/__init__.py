@@ -39,14 +39,14 @@ class Parser(Protocol):
         """Return the headers with lower-case names and stripped values (RFC 9112 §5).
 
         head: start line and header lines, with the empty line at the end. start: offset of the
-        first header line. Raise BadRequest.
+        first header line. Raises BadRequest.
         """
 
 
 def create_parser(name: str) -> Parser:
     """Return the parser `httptools`, `h11` or `auto` (httptools if it is installed).
 
-    Raise ImportError if the library is not installed.
+    Raises ImportError if the library is not installed.
     """
     if name == "auto":
         name = "httptools" if importlib.util.find_spec("httptools") else "h11"
@@ -62,7 +62,7 @@ def create_parser(name: str) -> Parser:
 def split_headers(section: bytes) -> Headers:
     """Parse a header section that a library has rejected or does not parse strictly (RFC 9112 §5).
 
-    section: header lines, with the empty line at the end. Raise BadRequest if the syntax is
+    section: header lines, with the empty line at the end. Raises BadRequest if the syntax is
     invalid. If the syntax is valid, the library has rejected the meaning of a header. `request`
     validates the meaning.
     """

@@ -172,7 +172,7 @@ class Config:
         return bool(self.reload or (self.workers or 1) > 1)
 
     def translated(self) -> tinyasgi_config.Config:
-        """Return the options of tinyasgi. Raise OptionError."""
+        """Return the options of tinyasgi. Raises OptionError."""
         names = {each.name for each in dataclasses.fields(Config)}
         names -= _OWN | other_servers.WITHOUT_MEANING.keys()
         options = {name: getattr(self, name) for name in names}
@@ -233,7 +233,7 @@ class Config:
         self.loaded = True
 
     def get_loop_factory(self) -> Callable[[], Any]:
-        """Return the function that creates the event loop. Raise OptionError."""
+        """Return the function that creates the event loop. Raises OptionError."""
         return loop_factory(self.translated())
 
     def bind_socket(self) -> socket.socket:

@@ -15,7 +15,7 @@ def run(app: Any, *, app_dir: str | None = None, **options: Any) -> None:
     """Serve an app until SIGINT or SIGTERM, with the options of uvicorn.
 
     With `workers` or `reload`, the supervisor of tinyasgi serves, with the loggers of tinyasgi.
-    Raise SystemExit if the server can't start.
+    Raises SystemExit if the server can't start.
     """
     if app_dir is not None:
         sys.path.insert(0, app_dir)

@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 
 @contextmanager
 def open_path(path: str | os.PathLike[str]) -> Iterator[FilePart]:
-    """Open a regular file for reading; close it at the end. Raise OSError, TypeError, ValueError.
+    """Open a regular file for reading; close it at the end. Raises OSError, TypeError, ValueError.
 
     It is opened in the event loop, like a file that is sent by sendfile. A FIFO does not block.
     """
@@ -41,7 +41,7 @@ def open_path(path: str | os.PathLike[str]) -> Iterator[FilePart]:
 
 
 def _size(descriptor: int, name: object) -> int:
-    """Return the size of a regular file in bytes. Raise OSError."""
+    """Return the size of a regular file in bytes. Raises OSError."""
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(name))
@@ -177,7 +177,7 @@ async def unblocked(part: FilePart, function: Callable[..., _T], *args: Any) -> 
 
 
 def is_cached(part: FilePart) -> bool:
-    """Return whether the end of a part is in memory, as far as the system tells. Raise OSError.
+    """Return whether the end of a part is in memory, as far as the system tells. Raises OSError.
 
     Files are read ahead, so the beginning is in memory, too.
     """

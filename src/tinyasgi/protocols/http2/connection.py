@@ -107,7 +107,7 @@ class HTTP2Connection(Multiplexer):
     def on_headers(self, stream_id: int, block: bytes, end_stream: bool) -> None:
         """Begin the exchange of a stream, or end its request body.
 
-        Raise ConnectionFault or StreamFault.
+        Raises ConnectionFault or StreamFault.
         """
         stream = self.streams.get(stream_id)
         if stream is not None and not stream.is_receiving:
@@ -131,7 +131,7 @@ class HTTP2Connection(Multiplexer):
             self.ids.check_late(stream_id)
 
     def on_data(self, stream_id: int, data: bytes, size: int, end_stream: bool) -> None:
-        """Pass request body to its stream. Raise ConnectionFault or StreamFault.
+        """Pass request body to its stream. Raises ConnectionFault or StreamFault.
 
         size: of the payload with its padding.
         """
@@ -151,7 +151,7 @@ class HTTP2Connection(Multiplexer):
         stream.receive(data, size, end_stream)
 
     def on_reset(self, stream_id: int) -> None:
-        """End a stream that the client has reset. Raise ConnectionFault."""
+        """End a stream that the client has reset. Raises ConnectionFault."""
         stream = self.find(stream_id)
         if stream is None:
             self.budget.on_control_frame()
@@ -179,7 +179,7 @@ class HTTP2Connection(Multiplexer):
         return len(self.streams) + len(self._left) >= MAX_STREAMS
 
     def _begin(self, stream_id: int, request: Request, end_stream: bool) -> None:
-        """Begin an exchange. Raise StreamFault."""
+        """Begin an exchange. Raises StreamFault."""
         context = self._context
         line, headers, framing, client, refused = request
         if end_stream and framing.length > 0:
@@ -222,7 +222,7 @@ class HTTP2Connection(Multiplexer):
             self._leave()
 
     def _refuse(self, stream: HTTP2Stream, request: Request, refused: BadRequest) -> None:
-        """Answer a request without the app. Raise ConnectionFault."""
+        """Answer a request without the app. Raises ConnectionFault."""
         context = self._context
         context.log_peer_error(self.peer.name, refused)
         sent = stream.respond(refused, request.line.method)

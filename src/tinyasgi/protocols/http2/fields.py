@@ -17,7 +17,7 @@ def malformed(reason: str) -> StreamFault:
 
 
 def split(fields: Headers) -> tuple[dict[bytes, bytes], Headers]:
-    """Separate pseudo-headers from the headers after them (RFC 9113 §8.3). Raise StreamFault."""
+    """Separate pseudo-headers from the headers after them (RFC 9113 §8.3). Raises StreamFault."""
     pseudo: dict[bytes, bytes] = {}
     for name, value in fields:
         if not name.startswith(b":"):
@@ -31,7 +31,7 @@ def split(fields: Headers) -> tuple[dict[bytes, bytes], Headers]:
 
 
 def check(headers: Headers) -> None:
-    """Validate the bytes of names and values (RFC 9113 §8.2.1). Raise StreamFault."""
+    """Validate the bytes of names and values (RFC 9113 §8.2.1). Raises StreamFault."""
     names = [name for name, _ in headers]
     if b"" in names or b"".join(names).translate(None, _NAME_BYTES):
         raise malformed("invalid header name")
@@ -46,7 +46,7 @@ def check(headers: Headers) -> None:
 def combine(authority: bytes | None, headers: Headers) -> tuple[Headers, dict[bytes, bytes]]:
     """Return the headers as in HTTP/1.1, and those with a meaning for the server.
 
-    Host comes from :authority; cookies are joined (RFC 9113 §8.2.3, §8.3.1). Raise StreamFault.
+    Host comes from :authority; cookies are joined (RFC 9113 §8.2.3, §8.3.1). Raises StreamFault.
     """
     values: dict[bytes, bytes] = {}
     cookies: list[bytes] = []

@@ -99,7 +99,7 @@ def size_error(reason: str) -> ConnectionFault:
 
 
 def check_header(kind: int, stream_id: int, size: int) -> None:
-    """Validate stream id and size of a frame. Raise ConnectionFault.
+    """Validate stream id and size of a frame. Raises ConnectionFault.
 
     A wrong size of PRIORITY is a stream error (RFC 9113 §6.3).
     """
@@ -111,7 +111,7 @@ def check_header(kind: int, stream_id: int, size: int) -> None:
 
 
 def strip_padding(payload: bytes) -> bytes:
-    """Return the content of a payload that has the flag PADDED. Raise ConnectionFault."""
+    """Return the content of a payload that has the flag PADDED. Raises ConnectionFault."""
     if not payload:
         raise size_error("no room for the padding length")
     if payload[0] >= len(payload):
@@ -122,7 +122,7 @@ def strip_padding(payload: bytes) -> bytes:
 def strip_priority(payload: bytes, padded: bool) -> bytes:
     """Return HEADERS without the priority fields, which are ignored (RFC 9113 §5.3.2).
 
-    padded: they follow the padding length. Raise ConnectionFault.
+    padded: they follow the padding length. Raises ConnectionFault.
     """
     if len(payload) < 5 + padded:
         raise size_error("no room for the priority fields")
@@ -136,7 +136,7 @@ def read_number(payload: bytes) -> int:
 
 
 def read_settings(payload: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the settings of a frame (RFC 9113 §6.5.2). Raise ConnectionFault for invalid ones."""
+    """Yield the settings of a frame (RFC 9113 §6.5.2). Raises ConnectionFault for invalid ones."""
     if len(payload) % SETTING_SIZE:
         raise size_error("incomplete setting")
     for name, value in _SETTING.iter_unpack(payload):

@@ -48,7 +48,7 @@ class HPACKError(Exception):
 def read_integer(data: bytes, position: int, bits: int) -> tuple[int, int]:
     """Return an integer with a prefix of `bits` bits, and the position after it (RFC 7541 §5.1).
 
-    Raise HPACKError if it is longer than five bytes, and IndexError if it is incomplete.
+    Raises HPACKError if it is longer than five bytes, and IndexError if it is incomplete.
     """
     mask = (1 << bits) - 1
     value = data[position] & mask
@@ -67,7 +67,7 @@ def read_integer(data: bytes, position: int, bits: int) -> tuple[int, int]:
 def read_string(data: bytes, position: int) -> tuple[bytes, int]:
     """Return a string, and the position after it (RFC 7541 §5.2).
 
-    Raise HPACKError if it is invalid, and IndexError if it is incomplete.
+    Raises HPACKError if it is invalid, and IndexError if it is incomplete.
     """
     is_huffman = data[position] & 0x80
     length, position = read_integer(data, position, 7)
@@ -112,7 +112,7 @@ class Decoder:
         self.version = 0
 
     def decode(self, block: bytes) -> tuple[Headers, bool]:
-        """Return the fields of a block, and whether these are all. Raise HPACKError.
+        """Return the fields of a block, and whether these are all. Raises HPACKError.
 
         Fields beyond the limits are dropped, but they still change the dynamic table.
         """
@@ -138,7 +138,7 @@ class Decoder:
         return fields, len(fields) == count
 
     def _look_up(self, index: int) -> tuple[bytes, bytes]:
-        """Return an entry of the tables. Raise HPACKError or IndexError."""
+        """Return an entry of the tables. Raises HPACKError or IndexError."""
         if index >= _STATIC_SIZE:
             return self._entries[_STATIC_SIZE - 1 - index]
         if not index:

@@ -73,7 +73,7 @@ _steps, _ends = _make_steps()
 
 
 def decode(data: bytes) -> bytes:
-    """Decode a string. Raise ValueError if its padding is invalid or it contains EOS."""
+    """Decode a string. Raises ValueError if its padding is invalid or it contains EOS."""
     steps = _steps
     symbols = bytearray()
     state = 0

@@ -25,7 +25,7 @@ class StreamIds:
         self._resets: dict[int, bool] = {}
 
     def is_new(self, stream_id: int) -> bool:
-        """Return whether HEADERS begin a stream; False after its end. Raise ConnectionFault."""
+        """Return whether HEADERS begin a stream; False after its end. Raises ConnectionFault."""
         if not stream_id & 1:
             raise protocol_error(f"HEADERS on stream {stream_id}")
         if stream_id <= self._highest and any(stream_id in gap for gap in self._gaps):
@@ -53,7 +53,7 @@ class StreamIds:
         return self._resets.get(stream_id, False)
 
     def check_late(self, stream_id: int) -> None:
-        """Check a frame on a stream that is not open. Raise ConnectionFault or StreamFault.
+        """Check a frame on a stream that is not open. Raises ConnectionFault or StreamFault.
 
         The client may have sent it before it has received RST_STREAM (§5.1) or GOAWAY (§6.8).
         """

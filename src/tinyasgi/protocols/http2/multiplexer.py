@@ -61,14 +61,14 @@ class Multiplexer(Connection):
     # Streams.
 
     def find(self, stream_id: int) -> "HTTP2Stream | None":
-        """Return a stream, or None if it is closed. Raise ConnectionFault if it never began."""
+        """Return a stream, or None if it is closed. Raises ConnectionFault if it never began."""
         stream = self.streams.get(stream_id)
         if stream is None:
             self.ids.check_used(stream_id)
         return stream
 
     def fail_stream(self, stream_id: int, fault: StreamFault) -> None:
-        """Reset a stream because of an error of the client. Raise ConnectionFault.
+        """Reset a stream because of an error of the client. Raises ConnectionFault.
 
         RST_STREAM must not be sent on an idle stream, so that is an error of the connection.
         """

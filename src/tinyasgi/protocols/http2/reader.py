@@ -68,7 +68,7 @@ class FrameReader:
         return None
 
     def receive(self, data: bytes) -> None:
-        """Process the frames in the bytes of one read. Raise ConnectionFault."""
+        """Process the frames in the bytes of one read. Raises ConnectionFault."""
         if self._buffer:
             self._buffer += data
             if len(self._buffer) < self._needed:
@@ -84,7 +84,7 @@ class FrameReader:
     def _read_greeting(self, data: bytes) -> bytes:
         """Read the preface, and the SETTINGS that must follow it; return the rest (RFC 9113 §3.4).
 
-        Raise ConnectionFault.
+        Raises ConnectionFault.
         """
         if not data.startswith(PREFACE[: len(data)]):
             raise protocol_error("invalid connection preface")
@@ -99,7 +99,7 @@ class FrameReader:
         return self._read_frames(data, start)
 
     def _read_frames(self, data: bytes, position: int) -> bytes:
-        """Process complete frames; return the bytes after them. Raise ConnectionFault."""
+        """Process complete frames; return the bytes after them. Raises ConnectionFault."""
         size = len(data)
         while position + HEADER_SIZE <= size:
             high, low, kind, flags, stream_id = HEADER.unpack_from(data, position)
@@ -129,7 +129,7 @@ class FrameReader:
         return data[position:]
 
     def _process(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        """Process a frame. Raise ConnectionFault or StreamFault."""
+        """Process a frame. Raises ConnectionFault or StreamFault."""
         frames.check_header(kind, stream_id, len(payload))
         connection = self._connection
         if kind == HEADERS:

@@ -69,7 +69,10 @@ class RequestReader:
         self._templates: dict[bytes, _Template] = {}
 
     def read(self, block: bytes) -> Request:
-        """Decode a header block. Raise ConnectionFault or, for a malformed request, StreamFault."""
+        """Decode a header block.
+
+        Raises ConnectionFault or, for a malformed request, StreamFault.
+        """
         request = self._blocks.get(block)
         if request is not None:
             return request
@@ -116,7 +119,7 @@ class RequestReader:
     def skip(self, block: bytes) -> tuple[Headers, bool]:
         """Decode a header block without an exchange: it may change the dynamic table.
 
-        Return its fields, and whether these are all. Raise ConnectionFault.
+        Return its fields, and whether these are all. Raises ConnectionFault.
         """
         version = self._decoder.version
         try:
@@ -127,7 +130,7 @@ class RequestReader:
         return decoded
 
     def read_trailers(self, block: bytes) -> None:
-        """Validate a trailer section, which is dropped. Raise ConnectionFault or StreamFault."""
+        """Validate a trailer section, which is dropped. Raises ConnectionFault or StreamFault."""
         fields, complete = self.skip(block)
         pseudo, headers = split(fields)
         if pseudo:
@@ -146,7 +149,7 @@ class RequestReader:
         return False
 
     def _make(self, fields: Headers, complete: bool) -> Request:
-        """Return the request with these fields. Raise StreamFault.
+        """Return the request with these fields. Raises StreamFault.
 
         complete: False if fields beyond a limit were dropped.
         """
@@ -214,7 +217,7 @@ def _compression_error(error: HPACKError) -> ConnectionFault:
 
 
 def _find_line(lines: Memo[bytes, RequestLine], method: bytes, path: bytes) -> RequestLine:
-    """Return the request line of a method and a path (RFC 9113 §8.3.1). Raise StreamFault."""
+    """Return the request line of a method and a path (RFC 9113 §8.3.1). Raises StreamFault."""
     text = method + b" " + path
     line = lines.get(text)
     if line is not None:
@@ -230,7 +233,7 @@ def _find_line(lines: Memo[bytes, RequestLine], method: bytes, path: bytes) -> R
 
 
 def _read_framing(values: dict[bytes, bytes], websocket: bool) -> Framing:
-    """Return the framing of a request that has a body. Raise BadRequest."""
+    """Return the framing of a request that has a body. Raises BadRequest."""
     length = values.get(b"content-length")
     return Framing(
         CHUNKED if length is None else parse_content_length(length),

@@ -46,7 +46,7 @@ class DefaultFields:
         self.sections = Memo(self._encode, 512, longest=4096, measure=headers_size)
 
     def _encode(self, headers: tuple[tuple[bytes, bytes], ...]) -> _Section:
-        """Validate and encode the headers of an app. Raise TypeError or ValueError."""
+        """Validate and encode the headers of an app. Raises TypeError or ValueError."""
         fields = []
         names = set()
         length = None
@@ -76,7 +76,7 @@ def encode_head(
     """Return the header block of a final response, and the framing of its body.
 
     headers: sent by the app. length: size of the whole body in bytes, or None if more is to come.
-    Raise TypeError or ValueError for an invalid status, header or length.
+    Raises TypeError or ValueError for an invalid status, header or length.
     """
     start = _STATUSES.get(status) or _encode_status(status)
     pairs = tuple(headers)
@@ -109,13 +109,13 @@ def encode_head(
 def encode_fields(headers: HeaderPairs) -> bytes:
     """Return a header block without a status, such as that of trailers.
 
-    Raise TypeError or ValueError for an invalid header.
+    Raises TypeError or ValueError for an invalid header.
     """
     return b"".join([encode_field(check_header(*each), each[1].strip(b" \t")) for each in headers])
 
 
 def encode_interim(status: int, headers: HeaderPairs) -> bytes:
-    """Return the header block of an interim response. Raise TypeError or ValueError."""
+    """Return the header block of an interim response. Raises TypeError or ValueError."""
     return encode_field(b":status", b"%d" % status) + encode_fields(headers)
 
 

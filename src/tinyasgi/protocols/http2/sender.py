@@ -37,7 +37,7 @@ class Sender:
     def resize(self, size: int) -> None:
         """Change the initial window, and the windows of all streams (RFC 9113 §6.9.2).
 
-        Raise ConnectionFault.
+        Raises ConnectionFault.
         """
         change = size - self.initial_window
         self.initial_window = size
@@ -50,7 +50,7 @@ class Sender:
     def enlarge(self, stream_id: int, increment: int) -> None:
         """Enlarge the window of a stream or, with 0, of the connection.
 
-        Raise ConnectionFault or StreamFault.
+        Raises ConnectionFault or StreamFault.
         """
         fault = frames.StreamFault if stream_id else frames.ConnectionFault
         stream = self._connection.find(stream_id) if stream_id else None

@@ -20,7 +20,7 @@ CONNECTION_WINDOW = 1 << 20
 
 
 def _parse_line(text: bytes, root_path: str) -> RequestLine:
-    """Parse a method and a path, separated by a space. Raise BadRequest."""
+    """Parse a method and a path, separated by a space. Raises BadRequest."""
     method, _, path = text.partition(b" ")
     name = method.decode("ascii")
     shown = text.decode("latin-1") + " HTTP/2"

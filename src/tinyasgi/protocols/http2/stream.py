@@ -74,7 +74,7 @@ class HTTP2Stream(OutgoingData):
         self._upload = Upload(self._context, framing, limit)
 
     def receive(self, data: bytes, size: int, end_stream: bool) -> None:
-        """Receive DATA. size: of the payload with its padding. Raise StreamFault."""
+        """Receive DATA. size: of the payload with its padding. Raises StreamFault."""
         upload = self._upload
         if upload is None:
             raise StreamFault(ErrorCode.STREAM_CLOSED, "DATA after the end of the body")
@@ -217,7 +217,7 @@ class HTTP2Stream(OutgoingData):
         self._tunnel.receive(b"", end_stream)
 
     def switch(self, exchange: "WebSocketExchange", headers: HeaderPairs) -> None:
-        """Accept a WebSocket. Raise TypeError or ValueError."""
+        """Accept a WebSocket. Raises TypeError or ValueError."""
         assert self._tunnel is not None
         self._tunnel.accept(exchange, headers)
 

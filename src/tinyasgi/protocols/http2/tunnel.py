@@ -35,7 +35,7 @@ class StreamTransport(asyncio.Transport):
     # Called by the stream.
 
     def accept(self, exchange: "WebSocketExchange", headers: HeaderPairs) -> None:
-        """Accept the handshake with status 200 (RFC 8441 §5). Raise TypeError or ValueError."""
+        """Accept the handshake with status 200 (RFC 8441 §5). Raises TypeError or ValueError."""
         from ..websocket import WebSocketConnection
 
         stream, context = self._stream, self._connection.context

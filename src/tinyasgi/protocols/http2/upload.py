@@ -36,7 +36,7 @@ class Upload:
         """The client waits for 100 (Continue)."""
 
     def receive(self, data: bytes, size: int, end_stream: bool) -> None:
-        """Count DATA. size: of the payload with its padding. Raise StreamFault or BadRequest."""
+        """Count DATA. size: of the payload with its padding. Raises StreamFault or BadRequest."""
         self._credit -= size
         if self._credit < 0:
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the window allows")

@@ -137,7 +137,7 @@ class WebSocketConnection(Connection):
     # Called by the exchange.
 
     def write(self, opcode: int, message: bytes, more: Sized) -> None:
-        """Send a message. Raise ClientDisconnected.
+        """Send a message. Raises ClientDisconnected.
 
         more: messages that the app has not received yet. If there are any, the data may be combined
         with the app's next message in one write.
@@ -155,7 +155,7 @@ class WebSocketConnection(Connection):
             self._transport.write(data)
 
     def close_with(self, code: int, reason: str = "") -> None:
-        """Start the closing handshake. The client has two seconds to answer. Raise ValueError."""
+        """Start the closing handshake. The client has two seconds to answer. Raises ValueError."""
         self._write(frames.encode_close(code, reason), more=False)
         self._finish(Closure(COMPLETE, code, reason), by_client=False)
         if self._closure is None:

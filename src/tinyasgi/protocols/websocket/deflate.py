@@ -57,7 +57,7 @@ class Inflater:
         self._stream = zlib.decompressobj(wbits=-window)
 
     def __call__(self, part: bytes, last: bool, limit: int) -> bytes:
-        """Inflate a part of the message to at most `limit` bytes. Raise ProtocolError."""
+        """Inflate a part of the message to at most `limit` bytes. Raises ProtocolError."""
         stream = self._stream
         try:
             inflated = stream.decompress(part + TAIL if last else part, limit + 1)
@@ -84,7 +84,7 @@ def negotiate(offers: str) -> Deflate | None:
 
 
 def _accept_offer(parameters: list[str]) -> Deflate:
-    """Accept an offer (RFC 7692 §7.1). Raise ValueError if it is invalid or unacceptable."""
+    """Accept an offer (RFC 7692 §7.1). Raises ValueError if it is invalid or unacceptable."""
     offered = _parse_parameters(parameters)
     for name in ("server_no_context_takeover", "client_no_context_takeover"):
         if offered.pop(name, None) is not None:

@@ -38,7 +38,7 @@ class HandshakeStream(Stream, Protocol):
     """The connection of an exchange until the app accepts the WebSocket."""
 
     def switch(self, exchange: "WebSocketExchange", headers: HeaderPairs) -> None:
-        """Accept the handshake; call `open`. Raise TypeError or ValueError."""
+        """Accept the handshake; call `open`. Raises TypeError or ValueError."""
 
 
 class WebSocketStream(Protocol):
@@ -50,10 +50,10 @@ class WebSocketStream(Protocol):
         """Deliver further messages."""
 
     def write(self, opcode: int, message: bytes, more: Sized) -> None:
-        """Send a message. Raise ClientDisconnected."""
+        """Send a message. Raises ClientDisconnected."""
 
     def close_with(self, code: int, reason: str = "") -> None:
-        """Start the closing handshake. Raise ValueError."""
+        """Start the closing handshake. Raises ValueError."""
 
 
 class WebSocketExchange(Exchange):
@@ -128,7 +128,7 @@ class WebSocketExchange(Exchange):
     async def send(self, message: Message) -> None:
         """Implement ASGI's `send`. It waits while the write buffer is full.
 
-        Raise ClientDisconnected after a disconnect, RuntimeError for a message in the wrong order,
+        Raises ClientDisconnected after a disconnect, RuntimeError for a message in the wrong order,
         and TypeError, ValueError or KeyError for a wrong value.
         """
         kind = message["type"]

@@ -102,7 +102,7 @@ def encode(opcode: int, payload: bytes, compressed: int = 0) -> bytes:
 def encode_close(code: int, reason: str = "") -> bytes:
     """Return a Close frame (RFC 6455 §5.5.1); the code 1005 stands for a frame without a code.
 
-    Raise ValueError for a code that no endpoint may send, or a reason of more than 123 bytes.
+    Raises ValueError for a code that no endpoint may send, or a reason of more than 123 bytes.
     """
     text = reason.encode()
     if code == 1005 and not text:
@@ -184,7 +184,7 @@ def read_frames(limit: int, make_inflate: Callable[[], Inflate] | None = None) -
 
 
 def _parse_head(data: bytes, position: int, allowed: frozenset[int]) -> tuple[int, int, int] | None:
-    """Parse the head of a frame at `position` (RFC 6455 §5.2). Raise ProtocolError.
+    """Parse the head of a frame at `position` (RFC 6455 §5.2). Raises ProtocolError.
 
     allowed: first bytes that the frame may have. Return the first byte, the length of the payload
     and its offset. Return None if the head is incomplete. A control frame must be complete with its
@@ -235,7 +235,7 @@ def _invalid_first_byte(first: int) -> ProtocolError:
 
 
 def _parse_close(payload: bytes) -> tuple[int, str]:
-    """Return code and reason of a Close frame (RFC 6455 §5.5.1). Raise ProtocolError."""
+    """Return code and reason of a Close frame (RFC 6455 §5.5.1). Raises ProtocolError."""
     if not payload:
         return 1005, ""
     code = int.from_bytes(payload[:2], "big")
@@ -269,7 +269,7 @@ class _Message:
         return self._room if self._inflate is None else UNLIMITED
 
     def begin_frame(self, length: int, key: bytes, last: bool) -> None:
-        """Prepare for the payload of the next frame. Raise ProtocolError.
+        """Prepare for the payload of the next frame. Raises ProtocolError.
 
         length: length of the payload. key: masking key. last: the frame ends the message.
         """
@@ -283,7 +283,7 @@ class _Message:
     def add(self, data: bytes) -> int:
         """Add payload of the current frame; return the number of used bytes.
 
-        Raise ProtocolError.
+        Raises ProtocolError.
         """
         part = unmask(data[: self.missing], self._key)
         size = len(part)
@@ -309,7 +309,7 @@ _UTF8Decoder = codecs.getincrementaldecoder("utf-8")
 def _decode_text(
     data: bytes | memoryview, decoder: codecs.IncrementalDecoder | None = None, last: bool = True
 ) -> str:
-    """Decode UTF-8, or a part of it with an incremental decoder. Raise ProtocolError."""
+    """Decode UTF-8, or a part of it with an incremental decoder. Raises ProtocolError."""
     try:
         return str(data, "utf-8") if decoder is None else decoder.decode(data, last)
     except UnicodeDecodeError:

@@ -30,7 +30,7 @@ class Handshake:
     def response_headers(self, subprotocol: str | None, headers: HeaderPairs) -> Headers:
         """Return the headers of the 101 response.
 
-        subprotocol, headers: values from the app. Raise ValueError if one is not allowed.
+        subprotocol, headers: values from the app. Raises ValueError if one is not allowed.
         """
         added = [(bytes(name), bytes(value)) for name, value in headers]
         for name, _ in added:
@@ -54,7 +54,7 @@ def read_handshake(headers: Headers, compress: bool, has_key: bool = True) -> Ha
     """Validate the headers of a request that asks for WebSocket (RFC 6455 §4.2.1, RFC 8441 §5).
 
     compress: whether to accept compression. has_key: False for HTTP/2, which needs no
-    Sec-WebSocket-Key. Raise BadRequest.
+    Sec-WebSocket-Key. Raises BadRequest.
     """
     version = _joined_value(headers, b"sec-websocket-version")
     if version != b"13":
@@ -67,7 +67,7 @@ def read_handshake(headers: Headers, compress: bool, has_key: bool = True) -> Ha
 
 
 def _read_key(headers: Headers) -> bytes:
-    """Return Sec-WebSocket-Key. Raise BadRequest."""
+    """Return Sec-WebSocket-Key. Raises BadRequest."""
     key = _joined_value(headers, b"sec-websocket-key")
     try:
         if len(binascii.a2b_base64(key, strict_mode=True)) != 16:
