@@ -311,7 +311,8 @@ class HTTP1Connection(Connection):
             self._flush()  # the buffer may contain responses to earlier pipelined requests
         if not more_body:
             self._finish(exchange)
-        elif self.eof and not data:  # no later write can show a disconnect
+        elif self.eof and not data and exchange.trailers is None:
+            # No later write can show a disconnect.
             self._client_left(exchange)
             self._end()
 

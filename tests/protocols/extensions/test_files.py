@@ -275,6 +275,30 @@ def test_half_close(ask: Any, path: str) -> None:
     assert client.response().body == CONTENT
 
 
+@pytest.mark.parametrize("trailers", [False, True])
+@in_loop
+async def test_more_after_a_half_close(path: str, trailers: bool) -> None:
+    """A file that more follows does not end the response."""
+    begin = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await begin.wait()
+        await send({**START, "trailers": trailers})
+        with open(path, "rb") as file:
+            await send({**ZERO, "file": file, "count": 5, "more_body": True})
+            await send({**ZERO, "file": file})
+        if trailers:
+            await send({"type": "http.response.trailers"})
+
+    async with connect(app) as connection:
+        await connection.feed(GET)
+        await connection.eof()
+        begin.set()
+        while not connection.closed:
+            await connection.settle()
+        assert connection.sent.endswith(CONTENT[-9:] + b"\r\n0\r\n\r\n")
+
+
 def test_other_messages_meanwhile(ask: Any, path: str) -> None:
     os.truncate(path, 64 << 20)
     errors: list[BaseException] = []

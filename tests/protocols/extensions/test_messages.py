@@ -246,6 +246,19 @@ async def test_head_before_the_body(first: Sequence[Any]) -> None:
 
 
 @in_loop
+@in_loop
+async def test_trailers_after_a_half_close() -> None:
+    """An empty end of the body does not end a response that trailers follow."""
+    ready = asyncio.Event()
+    empty = {**BODY, "body": b""}
+    async with connect(App(ANNOUNCED, PART, ready, empty, TRAILER), **BARE) as connection:
+        await connection.feed(WITH_TE)
+        await connection.eof()
+        ready.set()
+        await connection.settle()
+        assert connection.sent == CHUNKED + b"0\r\nx-sum: 1\r\n\r\n"
+
+
 async def test_head_sent_by_another_task() -> None:
     ready = asyncio.Event()
 

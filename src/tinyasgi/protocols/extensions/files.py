@@ -100,8 +100,8 @@ async def send_file(exchange: Exchange, part: FilePart, more_body: bool) -> None
         part = _send_head(exchange, part, more)
     if exchange.phase is STREAMING:
         await _send_rest(exchange, part)
-    if exchange.phase is STREAMING:
-        exchange.stream.write_body(exchange, b"", more)
+    if exchange.phase is STREAMING and not more:
+        exchange.stream.write_body(exchange, b"", False)
     if exchange.phase is LOST:
         await exchange.drop()
     elif exchange.phase is not COMPLETE and not more_body:
