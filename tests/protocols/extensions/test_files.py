@@ -299,6 +299,31 @@ async def test_more_after_a_half_close(path: str, trailers: bool) -> None:
         assert connection.sent.endswith(CONTENT[-9:] + b"\r\n0\r\n\r\n")
 
 
+def test_stop_during_a_file_that_more_follows(path: str) -> None:
+    """`receive` returns `http.disconnect` after the file."""
+    size = 32 << 20
+    os.truncate(path, size)
+    stopping = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        disconnect = asyncio.create_task(receive())
+        await send(START)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(server.server.stop)
+        loop.call_later(0, stopping.set)
+        with open(path, "rb") as file:
+            await send({**ZERO, "file": file, "more_body": True})
+        await disconnect
+        await send({"type": "http.response.body", "body": b"bye"})
+
+    with serve(app, lifespan="off") as server, Client(server) as client:
+        client.send(GET)
+        assert stopping.wait(PATIENCE)
+        body = client.response().body
+    assert (len(body), body[-3:]) == (size + 3, b"bye")
+
+
 def test_other_messages_meanwhile(ask: Any, path: str) -> None:
     os.truncate(path, 64 << 20)
     errors: list[BaseException] = []

@@ -136,6 +136,8 @@ async def _send_rest(exchange: Exchange, part: FilePart) -> None:
         raise
     if exchange.phase is SENDING_FILE:
         exchange.phase = STREAMING
+        if exchange.stream.stopping:  # `receive` returns `http.disconnect` now, not during a file
+            exchange.wake()
 
 
 async def _copy(exchange: Exchange, part: FilePart) -> None:
