@@ -43,7 +43,7 @@ TAKEN: Final = 2  # the app has received all of it
 # When the head of a response is written if no body accompanies it.
 ON_WAIT: Final = 0  # when the app waits for the first time
 SOON: Final = 1  # at the end of this iteration of the event loop: the app has waited before
-NEVER: Final = 2  # `send` has raised an exception: the app will fail, or send something else
+NEVER: Final = 2  # `send` has raised an exception since: the app will fail, or send a body
 
 # Phases are compared for each message; an attribute of an enum would take longer.
 WAITING: Final = Phase.WAITING
@@ -211,7 +211,8 @@ class Exchange:
             else:
                 raise RuntimeError(misplaced(kind, phase))
         except BaseException:
-            self.head_flush = NEVER
+            if self.phase is STARTED:
+                self.head_flush = NEVER
             raise
 
     def wait_begins(self) -> None:

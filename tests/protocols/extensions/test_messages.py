@@ -307,6 +307,16 @@ async def test_cancel_while_the_app_waits() -> None:
         (exchange,) = connection.context.running
         for _ in range(2):
             assert exchange.task is not None
+@pytest.mark.parametrize("wrong", [{**HINT, "links": [""]}, {**START, "status": "?"}])
+@in_loop
+async def test_head_after_an_error(wrong: Any) -> None:
+    """An error before `http.response.start` says nothing about the head."""
+    app = App(wrong, START, asyncio.Event())
+    async with connect(app, **BARE) as connection:
+        assert await connection.feed(GET) == CHUNKED[:47]
+        assert len(app.errors) == 1
+
+
             exchange.task.cancel()
             await connection.settle()
         assert seen == ["cancelled"] * 2
