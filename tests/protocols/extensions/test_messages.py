@@ -95,6 +95,24 @@ async def test_no_hint(request_: bytes, messages: Sequence[Any]) -> None:
     assert app.errors == []
 
 
+@in_loop
+async def test_hints_wait_for_a_slow_client() -> None:
+    sent: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        connection.protocol.pause_writing()
+        for number in range(9):
+            await send(HINT)
+            sent.append(number)
+
+    async with connect(app) as connection:
+        await connection.feed(GET)
+        assert sent == []
+        connection.protocol.resume_writing()
+        await connection.settle()
+        assert len(sent) == 9
+
+
 @pytest.mark.parametrize(
     ("links", "error"),
     [(["</a>"], TypeError), (b"</a>", TypeError), ([b"a\r\nb: c"], ValueError), (None, TypeError)],

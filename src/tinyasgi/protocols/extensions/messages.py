@@ -6,7 +6,9 @@ Specification: https://asgi.readthedocs.io/en/latest/extensions.html
 from ...http.response import check_header
 from ...typing import HeaderPairs, Message
 from ..exchange import (
+    COMPLETE,
     EARLY_HINT,
+    MESSAGE_COST,
     PATHSEND,
     STARTED,
     STREAMING,
@@ -47,6 +49,9 @@ async def send(exchange: Exchange, message: Message) -> None:
     else:
         raise RuntimeError(misplaced(kind, phase))
 
+    exchange.credit -= MESSAGE_COST
+    if exchange.phase < COMPLETE and (exchange.credit < 0 or exchange.stream.paused):
+        await exchange.take_turns()
 
 def _send_hint(exchange: Exchange, message: Message) -> None:
     """Send 103 (Early Hints; RFC 8297), unless it is too late because the head is written."""
