@@ -206,6 +206,7 @@ async def test_trailers_without_room() -> None:
         ([(b"host", b"a")], ValueError),
         ([(b"set-cookie", b"a=b")], ValueError),
         ([(b"trailer", b"x")], ValueError),
+        ([(b"If-Match", b"x")], ValueError),
         ([(b":status", b"200")], ValueError),
         ([(b"x", b"a\r\nb: c")], ValueError),
         ([("x", "a")], TypeError),
@@ -245,6 +246,19 @@ async def test_announced_trailers_that_are_not_sent() -> None:
         assert connection.aborted
 
 
+@in_loop
+async def test_trailers_after_a_half_close() -> None:
+    """An empty end of the body does not end a response that trailers follow."""
+    ready = asyncio.Event()
+    empty = {**BODY, "body": b""}
+    async with connect(App(ANNOUNCED, PART, ready, empty, TRAILER), **BARE) as connection:
+        await connection.feed(WITH_TE)
+        await connection.eof()
+        ready.set()
+        await connection.settle()
+        assert connection.sent == CHUNKED + b"0\r\nx-sum: 1\r\n\r\n"
+
+
 # The head of a slow response.
 
 
@@ -264,19 +278,6 @@ async def test_head_before_the_body(first: Sequence[Any]) -> None:
 
 
 @in_loop
-@in_loop
-async def test_trailers_after_a_half_close() -> None:
-    """An empty end of the body does not end a response that trailers follow."""
-    ready = asyncio.Event()
-    empty = {**BODY, "body": b""}
-    async with connect(App(ANNOUNCED, PART, ready, empty, TRAILER), **BARE) as connection:
-        await connection.feed(WITH_TE)
-        await connection.eof()
-        ready.set()
-        await connection.settle()
-        assert connection.sent == CHUNKED + b"0\r\nx-sum: 1\r\n\r\n"
-
-
 async def test_head_sent_by_another_task() -> None:
     ready = asyncio.Event()
 
@@ -306,6 +307,16 @@ async def test_head_with_an_error_waits() -> None:
         assert await connection.feed(GET) == b""
 
 
+@pytest.mark.parametrize("wrong", [{**HINT, "links": [""]}, {**START, "status": "?"}])
+@in_loop
+async def test_head_after_an_error(wrong: Any) -> None:
+    """An error before `http.response.start` says nothing about the head."""
+    app = App(wrong, START, asyncio.Event())
+    async with connect(app, **BARE) as connection:
+        assert await connection.feed(GET) == CHUNKED[:47]
+        assert len(app.errors) == 1
+
+
 @in_loop
 async def test_cancel_while_the_app_waits() -> None:
     """An exception that is thrown into the app reaches it."""
@@ -325,16 +336,6 @@ async def test_cancel_while_the_app_waits() -> None:
         (exchange,) = connection.context.running
         for _ in range(2):
             assert exchange.task is not None
-@pytest.mark.parametrize("wrong", [{**HINT, "links": [""]}, {**START, "status": "?"}])
-@in_loop
-async def test_head_after_an_error(wrong: Any) -> None:
-    """An error before `http.response.start` says nothing about the head."""
-    app = App(wrong, START, asyncio.Event())
-    async with connect(app, **BARE) as connection:
-        assert await connection.feed(GET) == CHUNKED[:47]
-        assert len(app.errors) == 1
-
-
             exchange.task.cancel()
             await connection.settle()
         assert seen == ["cancelled"] * 2

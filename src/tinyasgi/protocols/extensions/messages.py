@@ -23,7 +23,8 @@ from .files import open_path, requested_part, send_file
 #: request modifiers, control data, and headers that are needed to process the content.
 FORBIDDEN_TRAILERS = frozenset(
     b"age authorization cache-control connection content-encoding content-length content-range "
-    b"content-type cookie date expect expires host keep-alive location max-forwards pragma "
+    b"content-type cookie date expect expires host if-match if-modified-since if-none-match "
+    b"if-range if-unmodified-since keep-alive location max-forwards pragma "
     b"proxy-authenticate proxy-authorization proxy-connection range retry-after set-cookie te "
     b"trailer transfer-encoding upgrade vary warning www-authenticate".split()
 )
@@ -48,10 +49,10 @@ async def send(exchange: Exchange, message: Message) -> None:
             await send_file(exchange, part, bool(message.get("more_body", False)))
     else:
         raise RuntimeError(misplaced(kind, phase))
-
     exchange.credit -= MESSAGE_COST
     if exchange.phase < COMPLETE and (exchange.credit < 0 or exchange.stream.paused):
         await exchange.take_turns()
+
 
 def _send_hint(exchange: Exchange, message: Message) -> None:
     """Send 103 (Early Hints; RFC 8297), unless it is too late because the head is written."""
