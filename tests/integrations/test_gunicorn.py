@@ -1,5 +1,6 @@
 """The worker class for gunicorn, with the real gunicorn."""
 
+import itertools
 import os
 import signal
 import socket
@@ -231,7 +232,12 @@ def test_change_of_a_file(start: Start, tmp_path: Path) -> None:
     command = start("--reload", "--reload-engine", "poll")
     port = port_of(command)
     before = ask(port)
-    os.utime(tmp_path / "app.py", (2e9, 2e9))  # in the future
+    moments = itertools.count(2_000_000_000)  # in the future
+
+    def change() -> None:  # again: the first one may come before the reloader looks at the file
+        os.utime(tmp_path / "app.py", (next(moments),) * 2)
+
+    wait_until(lambda: change() or not is_alive(int(before)))
     command.wait_for("Booting worker", 2)
     assert ask(port) != before
     assert command.stop() == 0
