@@ -32,7 +32,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """Run the tests first that start no process. Of the others, the variants between are slow.
+    """Run the tests first that start no process. Of the others, all variants but one are slow.
 
     Those are shuffled, always in the same way: many tests of one file wait, and others compute.
     """
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
     for item in items:
         if _starts_processes(item):
             variants[item.path, item.originalname].append(item)
-    for item in chain.from_iterable(group[1:-1] for group in variants.values()):
+    for item in chain.from_iterable(group[1:] for group in variants.values()):
         item.add_marker(pytest.mark.slow)
     items.sort(key=_place)
 

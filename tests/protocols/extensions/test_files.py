@@ -100,8 +100,12 @@ def test_pathsend(ask: Any, path: str, name: str) -> None:
     assert client.response().body == content
     assert client.head()[1].get("content-length", "0") == str(len(content))
     assert client.response().body == content
+
+
+def test_pathsend_to_http10(ask: Any, path: str) -> None:
+    client = ask(sends(START, pathsend(path)))
     client.send(OLD)
-    assert client.response().body == content
+    assert client.response().body == CONTENT
     assert client.rest() == b""
 
 
