@@ -129,6 +129,16 @@ def test_parts(ask: Any, path: str) -> None:
     assert client.response(OLD).body == expected
 
 
+@pytest.mark.parametrize("offset", [SIZE, SIZE + 1, 2**63])
+def test_part_beyond_the_end(ask: Any, path: str, offset: int) -> None:
+    """It is empty."""
+    with open(path, "rb") as file:
+        client = ask(sends(START, {**ZERO, "file": file, "offset": offset}))
+        for _ in range(2):
+            found = client.response(GET)
+            assert (found.status, found.fields["content-length"]) == (200, "0")
+
+
 def test_trailers_after_a_file(ask: Any, path: str) -> None:
     end = {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")]}
     client = ask(sends({**START, "trailers": True}, pathsend(path), end))

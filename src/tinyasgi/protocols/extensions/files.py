@@ -112,7 +112,7 @@ def _send_head(exchange: Exchange, part: FilePart, more: bool) -> FilePart:
     """Send the head, with a small file whose content is in memory; return the part that is left."""
     descriptor, offset, count = part
     body = b""
-    if is_cached(part) and count <= SMALL:  # in this order: the file may not be readable
+    if is_cached(part) and 0 < count <= SMALL:  # in this order: the file may not be readable
         body = os.pread(descriptor, count, offset)
         if len(body) < count:
             raise too_short(count - len(body))
