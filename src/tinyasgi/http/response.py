@@ -238,9 +238,7 @@ def encode_body(framing: Framing, body: bytes, more_body: bool) -> tuple[bytes, 
     if framing >= 0:
         framing -= len(body)
         if framing < 0:
-            raise ValueError(
-                f"the response body is {-framing} bytes longer than its content-length"
-            )
+            raise _too_long(-framing)
         if framing and not more_body:
             raise ValueError(
                 f"the response body is {framing} bytes shorter than its content-length"
@@ -250,6 +248,10 @@ def encode_body(framing: Framing, body: bytes, more_body: bool) -> tuple[bytes, 
         last = b"" if more_body else b"0\r\n\r\n"
         return (b"%x\r\n%b\r\n%b" % (len(body), body, last) if body else last), framing
     return (body if framing == CLOSE_DELIMITED else b""), framing
+
+
+def _too_long(excess: int) -> ValueError:
+    return ValueError(f"the response body is {excess} bytes longer than its content-length")
 
 
 def error_response(status: int, reason: str) -> tuple[Headers, bytes]:
@@ -268,9 +270,7 @@ def frame_part(framing: Framing, size: int) -> tuple[bytes, bytes, Framing]:
     if framing >= 0:
         framing -= size
         if framing < 0:
-            raise ValueError(
-                f"the response body is {-framing} bytes longer than its content-length"
-            )
+            raise _too_long(-framing)
     return b"", b"", framing
 
 
