@@ -49,6 +49,10 @@ class Message(NamedTuple):
     is_complete: bool = True
     """False if this process had too few free descriptors. Then `descriptors` is empty."""
 
+    def close(self) -> None:
+        """Close the descriptors."""
+        _close(self.descriptors)
+
 
 class Channel:
     """One end of a pair of sockets."""

@@ -118,14 +118,12 @@ class Zygote:
         else:
             self._children.add(pid)
             self._channel.send(channel.FORKED, f"{request} {pid}")
-        for number in message.descriptors:
-            os.close(number)
+        message.close()
 
     def _run_worker(self, descriptors: list[int], text: str) -> int:
         """Run in the forked process."""
         self._channel.close()
         for message in self._messages:  # for the next workers
-            for number in message.descriptors:
-                os.close(number)
+            message.close()
         mine, *others = descriptors
         return worker.run_worker(Channel(socket.socket(fileno=mine)), others, WorkerSpec.load(text))
