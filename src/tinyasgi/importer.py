@@ -18,6 +18,8 @@ def load(target: str, app_dir: str) -> Any:
     `sys.path`.
     """
     module_name, _, path = target.partition(":")
+    if "(" in path:
+        raise LoadError(f"{target!r} is a call of a factory; {_without_call(module_name, path)}")
     if not all(name.isidentifier() for name in module_name.split(".")):
         example = _example(module_name, path)
         raise LoadError(f"can't import {target!r}: expected module:attribute, such as {example}")
@@ -34,16 +36,20 @@ def load(target: str, app_dir: str) -> Any:
         raise LoadError(f"can't import {module_name!r}") from error
     for name in (path or _default(found)).split("."):
         if not hasattr(found, name):
-            called = name.removesuffix("()")
-            if called != name and hasattr(found, called):
-                hint = f"; write {module_name}:{called} and --factory"
-            else:
-                hint = did_you_mean(name, [known for known in dir(found) if known[0] != "_"])
+            hint = did_you_mean(name, [known for known in dir(found) if known[0] != "_"])
             raise LoadError(f"module {module_name!r} has no attribute {name!r}{hint}")
         found = getattr(found, name)
     if not callable(found):
         raise LoadError(f"{target!r} is of type {type(found).__name__}, which is not callable")
     return found
+
+
+def _without_call(module_name: str, path: str) -> str:
+    """Return what to write instead of a call of a factory, as in gunicorn."""
+    function, _, arguments = path.partition("(")
+    if arguments.strip() == ")":
+        return f"write {module_name}:{function} and --factory"
+    return f"write a module that contains app = {path}"
 
 
 def _default(module: Any) -> str:

@@ -73,6 +73,7 @@ def test_found(folder: str, target: str, name: str) -> None:
         ("plain_module.py", ["plain_module.py", "write plain_module:app"]),
         ("plain_module.app", ["plain_module.app", "write plain_module:app if it is an attribute"]),
         ("plain_module:Holder()", ["write plain_module:Holder and --factory"]),
+        ("plain_module:create('a.b')", ["a module that contains app = create('a.b')"]),
         ("./plain_module.py:app", ["such as plain_module:app"]),
         ("src/package:create", ["such as package:create and --app-dir src"]),
         ("plain-module:app", ["plain-module", "such as hello:app"]),
@@ -231,6 +232,9 @@ def test_wsgi() -> None:
 
 async def two(scope: Any, receive: Any) -> None: ...
 def factory() -> None: ...
+def factory1(a: Any = None) -> None: ...
+def factory2(a: Any = None, b: Any = None, *, c: Any = None) -> None: ...
+def factory3(a: Any = None, b: Any = None, c: Any = None, **options: Any) -> None: ...
 def many(a: Any, b: Any, c: Any, d: Any) -> None: ...
 
 
@@ -239,6 +243,9 @@ def many(a: Any, b: Any, c: Any, d: Any) -> None: ...
     [
         (two, "ASGI 3"),
         (factory, "--factory"),
+        (factory1, "--factory"),
+        (factory2, "--factory"),
+        (factory3, "--factory"),
         (Callable3, "--factory"),
         (many, "ASGI 3"),
         (7, "int"),

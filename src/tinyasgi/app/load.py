@@ -56,6 +56,8 @@ def as_asgi3(app: Any, config: Config, stack: ExitStack | AsyncExitStack | None 
 def _interface(app: Any) -> str:
     if not callable(app):
         raise LoadError(f"the app is of type {type(app).__name__}, which is not callable")
+    if _is_factory(app):
+        raise LoadError("the app needs no arguments; if it is a factory, add --factory")
     if _takes(app, 3):
         if _takes(app, 2) and not _is_async(app) and is_first_worker():
             logger.info(
@@ -67,12 +69,18 @@ def _interface(app: Any) -> str:
         return "asgi2"
     if _takes(app, 2) and not inspect.iscoroutinefunction(app):
         return "wsgi"
-    if _takes(app, 0):
-        raise LoadError("the app takes no arguments; if it is a factory, add --factory")
     raise LoadError(
         "unknown kind of app: expected the arguments (scope, receive, send) for ASGI 3, (scope)"
         " for ASGI 2, or (environ, start_response) for WSGI"
     )
+
+
+def _is_factory(function: Any) -> bool:
+    """Return whether a callable needs no arguments. With `*args`, it may be a wrapped app."""
+    if not _takes(function, 0):
+        return False
+    parameters = inspect.signature(function).parameters.values()
+    return all(each.kind is not each.VAR_POSITIONAL for each in parameters)
 
 
 def _is_async(app: Any) -> bool:
