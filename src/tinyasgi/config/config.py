@@ -289,7 +289,7 @@ class Config(metaclass=other_servers.Translated):
 
     log_level: str = option(
         "info",
-        "minimum log level",
+        "minimum level of server messages",
         choice(*reversed(_LEVELS.values()), aliases={"trace": "debug", "5": "debug"} | _LEVELS),
         heading="Logs",
     )
