@@ -12,7 +12,7 @@ from . import signals
 from ._version import __version__
 from .config import other_servers, sources
 from .config.config import Config
-from .config.kinds import FLAG, FLAG_WORDS, Kind, OptionError
+from .config.kinds import FLAG, Kind, OptionError
 from .logs import setup as log
 from .process.process import BAD_OPTION
 from .run import run
@@ -89,6 +89,8 @@ class _Parser(argparse.ArgumentParser):
         except argparse.ArgumentError as error:
             verb = "takes no" if "explicit" in error.message else "needs a"
             self.error(f"{error.argument_name} {verb} value")
+        if known.app and known.app.startswith("-"):  # argparse: `--x="a b"` is no option
+            unknown.append(known.app)
         for word in sorted(unknown, key=lambda word: not word.startswith("-")):
             if not word.startswith("-"):
                 self.error(f"unexpected argument {word!r}: the app is {known.app!r} already")
@@ -98,15 +100,23 @@ class _Parser(argparse.ArgumentParser):
         return known
 
     def _with_plain_flags(self, words: Sequence[str]) -> list[str]:
-        """Replace `--flag true` by `--flag` and `--flag false` by `--no-flag`, as uvicorn does."""
+        """Replace the values of flags, which other servers accept.
+
+        `--flag true` and `--flag=true` become `--flag`; `--flag false` becomes `--no-flag`.
+        """
         found: list[str] = []
         for word in words:
-            value, name = FLAG_WORDS.get(word.lower()), found[-1] if found else ""
+            name, sign, text = word.partition("=")
+            if not sign:
+                name, text = found[-1] if found else "", word
             action = self._option_string_actions.get(name)
+            value = other_servers.flag_value(name, text)
             if value is None or not isinstance(action, argparse.BooleanOptionalAction):
                 found.append(word)
-            elif not value:
-                found[-1] = action.option_strings[-1]
+                continue
+            if not sign:
+                found.pop()
+            found.append(name if value else action.option_strings[-1])
         return found
 
 

@@ -75,6 +75,10 @@ GUNICORN = {
     "--log-config log.ini": True,
     "--forwarded-allow-ips *": True,
     "--proxy-protocol": True,
+    "--proxy-protocol v1": True,
+    "--proxy-protocol auto": True,
+    "--proxy-protocol=v2": True,
+    "--proxy-protocol off": True,
     "--root-path /api": True,
     "--config gunicorn.conf.py": "TOML, not Python",
     "-c gunicorn.conf.py": "--config FILE",
@@ -85,6 +89,10 @@ GUNICORN = {
     "--max-requests 1000": "--limit-max-requests",
     "--max-requests-jitter 50": "--limit-max-requests-jitter",
     "-t 30": "--worker-timeout",
+    "-t30": "--worker-timeout",
+    "-kgthread": "leave it out",
+    "-eA=b": "--env-file",
+    "-cgunicorn.conf.py": "--config FILE",
     "--timeout 30": "--worker-timeout",
     "--graceful-timeout 30": "--timeout-graceful-shutdown",
     "--keep-alive 5": "--timeout-keep-alive",
@@ -105,6 +113,7 @@ GUNICORN = {
     "--initgroups": "--user",
     "--access-logfile -": "--access-log-file",
     "--access-logformat %(h)s": "--access-log-format",
+    "--access-logformat=%(h)s\t%(s)s": "--access-log-format",
     "--error-logfile -": "--error-log-file",
     "--log-file -": "--error-log-file",
     "--logger-class a.B": "--log-config",
@@ -245,7 +254,7 @@ def test_gunicorn(words: str, command: Any, capsys: Any, monkeypatch: Any) -> No
         command(*words.split(), "m:a")
         return
     (line,) = refuse(capsys, *words.split(), "m:a").splitlines()
-    assert words.split(maxsplit=1)[0] in line
+    assert words.split(maxsplit=1)[0].partition("=")[0] in line
     assert outcome in line
     refuse(capsys, "m:a", *words.split())
 
@@ -296,12 +305,29 @@ def test_false_as_value_of_a_flag(command: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("word", ["off", "False"])
+@pytest.mark.parametrize("form", ["--reload {}", "--reload={}", "--proxy-protocol={}"])
+def test_flag_that_is_off(form: str, word: str, command: Any) -> None:
+    assert command(*form.format(word).split(), "m:a") == ("m:a", Config())
+
+
+def test_flag_with_another_value(capsys: Any) -> None:
+    assert "--reload/--no-reload takes no value" in refuse(capsys, "--reload=auto", "m:a")
+
+
+def test_unknown_option_with_a_space_in_its_value(capsys: Any) -> None:
+    """It is the option that is reported, not the app."""
+    for words in (["m:a"], []):
+        line = refuse(capsys, "--access-logformat=%(h)s %(s)s", *words)
+        assert "unknown option --access-logformat; write --access-log-format" in line
+
+
 def test_pages_name_each_option() -> None:
     page = (DOCS / "from-uvicorn.md").read_text(encoding="utf-8")
     for name in (*RENAMED, *WITHOUT_MEANING):
         assert f"`{name}`" in page or f"`{option_name(name)}`" in page, name
     page = (DOCS / "from-gunicorn.md").read_text(encoding="utf-8")
     for words, outcome in GUNICORN.items():
-        option = words.split(maxsplit=1)[0]
+        option = words.split(maxsplit=1)[0].partition("=")[0]
         if outcome is True and option not in ("--ssl-version", "--proxy-protocol"):
             assert f"{option}`" in page or f"`{option}" in page, option

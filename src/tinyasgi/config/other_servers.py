@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import did_you_mean
-from .kinds import OptionError, Spelling
+from .kinds import FLAG_WORDS, OptionError, Spelling
 
 #: Options of uvicorn that have another name here.
 RENAMED = {
@@ -37,6 +37,9 @@ SHORT = {
     "umask": "-m",
     "name": "-n",
 }
+
+#: Values of gunicorn's `--proxy-protocol`. Here each of them accepts both versions.
+PROXY_PROTOCOL = ("auto", "v1", "v2")
 
 #: Patterns of options of gunicorn, and what to write instead.
 HINTS = {
@@ -124,6 +127,13 @@ def check(spelling: Spelling, name: str, value: Any) -> None:
         raise OptionError(f"{spelling.given(value)}: {_like(spelling.name, reason)}")
 
 
+def flag_value(name: str, text: str) -> bool | None:
+    """Return the value that a word gives to a flag of the command line; None: it is no value."""
+    if name == "--proxy-protocol" and text.lower() in PROXY_PROTOCOL:
+        return True
+    return FLAG_WORDS.get(text.lower())
+
+
 def unknown_option(shown: str, name: str, known: list[str]) -> OptionError:
     """Return the error for an unknown option, with a hint at the option to use instead."""
     hint = _hint(name)
@@ -136,9 +146,11 @@ def _hint(name: str) -> str:
     from fnmatch import fnmatchcase  # only for errors
 
     option = name if name.startswith("-") else "--" + name.replace("_", "-")
+    short = option[: 1 if option.startswith("--") else 2]  # of `-t30`
     for patterns, text in HINTS.items():
-        if any(fnmatchcase(option, pattern) for pattern in patterns.split()):
-            return _like(name, text)
+        for pattern in patterns.split():
+            if fnmatchcase(option, pattern) or short == pattern:
+                return _like(name, text)
     return ""
 
 
