@@ -11,6 +11,8 @@ from tests.protocols.websocket.helpers import ACCEPT, handshake
 from tests.support.helpers import GET, Client, reply
 from tinyasgi import Config
 from tinyasgi.config.kinds import OptionError
+from tinyasgi.http.request import parse_request_line
+from tinyasgi.http.response import DefaultHeaders, encode_head
 from tinyasgi.testing import serve
 
 MADE = "[0-9a-f]{32}"
@@ -148,3 +150,11 @@ def test_off_by_default() -> None:
         with server.expect(AssertionError):  # the app misses its field
             answer = client.response(GET)
         assert "x-id" not in answer.fields
+
+
+def test_the_other_headers_are_encoded_once() -> None:
+    defaults, line = DefaultHeaders([]), parse_request_line(b"GET / HTTP/1.1", "")
+    for value in (b"1", b"2"):
+        head, _, _ = encode_head(200, [], defaults, line, True, 0, (b"x-id", value))
+        assert head.count(b"\r\nx-id: %b\r\n" % value) == 1
+    assert len(defaults.sections) == 1

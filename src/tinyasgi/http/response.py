@@ -56,22 +56,13 @@ class DefaultHeaders:
         )
 
 
-def with_default(headers: HeaderPairs, default: tuple[bytes, bytes]) -> HeaderPairs:
-    """Return the headers of an app; add `default` unless they contain a header of that name.
-
-    default: name in lower case, and value. Case does not matter in `headers`.
-    """
-    headers = list(headers)
-    if any(isinstance(name, bytes) and name.lower() == default[0] for name, _ in headers):
-        return headers
-    return [*headers, default]
-
-
 @dataclass(frozen=True, slots=True)
 class _HeaderSection:
     """The validated and encoded headers of a response."""
 
     lines: bytes
+    names: set[bytes]
+    """Names of the headers in `lines` that the app has sent, in lower case."""
     length: int | None
     """Value of content-length."""
     ending: bytes
@@ -106,7 +97,7 @@ def _encode_headers(
             lines.append(b"\r\n%b: %b" % (lower, value))
     lines += [line for name, line in defaults if name not in names]
     ending = b"\r\n\r\n" if length is None else _length_line(length)
-    return _HeaderSection(b"".join(lines), length, ending, close)
+    return _HeaderSection(b"".join(lines), names, length, ending, close)
 
 
 def check_header(name: bytes, value: bytes) -> bytes:
@@ -145,11 +136,13 @@ def encode_head(
     line: RequestLine,
     persistent: bool,
     length: int | None,
+    request_id: tuple[bytes, bytes] | None = None,
 ) -> tuple[bytes, Framing, bool]:
     """Return the head of a final response, its framing, and whether the connection is kept alive.
 
     headers: sent by the app. line: request line. persistent: whether client and server allow
     keep-alive. length: size of the whole body in bytes, or None if more is to come.
+    request_id: a header to add unless the app has sent one of that name.
 
     Raises TypeError or ValueError for an invalid status, header or length.
     """
@@ -160,6 +153,8 @@ def encode_head(
     except TypeError:  # some pairs are lists
         section = defaults.sections[tuple((name, value) for name, value in pairs)]
     lines = section.lines
+    if request_id is not None and request_id[0] not in section.names:
+        lines += b"\r\n%b: %b" % request_id
     announced = section.length
     ending = section.ending
     framing: Framing
@@ -193,12 +188,21 @@ def encode_head(
     return b"".join((head, lines, ending)), framing, persistent
 
 
-def encode_switch(protocol: bytes, headers: HeaderPairs, defaults: DefaultHeaders) -> bytes:
+def encode_switch(
+    protocol: bytes,
+    headers: HeaderPairs,
+    defaults: DefaultHeaders,
+    request_id: tuple[bytes, bytes] | None,
+) -> bytes:
     """Return the head of a response 101 (Switching Protocols; RFC 9110 §15.2.2 and §7.8).
 
-    protocol: name of the new protocol. Raises TypeError or ValueError for an invalid header.
+    protocol: name of the new protocol. request_id: a header to add unless the app has sent one of
+    that name. Raises TypeError or ValueError for an invalid header.
     """
-    section = _encode_headers(defaults.lines, tuple((name, value) for name, value in headers))
+    lines = defaults.lines
+    if request_id is not None:
+        lines = [*lines, (request_id[0], b"\r\n%b: %b" % request_id)]
+    section = _encode_headers(lines, tuple((name, value) for name, value in headers))
     start = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: "
     return b"".join((start, protocol, section.lines, b"\r\n\r\n"))
 

@@ -268,8 +268,6 @@ class HTTP1Connection(Connection):
         length: int | None = None,
     ) -> None:
         context = self._context
-        if exchange.request_id is not None:
-            headers = response.with_default(headers, exchange.request_id)
         head, framing, persistent = response.encode_head(
             exchange.status,
             headers,
@@ -277,6 +275,7 @@ class HTTP1Connection(Connection):
             exchange.line,
             exchange.persistent and context.keep_alive and not self._continue,
             length if more_body else len(body),
+            exchange.request_id,
         )
         exchange.persistent = persistent
         if framing != response.NO_BODY:
@@ -368,9 +367,9 @@ class HTTP1Connection(Connection):
         """
         from .websocket import WebSocketConnection
 
-        if exchange.request_id is not None:
-            headers = response.with_default(headers, exchange.request_id)
-        head = response.encode_switch(b"websocket", headers, self._context.defaults)
+        head = response.encode_switch(
+            b"websocket", headers, self._context.defaults, exchange.request_id
+        )
         self._write(head, False)
         successor = WebSocketConnection(self._context, exchange)
         unread, self._exchange = self._unread, None

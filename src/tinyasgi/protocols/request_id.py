@@ -22,7 +22,8 @@ class RequestIds:
             value = values[0]
         else:
             value = os.urandom(16).hex().encode()
-            others = [header for header in headers if header[0] != self._name]
-            exchange.scope["headers"] = [*others, (self._name, value)]
+            if values:
+                headers[:] = [header for header in headers if header[0] != self._name]
+            headers.append((self._name, value))
         exchange.scope["state"]["request_id"] = value.decode()
         exchange.request_id = self._name, value

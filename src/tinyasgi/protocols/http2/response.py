@@ -33,6 +33,8 @@ class _Section:
     """The validated and encoded headers of an app, with the default headers."""
 
     block: bytes
+    names: set[bytes]
+    """Names of the headers that the app has sent, in lower case."""
     length: int | None
     """Value of content-length, which is not part of the block."""
 
@@ -58,7 +60,7 @@ class DefaultFields:
                 names.add(lower)
                 fields.append(encode_field(lower, value.strip(b" \t")))
         fields += [field for name, field in self._fields if name not in names]
-        return _Section(b"".join(fields), length)
+        return _Section(b"".join(fields), names, length)
 
 
 _lengths: Memo[int, bytes] = Memo(
@@ -72,10 +74,13 @@ def encode_head(
     defaults: DefaultFields,
     method: str,
     length: int | None,
+    request_id: tuple[bytes, bytes] | None = None,
 ) -> tuple[bytes, Framing]:
     """Return the header block of a final response, and the framing of its body.
 
     headers: sent by the app. length: size of the whole body in bytes, or None if more is to come.
+    request_id: a header to add unless the app has sent one of that name.
+
     Raises TypeError or ValueError for an invalid status, header or length.
     """
     start = _STATUSES.get(status) or _encode_status(status)
@@ -103,6 +108,8 @@ def encode_head(
     else:
         framing = CLOSE_DELIMITED if announced is None else announced
     ending = b"" if announced is None else _lengths[announced]
+    if request_id is not None and request_id[0] not in section.names:
+        ending += encode_field(*request_id)
     return b"".join((start, section.block, ending)), framing
 
 

@@ -125,8 +125,6 @@ class HTTP2Stream(OutgoingData):
         more_body: bool,
         length: int | None = None,
     ) -> None:
-        if exchange.request_id is not None:
-            headers = http1.with_default(headers, exchange.request_id)
         connection = self._connection
         block, framing = response.encode_head(
             exchange.status,
@@ -134,6 +132,7 @@ class HTTP2Stream(OutgoingData):
             self._context.http2.defaults,
             exchange.line.method,
             length if more_body else len(body),
+            exchange.request_id,
         )
         end_stream = framing == NO_BODY or not more_body
         if framing == NO_BODY:

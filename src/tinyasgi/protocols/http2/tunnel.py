@@ -4,7 +4,6 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from ...http.response import with_default
 from ...typing import HeaderPairs
 from .frames import ErrorCode
 from .response import encode_head
@@ -39,9 +38,9 @@ class StreamTransport(asyncio.Transport):
         from ..websocket import WebSocketConnection
 
         stream, context = self._stream, self._connection.context
-        if exchange.request_id is not None:
-            headers = with_default(headers, exchange.request_id)
-        block, _ = encode_head(200, headers, context.http2.defaults, "GET", None)
+        block, _ = encode_head(
+            200, headers, context.http2.defaults, "GET", None, exchange.request_id
+        )
         self._connection.send_headers(stream.id, block, False)
         stream.exchange = None
         self._protocol = protocol = WebSocketConnection(context, exchange)
