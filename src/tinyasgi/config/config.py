@@ -79,6 +79,11 @@ class Config(metaclass=other_servers.Translated):
     cancel_on_disconnect: bool = option(
         False, "cancel the task of a request when its client disconnects"
     )
+    pathsend: bool = option(
+        True,
+        "offer the ASGI extension http.response.pathsend, with which frameworks send files; many"
+        " middlewares do not compress such files",
+    )
 
     host: str = option(
         "127.0.0.1",

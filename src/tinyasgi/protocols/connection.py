@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..http.client import ClientInfo, peer_address, peer_name
 from .context import Context
 from .delivery import delivery
-from .exchange import EXTENSIONS
+from .exchange import EXTENSIONS, PATHSEND
 from .states import ConnectionState
 from .timeouts import MAX_LINGER
 
@@ -120,6 +120,8 @@ class Connection(asyncio.Protocol):
             return
         if self._header is not None:
             peer = self._header.replace(peer)
+        if not self._context.config.pathsend:
+            peer = peer.without_extensions((PATHSEND,))
         self.peer = self.client = peer
         self._context.opened(self)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from starlette.applications import Starlette
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import FileResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -465,3 +466,13 @@ def test_starlette(ask: Any, path: str) -> None:
         used.clear()
     client.send(request[:-2] + b"If-None-Match: " + found.fields["etag"].encode() + b"\r\n\r\n")
     assert client.head()[0] == 304
+
+
+@pytest.mark.parametrize("pathsend", [True, False])
+def test_without_pathsend_middleware_compresses_files(pathsend: bool, path: str) -> None:
+    static = Starlette(routes=[Mount("/", StaticFiles(directory=os.path.dirname(path)))])
+    request = GET.replace(b"/ ", b"/big ")[:-2] + b"Accept-Encoding: gzip\r\n\r\n"
+    with serve(GZipMiddleware(static), pathsend=pathsend) as server, Client(server) as client:
+        found = client.response(request)
+    assert found.status == 200
+    assert found.fields.get("content-encoding") == (None if pathsend else "gzip")
