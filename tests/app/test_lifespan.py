@@ -3,10 +3,12 @@
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 
 from tests.support.helpers import GET, LOOPS, PATIENCE, Client, hello, in_loop, reply
 from tinyasgi import Server
@@ -196,6 +198,25 @@ def test_startup_failed_and_raised(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(LifespanFailed, match="the reason"), serve(lifespan_app(lifespan)):
         pytest.fail("the app is served")
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("event", ["startup", "shutdown"])
+def test_traceback_as_the_message(event: str) -> None:
+    """Starlette sends the traceback of the error, and raises it. The log shows it once."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        if event == "startup":
+            raise ValueError("no database")
+        yield
+        raise ValueError("no database")
+
+    with (
+        pytest.raises(LifespanFailed, match=r"^ValueError: no database$") as raised,
+        serve(Starlette(lifespan=lifespan)),
+    ):
+        assert event == "shutdown"
+    assert isinstance(raised.value.__cause__, ValueError)
 
 
 def test_return_without_a_message() -> None:

@@ -97,6 +97,8 @@ class Lifespan:
         failure = None if self._done.cancelled() else self._done.exception()
         if failure is not None:  # the app may raise the reason after it has sent the message
             failure.__cause__ = failure.__cause__ or error
+            if error is not None and str(failure).startswith("Traceback "):
+                failure.args = (_summary(error),)  # Starlette sends the traceback of the error
         elif error is not None:
             if not _is_exit(error) and not self._is_cancelled(error):
                 self._log(error)
