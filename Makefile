@@ -136,7 +136,8 @@ promtool:
 proxies:
 	$(install) haproxy logrotate nginx-light
 
-# Honest clients and attackers at one server: memory and descriptors stay, no honest request fails.
+# Honest clients and attackers of HTTP/1.1, HTTP/2 and WebSocket at one server: memory and descriptors
+# stay, no honest request fails. OPTIONS=--tls does the same with TLS.
 soak: $(VENV)/test.stamp
 	$(bin)/python -m tests.soak $(SECONDS) $(OPTIONS)
 
