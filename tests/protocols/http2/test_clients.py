@@ -17,9 +17,9 @@ SIZE = 3_000_000
 
 NODE = """
 const http2 = require("http2"), fs = require("fs");
-const [url, file] = process.argv.slice(1);
+const [url, file, path] = process.argv.slice(1);
 const session = http2.connect(url);
-const stream = session.request({":method": "POST", ":path": "/echo"});
+const stream = session.request({":method": "POST", ":path": path});
 let size = 0;
 stream.on("response", headers => console.log(headers[":status"]));
 stream.on("data", data => size += data.length);
@@ -29,7 +29,7 @@ fs.createReadStream(file).pipe(stream);
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Echo the body, or send the HTTP version and a part of the scope."""
+    """Echo the body, refuse it, or send the HTTP version and a part of the scope."""
     if scope["path"] == "/echo":
         await send({"type": "http.response.start", "status": 200})
         more_body = True
@@ -40,7 +40,8 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
             await send({"type": "http.response.body", **body})
         return
     text = f"{scope['http_version']} {scope['scheme']} {scope['method']}"
-    await send({"type": "http.response.start", "status": 200})
+    status = 403 if scope["path"] == "/refuse" else 200
+    await send({"type": "http.response.start", "status": status})
     await send({"type": "http.response.body", "body": text.encode()})
 
 
@@ -88,6 +89,23 @@ def test_curl_with_prior_knowledge(plain: LiveServer, body: Path) -> None:
     assert run(*curl, "--head", plain.url).startswith("HTTP/2 200")
     assert len(run(*curl, "--data-binary", f"@{body}", f"{plain.url}/echo")) == SIZE
     assert run(*curl, "--header", "Expect: 100-continue", "-d", "x", f"{plain.url}/echo") == "x"
+    limited = run(*curl, "--limit-rate", "3M", "--upload-file", body, f"{plain.url}/echo")
+    assert len(limited) == SIZE
+
+
+@needs("curl")
+@pytest.mark.parametrize("expect", ["Expect:", "Expect: 100-continue"])
+@pytest.mark.parametrize("length", ["Transfer-Encoding: chunked", "Another: header"])
+def test_curl_gets_a_response_before_its_upload_is_complete(
+    plain: LiveServer, secure: LiveServer, body: Path, expect: str, length: str
+) -> None:
+    curl = "curl", "--silent", "--show-error", "--insecure", "--header", expect, "--header", length
+    data = "--data-binary", f"@{body}"
+    url = f"https://localhost:{secure.port}"
+    assert run(*curl, "--http2", *data, f"{url}/refuse") == "2 https POST"
+    curl = *curl, "--http2-prior-knowledge"
+    assert run(*curl, *data, f"{plain.url}/refuse") == "2 http POST"
+    assert run(*curl, "--upload-file", body, f"{plain.url}/refuse") == "2 http PUT"
 
 
 @needs("curl")
@@ -123,7 +141,8 @@ def test_h2load(plain: LiveServer, body: Path, path: str) -> None:
 
 @needs("node")
 def test_node(plain: LiveServer, body: Path) -> None:
-    assert run("node", "-e", NODE, plain.url, body).split() == ["200", str(SIZE)]
+    assert run("node", "-e", NODE, plain.url, body, "/echo").split() == ["200", str(SIZE)]
+    assert run("node", "-e", NODE, plain.url, body, "/refuse").split() == ["403", "11"]
 
 
 def test_httpx(secure: LiveServer, tls: Certificates, body: Path) -> None:
@@ -136,6 +155,7 @@ def test_httpx(secure: LiveServer, tls: Certificates, body: Path) -> None:
             assert (response.http_version, response.text) == ("HTTP/2", "2 https GET")
         data = body.read_bytes()
         assert client.post(f"{url}/echo", content=data).content == data
+        assert client.post(f"{url}/refuse", content=data).status_code == 403
 
 
 def test_no_alpn(secure: LiveServer, tls: Certificates) -> None:

@@ -20,6 +20,8 @@ from tests.support.simulation import Simulation, footprint, simulated
 from tinyasgi.protocols.exchange import COMPLETE, LOST, REFUSED
 from tinyasgi.protocols.http2.frames import INITIAL_WINDOW, PREFACE, ErrorCode
 from tinyasgi.protocols.http2.shared import MAX_STREAMS
+from tinyasgi.protocols.http2.upload import MAX_REST
+from tinyasgi.protocols.timeouts import LINGER, MAX_LINGER
 
 from .client import GET, POST, Client, raw
 
@@ -248,14 +250,83 @@ def test_no_100_continue_when_the_body_is_there(client: Client) -> None:
     assert [fields[":status"] for fields in client.fields(1)] == ["200"]
 
 
-def test_early_response_stops_the_upload(client: Client, app: App) -> None:
+def test_rest_of_an_upload_is_dropped_after_the_response(client: Client, app: App) -> None:
+    """A reset would be allowed (RFC 9113 §8.1), but some clients then lose the response."""
     client.post(1, path="/early")
     assert client.status(1) == 200
     assert client.ended(1)
-    assert client.reset(1) is ErrorCode.NO_ERROR
-    client.data(1, b"late").data(1, b"later", "END_STREAM")
+    for _ in range(100):
+        client.data(1, b"x" * 16_000)
+    granted = sum(frame.window_increment for frame in client.of(WindowUpdateFrame, 1))
+    assert INITIAL_WINDOW + granted >= 100 * 16_000
+    client.data(1, b"", "END_STREAM")
+    assert client.reset(1) is None
     assert client.ping()
     assert app.received == [{"type": "http.disconnect"}]
+    assert footprint(client.simulation.connections[0]) < 4000
+
+
+@pytest.mark.parametrize("length", [str(MAX_REST), None])
+def test_rest_of_an_upload_is_too_large(client: Client, length: str | None) -> None:
+    client.post(1, *[("content-length", length)] * bool(length), path="/early")
+    for sent in range(0, MAX_REST, 16_000):
+        assert client.reset(1) is None, sent
+        client.data(1, b"x" * min(16_000, MAX_REST - sent))
+    assert client.reset(1) is None
+    client.data(1, b"x")
+    assert client.reset(1) is (ErrorCode.PROTOCOL_ERROR if length else ErrorCode.NO_ERROR)
+    client.data(1, b"late").data(1, b"later", "END_STREAM")
+    assert client.ping()
+
+
+def test_announced_rest_of_an_upload_is_too_large(client: Client) -> None:
+    client.post(1, ("content-length", str(MAX_REST + 1)), path="/early")
+    assert client.ended(1)
+    assert client.reset(1) is ErrorCode.NO_ERROR
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_rest_of_an_upload_does_not_arrive(
+    client: Client, server: Simulation, silent: bool
+) -> None:
+    client.post(1, path="/early")
+    seconds = 1
+    while client.settle().reset(1) is None:
+        server.loop.advance(1)
+        seconds += 1
+        if not silent:
+            client.data(1, b"x")
+    assert client.reset(1) is ErrorCode.NO_ERROR
+    assert LINGER < seconds <= LINGER + 3 if silent else MAX_LINGER < seconds <= MAX_LINGER + 3
+    assert client.ping()
+
+
+@pytest.mark.parametrize("how", ["trailers", "reset", "half-close", "stop"])
+def test_rest_of_an_upload_ends(client: Client, server: Simulation, how: str) -> None:
+    client.post(1, path="/early").data(1, b"x")
+    if how == "trailers":
+        client.send(client.headers(1, [("a", "b")], "END_STREAM"))
+    elif how == "reset":
+        client.send(RstStreamFrame(1, ErrorCode.CANCEL))
+    elif how == "half-close":
+        client.peer.half_close()
+    else:
+        server.server.stop()
+        server.loop.advance(2)
+    assert client.settle().ended(1)
+    assert not server.connections or not server.connections[0].streams
+    assert client.reset(1) is (ErrorCode.NO_ERROR if how == "stop" else None)
+
+
+def test_no_rest_of_an_upload_while_the_server_stops(
+    client: Client, server: Simulation, app: App
+) -> None:
+    client.post(1, path="/wait")
+    server.server.stop()
+    server.loop.settle()
+    app.go.set()
+    assert client.settle().ended(1)
+    assert client.reset(1) is ErrorCode.NO_ERROR
 
 
 def test_late_data_does_not_use_up_the_window_of_the_connection(client: Client) -> None:
@@ -514,7 +585,8 @@ def test_413(app: App, announced: bool) -> None:
         if not announced:
             client.data(1, b"x" * 11)
         assert client.status(1) == 413
-        assert client.reset(1) is ErrorCode.NO_ERROR
+        client.data(1, b"" if not announced else b"x" * 11, "END_STREAM")
+        assert client.reset(1) is None
         assert [entry.status for entry in server.log] == [413]
         client.get(3)
         assert client.status(3) == 200
@@ -560,7 +632,8 @@ def test_body_does_not_arrive(app: App) -> None:
         client = Client(server).post(1, path="/echo").get(3, path="/wait")
         server.loop.advance(8)
         assert client.settle().status(1) == 408
-        assert client.reset(1) is ErrorCode.NO_ERROR
+        server.loop.advance(LINGER + 1)
+        assert client.settle().reset(1) is ErrorCode.NO_ERROR
         app.go.set()
         assert client.settle().status(3) == 200
 

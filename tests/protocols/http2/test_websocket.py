@@ -266,7 +266,7 @@ def test_rejection_waits_for_the_window(path: str) -> None:
         WebSocket(client, path)
         client.enlarge(1, 1000)
         assert client.ended(1)
-        server.loop.advance(8)
+        server.loop.advance(12)
         assert client.closed
 
 

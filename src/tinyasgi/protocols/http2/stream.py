@@ -82,8 +82,7 @@ class HTTP2Stream(OutgoingData):
             upload.receive(data, size, end_stream)
         except BadRequest as error:
             self.refuse(error)
-            return
-        if end_stream:
+        if end_stream and self._upload is not None:
             self._connection.spare_window += upload.growth
             self._upload = None
         if self._tunnel is not None:
@@ -92,6 +91,8 @@ class HTTP2Stream(OutgoingData):
             if data or end_stream:
                 self.exchange.feed(data, end_stream)
             self.replenish(self.exchange.waiting)
+        elif upload.rest is not None:
+            self._close()
 
     def replenish(self, waiting: int) -> None:
         """Enlarge the window of the client. waiting: bytes that the app has not taken."""
@@ -197,10 +198,13 @@ class HTTP2Stream(OutgoingData):
             self._close()
 
     def _close(self) -> None:
-        """Close after the response. A reset stops an incomplete request body (RFC 9113 §8.1)."""
-        if self._upload is not None:
-            self._connection.send_reset(self.id, ErrorCode.NO_ERROR)
-        self._forget()
+        """Close after the response, and after a request body that ends soon."""
+        if self._upload is None:
+            self._forget()
+        elif self._upload.drop() and not self.stopping:
+            self.replenish(0)
+        else:
+            self.reset(ErrorCode.NO_ERROR)
 
     def _forget(self) -> None:
         if self._upload is not None:
@@ -297,3 +301,5 @@ class HTTP2Stream(OutgoingData):
             self.reset(ErrorCode.CANCEL)
         elif upload is not None and upload.is_awaited and awaited and upload.is_late(ticks):
             self.refuse(BadRequest(408, "the body did not arrive in time"))
+        elif upload is not None and upload.drops_for_too_long(ticks):
+            self.reset(ErrorCode.NO_ERROR)
