@@ -198,20 +198,26 @@ def test_start_that_takes_too_long() -> None:
 
 
 def test_no_process_can_be_made() -> None:
-    """It is tried again after a second."""
-    world = started(workers=1)
+    """The slots back off, and the reason is logged once."""
+    world = started(workers=2, timeout_start=0.0)
+    for worker in world.alive.copy():
+        world.exit(worker, -9)
+    for _ in range(8):
+        for worker in world.starting():
+            world.alive.remove(worker)
+            world.do("failed_to_start", worker, "no memory")
+        while not world.starting():
+            world.pass_time(world.policy.deadline() - world.now)
+    assert world.log[3:] == ["can't start worker 0, will try again: no memory"]
+    times = [at for at, worker in world.starts[2:] if worker.slot.index == 0]
+    assert [b - a for a, b in itertools.pairwise(times)] == [*BACK_OFF[1:], BACK_OFF[-1]]
+    world.ready(*world.alive)
+    world.pass_time(2)
     world.exit(world.alive[0], -9)
     (worker,) = world.starting()
-    for count in range(1, 4):
-        world.alive.remove(worker)
-        world.do("failed_to_start", worker, "no memory")
-        assert world.log.count("can't start worker 0: no memory") == count
-        world.pass_time(limits.RETRY - 0.01)
-        assert world.alive == []
-        world.pass_time(0.01)
-        (worker,) = world.alive
-    world.ready(worker)
-    assert world.states == [S.READY]
+    world.alive.remove(worker)
+    world.do("failed_to_start", worker, "no memory")
+    assert world.log[-1] == "can't start worker 0, will try again: no memory"
 
 
 # Failures.

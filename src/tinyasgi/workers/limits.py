@@ -10,8 +10,6 @@ HURRY = 2.0
 RELOAD = 2.0
 #: Seconds between SIGTERM and SIGKILL for a worker that is blocked.
 UNBLOCK = 2.0
-#: Seconds before another attempt to start a process.
-RETRY = 1.0
 #: Seconds between two measurements of memory.
 MEASURE = 5.0
 

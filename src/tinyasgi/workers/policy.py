@@ -26,7 +26,7 @@ from .actions import (
     Terminate,
 )
 from .channel import QUIT, RETIRE, STOP
-from .limits import HURRY, MARGIN, MEASURE, RELOAD, RETRY, UNBLOCK, time_to_stop
+from .limits import HURRY, MARGIN, MEASURE, RELOAD, UNBLOCK, time_to_stop
 from .queues import AcceptQueues
 from .slot import SIGNALS, ZYGOTE, Slot, SlotState, Worker, WorkerState, describe_exit
 
@@ -62,6 +62,7 @@ class Policy:
         self._failure: Done | None = None
         self._is_done = False
         self._measure_at = 0.0
+        self._no_process = ""  # why the last process could not be started
         self._actions: list[Action] = []
 
     @property
@@ -88,20 +89,23 @@ class Policy:
     def failed_to_start(self, now: float, worker: Worker, reason: str) -> list[Action]:
         """Handle a system error that prevented the start of a process."""
         slot = worker.slot
-        self._log(logging.ERROR, f"can't start {slot.name}: {reason}")
+        level = logging.DEBUG if reason == self._no_process else logging.ERROR
+        self._no_process = reason
+        self._log(level, f"can't start {slot.name}, will try again: {reason}")
         if worker in self.ending:
             self.ending.discard(worker)
         elif worker is slot.successor:
             slot.successor, slot.state = None, SlotState.READY
         else:
             slot.worker, slot.state = None, SlotState.BACKING_OFF
-        slot.start_at = now + RETRY
+        slot.back_off(worker, now)
         return self._advance(now)
 
     def ready(self, now: float, worker: Worker) -> list[Action]:
         """Handle a complete start: a worker serves, or the zygote has imported the app."""
         slot = worker.slot
         worker.ready_at = worker.heard_at = now
+        self._no_process = ""
         if worker.state is WorkerState.ENDING:  # SIGTERM has had no effect
             self._actions.append(Tell(worker, STOP))
             return self._advance(now)
