@@ -16,8 +16,10 @@ from ..config import env_file
 from ..logs import setup as log
 from ..process import forks, identity
 from ..process.ending import Ending, flush_files
+from ..process.loop import loop_factory
 from ..process.process import exit_code
 from ..process.watchdog import report_slow_start
+from ..protocols.context import create_parser
 from . import channel, spawn, worker
 from .channel import Channel, Message
 from .spec import WorkerSpec
@@ -69,6 +71,8 @@ class Zygote:
         with report_slow_start(config.timeout_start), self._signals.exiting(), withheld:
             env_file.load(config)
             importer.load(self._spec.target, config.app_dir)
+            loop_factory(config)  # imports libraries that the workers then share
+            create_parser(config)
         self._signals.install()  # the app may have set others
         log.set_up_loggers(config)  # and may have configured logging
         flush_files()  # else each worker would write the data in their buffers
