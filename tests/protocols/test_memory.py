@@ -1,11 +1,21 @@
-"""Buffers do not grow with the data that has passed, however it is split."""
+"""Buffers do not grow with the data that has passed, and closed connections leave nothing."""
 
+import gc
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hyperframe.frame import RstStreamFrame
 
 from tests.support.simulation import footprint, simulated
+from tinyasgi.protocols.connection import Connection
+from tinyasgi.protocols.exchange import Exchange
+from tinyasgi.protocols.http2.frames import ErrorCode
+from tinyasgi.protocols.http2.sender import Sender
+from tinyasgi.protocols.http2.stream import HTTP2Stream
 
+from .http2.client import Client, raw
 from .websocket.helpers import HANDSHAKE, masked
 
 #: Elements of each stream, and the bytes that a connection may hold at any time.
@@ -54,3 +64,59 @@ def test_buffers_stay_small(kind: str, http: str) -> None:
         assert len(element) / 4 < largest < LIMIT
         peer.close()
         simulation.loop.settle()
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    logging.disable()  # records keep errors, and so the frames in their tracebacks
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+    logging.disable(logging.NOTSET)
+
+
+def close(client: Client) -> None:
+    client.peer.close()
+
+
+def reset_stream(client: Client) -> None:
+    client.send(RstStreamFrame(1, ErrorCode.CANCEL))
+    client.peer.close()
+
+
+def fail(client: Client) -> None:
+    client.send(raw(6, 0, 1, b"x" * 8))
+    assert client.goaway is ErrorCode.PROTOCOL_ERROR
+    client.peer.close()
+
+
+@pytest.mark.parametrize("end", [close, reset_stream, fail])
+@pytest.mark.parametrize("cancel", [True, False])
+@pytest.mark.usefixtures("no_collector")
+def test_http2_connections_leave_no_reference_cycles(
+    end: Callable[[Client], None], cancel: bool
+) -> None:
+    """A cycle would keep TLS buffers until the next full collection of garbage."""
+    with simulated(app, cancel_on_disconnect=cancel) as simulation:
+        client = Client(simulation).get(1).post(3).data(3, b"x")
+        end(client)
+        simulation.loop.advance(5)
+        assert not simulation.connections
+        del client
+        kinds = Connection, Exchange, HTTP2Stream, Sender
+        assert not [found for found in gc.get_objects() if isinstance(found, kinds)]
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_http1_connections_leave_no_reference_cycles() -> None:
+    with simulated(app, cancel_on_disconnect=True) as simulation:
+        for data in (GET, UPLOAD, GET + UPLOAD, HANDSHAKE, b"NONSENSE\r\n\r\n"):
+            peer = simulation.connect()
+            peer.send(data)
+            simulation.loop.settle()
+            peer.close()
+        simulation.loop.advance(5)
+        assert not simulation.connections
+        del peer
+        assert not [each for each in gc.get_objects() if isinstance(each, Connection | Exchange)]

@@ -26,3 +26,5 @@ def resume(steps: Generator[Any, Any, Any], awaited: object) -> Generator[Any, A
             awaited = steps.throw(error)
         except StopIteration:
             return
+        finally:
+            del error  # its traceback refers to this frame, which would be a reference cycle

@@ -84,6 +84,7 @@ class HTTP2Connection(Multiplexer):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._lose_streams()
+        del self._reader, self.sender  # each refers to the connection: reference cycles
 
     def resume_writing(self) -> None:
         super().resume_writing()
