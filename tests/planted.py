@@ -142,8 +142,8 @@ PLANTED = [
     ),
     Planted(
         "protocols/context.py",
-        "if self.concurrency and phase is COMPLETE:\n            self.unanswered -= 1",
-        "if self.concurrency and phase is COMPLETE:\n            pass",
+        "if self.concurrency and exchange.phase is COMPLETE:\n            self.unanswered -= 1",
+        "if self.concurrency and exchange.phase is COMPLETE:\n            pass",
         (HTTP,),
     ),
     Planted("net/accept.py", "return 0 < limit <=", "return 0 < limit <", (FAULTS,)),

@@ -157,4 +157,4 @@ def test_the_other_headers_are_encoded_once() -> None:
     for value in (b"1", b"2"):
         head, _, _ = encode_head(200, [], defaults, line, True, 0, (b"x-id", value))
         assert head.count(b"\r\nx-id: %b\r\n" % value) == 1
-    assert len(defaults.sections) == 1
+    assert len(defaults.heads) == 1

@@ -50,9 +50,9 @@ class DefaultHeaders:
         self.headers = list(headers)
         #: Name and encoded line of each header.
         self.lines = [(name, b"\r\n%b: %b" % (name, value)) for name, value in self.headers]
-        #: Encoded header sections, by the headers of the app. Apps repeat their headers.
-        self.sections = Memo(
-            partial(_encode_headers, self.lines), 512, longest=4096, measure=headers_size
+        #: Encoded heads, by the arguments of `encode_head`. Apps repeat their headers.
+        self.heads = Memo(
+            partial(_encode_head, self.lines), 512, longest=4096, measure=_arguments_size
         )
 
 
@@ -129,6 +129,10 @@ def headers_size(headers: tuple[tuple[bytes, bytes], ...]) -> int:
     return sum([len(name) + len(value) + 64 for name, value in headers])
 
 
+#: Headers of the app, status, method, HTTP version, persistent, length: as for `encode_head`.
+_Arguments: TypeAlias = tuple[tuple[tuple[bytes, bytes], ...], int, str, str, bool, int | None]
+
+
 def encode_head(
     status: int,
     headers: HeaderPairs,
@@ -146,19 +150,33 @@ def encode_head(
 
     Raises TypeError or ValueError for an invalid status, header or length.
     """
-    head = _STATUS_LINES.get(status) or _status_line(status)
     pairs = tuple(headers)
     try:
-        section = defaults.sections[pairs]
+        head = defaults.heads[pairs, status, line.method, line.version, persistent, length]
     except TypeError:  # some pairs are lists
-        section = defaults.sections[tuple((name, value) for name, value in pairs)]
+        pairs = tuple((name, value) for name, value in pairs)
+        head = defaults.heads[pairs, status, line.method, line.version, persistent, length]
+    data, framing, persistent, names = head
+    if request_id is not None and request_id[0] not in names:
+        data = b"%b%b: %b\r\n\r\n" % (data[:-2], *request_id)
+    return data, framing, persistent
+
+
+def _encode_head(
+    defaults: list[tuple[bytes, bytes]], arguments: _Arguments
+) -> tuple[bytes, Framing, bool, set[bytes]]:
+    """Encode a head without a request id, for `encode_head`.
+
+    defaults: as for `_encode_headers`. Return the names of the app's headers, too.
+    """
+    headers, status, method, version, persistent, length = arguments
+    start = _STATUS_LINES.get(status) or _status_line(status)
+    section = _encode_headers(defaults, headers)
     lines = section.lines
-    if request_id is not None and request_id[0] not in section.names:
-        lines += b"\r\n%b: %b" % request_id
     announced = section.length
     ending = section.ending
     framing: Framing
-    if line.method == "HEAD" or status in STATUSES_WITHOUT_BODY:
+    if method == "HEAD" or status in STATUSES_WITHOUT_BODY:
         framing = NO_BODY
         if status == 204:  # RFC 9110 §8.6 forbids a content-length
             ending = b"\r\n\r\n"
@@ -174,7 +192,7 @@ def encode_head(
             )
     elif announced is not None:
         framing = announced
-    elif line.version == "1.1":
+    elif version == "1.1":
         framing = CHUNKED
         ending = b"\r\ntransfer-encoding: chunked\r\n\r\n"
     else:
@@ -183,9 +201,13 @@ def encode_head(
     if section.close or not persistent:
         persistent = False
         lines += b"\r\nconnection: close"
-    elif line.version == "1.0":
+    elif version == "1.0":
         lines += b"\r\nconnection: keep-alive"
-    return b"".join((head, lines, ending)), framing, persistent
+    return b"".join((start, lines, ending)), framing, persistent, section.names
+
+
+def _arguments_size(arguments: _Arguments) -> int:
+    return headers_size(arguments[0])
 
 
 def encode_switch(

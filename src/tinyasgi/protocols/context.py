@@ -23,7 +23,7 @@ from . import refusal, timeouts
 from .exchange import COMPLETE, Exchange
 from .first_step import FINISHED, resume
 from .hooks import NO_HOOKS, Hooks, shielded
-from .states import Phase, ServerState
+from .states import ServerState
 
 if TYPE_CHECKING:
     from ..proxy.forwarded import Forwarded
@@ -108,8 +108,8 @@ class Context:
         "_errors", "_hooks", "_on_error", "_on_tick", "_requests_left", "_state", "_timer",
         "access", "app", "body_pace", "concurrency", "config", "connections", "defaults",
         "forwarding", "health_path", "keep_alive", "lifespan_state", "lines_below", "loop",
-        "outside", "parser", "request_ids", "request_lines", "running", "stopping", "ticks",
-        "timeouts", "unanswered", "variables", "write_pace", "write_timeout",
+        "on_finish", "outside", "parser", "request_ids", "request_lines", "running", "stopping",
+        "ticks", "timeouts", "unanswered", "variables", "write_pace", "write_timeout",
     )
     # fmt: on
 
@@ -160,6 +160,8 @@ class Context:
         self._hooks = hooks
         #: Called with each exchange that has ended or was refused; None if nothing observes them.
         self.access = None if hooks.access is None else shielded(hooks.access)
+        #: Called with each exchange that is COMPLETE or LOST, if something depends on that.
+        self.on_finish = self._count_finished if self.access or self.concurrency else None
         self._on_error = shielded(hooks.on_error)
         self._on_tick = shielded(hooks.on_tick)
         self.ticks = 0
@@ -208,9 +210,8 @@ class Context:
             exchange.started = time.perf_counter()
             exchange.client = exchange.stream.client
         # Not `loop.create_task`, which is slower.
-        run, variables = self._run(exchange), self.variables.copy()
-        name = exchange.line.text
-        exchange.task = _Task(run, loop=self.loop, name=name, context=variables)
+        name, variables = exchange.line.text, self.variables.copy()
+        exchange.task = _Task(self._run(exchange), loop=self.loop, name=name, context=variables)
         if EAGER:
             exchange.wait_begins()
         if self._requests_left and not exchange.is_health_check(self.health_path):
@@ -252,10 +253,9 @@ class Context:
         logger.error("%s: exception in the app", exchange.line.text, exc_info=error)
         self._on_error(exchange.line.text, error)
 
-    def finish(self, exchange: Exchange, phase: Phase) -> None:
-        """Release a COMPLETE or LOST exchange from its stream, and write its access line."""
-        exchange.release(phase)
-        if self.concurrency and phase is COMPLETE:
+    def _count_finished(self, exchange: Exchange) -> None:
+        """Count a COMPLETE or LOST exchange, and write its access line."""
+        if self.concurrency and exchange.phase is COMPLETE:
             self.unanswered -= 1
         if self.access is not None:
             self.access(exchange)

@@ -1,6 +1,7 @@
 """One request and its response, as the app sees them (ASGI HTTP specification)."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from inspect import CORO_CREATED, getattr_static, getcoroutinestate
 from typing import Any, Final
@@ -311,13 +312,15 @@ class Exchange:
         """Return whether the server itself answers the request, on the health path `path`."""
         return self.line.route == path
 
-    def release(self, phase: Phase) -> None:
-        """Enter the phase COMPLETE or LOST, and drop the stream."""
+    def finish(self, phase: Phase, on_finish: Callable[["Exchange"], None] | None) -> None:
+        """Enter the phase COMPLETE or LOST, drop the stream, and call `on_finish`, if any."""
         self.phase = phase
         self.credit = SEND_QUOTA
         del self.stream
         if self._waiters:
             self.wake()
+        if on_finish is not None:
+            on_finish(self)
 
     def cancel(self) -> None:
         """Abort the response, if it is incomplete, and cancel the app's task."""

@@ -278,25 +278,26 @@ class HTTP1Connection(Connection):
             exchange.request_id,
         )
         exchange.persistent = persistent
-        if framing != response.NO_BODY:
-            exchange.sent = len(body)
         if more_body or framing < 0:
+            exchange.sent = 0 if framing == response.NO_BODY else len(body)
             body, exchange.framing = response.encode_body(framing, body, more_body)
-        # Otherwise the body is complete, and its length is in the head.
-        if self._unread and not more_body:
+        else:  # the body is complete
+            exchange.sent = framing
+        if more_body:
+            self._write(head + body, True)
+            exchange.phase = STREAMING
+            if self.eof and not exchange.unwritten:
+                self._end()
+            elif context.stopping:
+                exchange.wake()
+            return
+        if self._unread:
             self._buffer(head + body)  # `_proceed` begins the next request
-        elif more_body or self.write_buffer:
-            self._write(head + body, more_body)
+        elif self.write_buffer:
+            self._write(head + body, False)
         else:
             self._transport.write(head + body)
-        if not more_body:
-            self._finish(exchange)
-            return
-        exchange.phase = STREAMING
-        if self.eof and not exchange.unwritten:
-            self._end()
-        elif context.stopping:
-            exchange.wake()
+        self._finish(exchange)
 
     def write_body(self, exchange: Exchange, body: bytes, more_body: bool) -> None:
         if self._transport.is_closing():  # broken, and `connection_lost` has not been called yet
@@ -391,7 +392,7 @@ class HTTP1Connection(Connection):
         """Finish a complete response."""
         context = self._context
         self._exchange = None
-        context.finish(exchange, COMPLETE)
+        exchange.finish(COMPLETE, context.on_finish)
         if not exchange.persistent or context.stopping:
             self._end()
             return
@@ -408,7 +409,7 @@ class HTTP1Connection(Connection):
     def _lose(self, exchange: Exchange) -> None:
         """Give up an incomplete response."""
         self._exchange = None
-        self._context.finish(exchange, LOST)
+        exchange.finish(LOST, self._context.on_finish)
 
     def _client_left(self, exchange: Exchange) -> None:
         """Give up the exchange, because nothing can be sent to the client any more."""

@@ -27,11 +27,13 @@ class HeadParser:
     headers, their meaning, the client, and the root path are the same, too.
     """
 
-    __slots__ = ("_context", "_framing", "_headers", "_lines", "_peer", "_section", "client")
+    __slots__ = ("_context", "_framing", "_headers", "_limit", "_lines", "_peer", "_section",
+                 "client")  # fmt: skip
 
     def __init__(self, context: Context, peer: ClientInfo) -> None:
         self._context = context
         self._peer = peer
+        self._limit = context.config.limit_head_size
         #: Source of the last request: the peer, or the client that it names.
         self.client = peer
         self._lines = context.request_lines
@@ -48,17 +50,21 @@ class HeadParser:
         Return None if the head is incomplete, or if there is an empty line before it. The list of
         headers is a copy, because the app may change it.
         """
-        head, end, rest = data.partition(b"\r\n\r\n")
-        start, _, section = head.partition(b"\r\n")
-        if not end or not start:
-            return None
-        context = self._context
-        if len(head) > context.config.limit_head_size - 4:
-            request.check_size(head + end, context.config.limit_head_size)
+        start, _, section = data.partition(b"\r\n")
+        head, rest = data, b""
+        if section != self._section:
+            before, end, rest = data.partition(b"\r\n\r\n")
+            if not end or not start:
+                return None
+            head = before + end
+            section = head[len(start) + 2 :]
+        if len(head) > self._limit:
+            request.check_size(head, self._limit)
         line = self._lines[start]
         if section == self._section and line.is_ordinary:
             return line, self._headers.copy(), self._framing, rest
-        headers = context.parser.parse_headers(head + end, len(start) + 2)
+        context = self._context
+        headers = context.parser.parse_headers(head, len(start) + 2)
         if len(headers) > context.config.limit_head_fields:
             raise BadRequest(431, f"more than {context.config.limit_head_fields} headers")
         framing = request.parse_framing(line.version, headers)

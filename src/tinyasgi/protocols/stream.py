@@ -28,7 +28,7 @@ FileWriter: TypeAlias = Callable[["Exchange", FilePart], Coroutine[Any, Any, Non
 class Stream(Protocol):
     """The interface that an exchange needs from its connection.
 
-    An HTTP/1.1 connection and a stream of HTTP/2 implement it. They call `feed`, `wake`, `release`
+    An HTTP/1.1 connection and a stream of HTTP/2 implement it. They call `feed`, `wake`, `finish`
     and `cancel` of the exchange.
 
     The exchange validates messages and their order. The stream frames what they contain.

@@ -234,12 +234,12 @@ class HTTP2Connection(Multiplexer):
     def finish(self, exchange: Exchange) -> None:
         """Finish a complete response."""
         self.budget.on_response()
-        self._context.finish(exchange, COMPLETE)
+        exchange.finish(COMPLETE, self._context.on_finish)
 
     def lose(self, exchange: Exchange) -> None:
         """Give up an incomplete response."""
         self._left.add(exchange)
-        self._context.finish(exchange, LOST)
+        exchange.finish(LOST, self._context.on_finish)
         if self._context.config.cancel_on_disconnect:
             exchange.cancel()
 

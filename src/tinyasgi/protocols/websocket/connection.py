@@ -192,7 +192,7 @@ class WebSocketConnection(Connection):
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
         exchange.end(closure.code, closure.reason)
-        self._context.finish(exchange, closure.phase)
+        exchange.finish(closure.phase, self._context.on_finish)
         if by_client and self._context.config.cancel_on_disconnect:
             exchange.cancel()
 

@@ -1,7 +1,7 @@
 """WebSocket exchange: the app's `receive` and `send` (ASGI WebSocket specification 2.5)."""
 
 from collections import deque
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from typing import Any, Protocol, cast
 
 from ...config.config import Config
@@ -223,13 +223,13 @@ class WebSocketExchange(Exchange):
         self._code, self._reason = code, reason
         self.wake()
 
-    def release(self, phase: Phase) -> None:
-        """Enter the phase COMPLETE or LOST, and drop the stream."""
+    def finish(self, phase: Phase, on_finish: Callable[[Exchange], None] | None) -> None:
+        """Enter the phase COMPLETE or LOST, drop stream and socket, and call `on_finish`."""
         if self._open:
             del self._socket
         self._open = self._held = False
         self._code = self._code or 1006
-        super().release(phase)
+        super().finish(phase, on_finish)
 
     def ended(self, error: BaseException | None) -> BaseException | None:
         """Handle the end of the app, which has raised `error` or returned.
