@@ -5,6 +5,7 @@ import html
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib.util import resolve_name
 from itertools import chain
 from pathlib import Path
@@ -28,6 +29,7 @@ LANE = 18  # between long arrows, which run on the right
 # What the source says.
 
 
+@cache
 def files() -> dict[str, Path]:
     """Modules by their names below `tinyasgi`; the package itself is "tinyasgi"."""
     found = {}
@@ -38,6 +40,7 @@ def files() -> dict[str, Path]:
     return found
 
 
+@cache
 def imports(name: str, path: Path, lazy: bool = True) -> set[str]:
     """The modules of the package that a module imports.
 

@@ -60,6 +60,7 @@ def test_units(tmp_path: Path, capsys: Any) -> None:
     assert seconds > found["shutdown-delay"] + 2 * found["timeout-graceful-shutdown"]
 
 
+@pytest.mark.slow
 def test_socket_activation(tmp_path: Path) -> None:
     """systemd-socket-activate starts the server as the units do."""
     changes = {"workers = 4": "workers = 2", "shutdown-delay = 3": "shutdown-delay = 0"}
@@ -81,6 +82,7 @@ def test_socket_activation(tmp_path: Path) -> None:
         assert command.stop(signal.SIGTERM) == 0
 
 
+@pytest.mark.slow
 def test_logrotate(tmp_path: Path) -> None:
     """Earlier lines are in the old file, later ones in the new file."""
     rotate = program("logrotate")

@@ -124,6 +124,7 @@ def test_stop_during_a_later_import(stops: int, start: Start, tmp_path: Path) ->
     assert "Traceback" not in command.log
 
 
+@pytest.mark.slow
 def test_usr1_while_workers_start(start: Start, tmp_path: Path) -> None:
     """The workers have not read their specification yet."""
     (tmp_path / "sitecustomize.py").write_text(

@@ -66,6 +66,7 @@ def test_each_run_counts(pytester: pytest.Pytester) -> None:
     assert f"2 of 8 runs failed: {command}" in result.outlines
 
 
+@pytest.mark.slow
 def test_workers_of_xdist_have_the_same_seed(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""
         import pytest

@@ -111,6 +111,7 @@ def get(path: str) -> bytes:
 # Signals, under load.
 
 
+@pytest.mark.slow
 def test_reload_under_load(start: Start) -> None:
     command = start("--workers", "2")
     port = port_of(command, 2)

@@ -146,6 +146,7 @@ def test_handlers_of_the_app_get_warnings_once(name: str, start: Any) -> None:
     assert not any("UserWarning" in line["message"] for line in objects(command.log))
 
 
+@pytest.mark.slow
 def test_worker_that_is_killed(start: Any) -> None:
     with start("--workers", "2") as command:
         os.kill(int(get(command.port, "/").body), signal.SIGKILL)
@@ -169,6 +170,7 @@ def test_single_process(start: Any) -> None:
     assert objects(command.log)
 
 
+@pytest.mark.slow
 def test_reload_of_an_app_that_fails(start: Any, tmp_path: Path) -> None:
     with start("--reload") as command:
         command.wait_for("on http")

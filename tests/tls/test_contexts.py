@@ -613,44 +613,30 @@ def test_invalid_context_factory(tls: Certificates) -> None:
 # Processes.
 
 
-def test_hup_with_a_broken_certificate(start: Start, tls: Certificates, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [2, 1])
+def test_hup_with_a_broken_certificate(
+    count: int, start: Start, tls: Certificates, tmp_path: Path
+) -> None:
     """The running workers keep their certificates."""
     file = tmp_path / "cert.pem"
     issue(tls, file, "localhost")
     before = certificate(str(file))
-    with start("--workers", "2", "--ssl-certfile", str(file)) as command:
+    with start("--workers", str(count), "--ssl-certfile", str(file)) as command:
         port = command.port
         put(file, file.read_bytes()[:400])
         command.send(signal.SIGHUP)
         command.wait_for(f"--ssl-certfile {file} contains ")
-        command.wait_for("reload failed; 2 of 2 workers keep running")
+        command.wait_for(f"reload failed; {count} of {count} workers keep running")
         assert shown(port, None) == before
         issue(tls, file, "localhost")
         command.send(signal.SIGHUP)
-        command.wait_for("shutdown of", 2)
-        assert shown(port, None) == certificate(str(file)) != before
-        assert command.stop() == 0
-
-
-def test_hup_of_a_single_worker(start: Start, tls: Certificates, tmp_path: Path) -> None:
-    file = tmp_path / "cert.pem"
-    issue(tls, file, "localhost")
-    before = certificate(str(file))
-    with start("--workers", "1", "--ssl-certfile", str(file)) as command:
-        port = command.port
-        put(file, b"")
-        command.send(signal.SIGHUP)
-        command.wait_for("reload failed; 1 of 1 workers keep running")
-        command.wait_for(f"--ssl-certfile {file} contains ")
-        assert shown(port, None) == before
-        issue(tls, file, "localhost")
-        command.send(signal.SIGHUP)
-        command.wait_for("shutdown of")
+        command.wait_for("shutdown of", count)
         assert shown(port, None) == certificate(str(file)) != before
         assert command.stop() == 0
         assert all(line.strip() for line in command.log.splitlines())
 
 
+@pytest.mark.slow
 def test_workers_notice_a_change(start: Start, tls: Certificates, tmp_path: Path) -> None:
     """Each worker reloads the files at one of its next handshakes."""
     files = [tmp_path / "a.pem", tmp_path / "b.pem"]

@@ -168,6 +168,7 @@ def test_memory_is_shared(start: Start, tmp_path: Path) -> None:
         assert command.stop() == 0
 
 
+@pytest.mark.slow
 def test_killed_worker_is_replaced(start: Start) -> None:
     with start("--preload", "--workers", "2") as command:
         before = who(command.port, 2)
@@ -217,6 +218,7 @@ def test_hup_imports_the_app_anew(start: Start, tmp_path: Path) -> None:
     assert command.log.count("imported") == 2
 
 
+@pytest.mark.slow
 def test_hup_with_an_app_that_fails(start: Start, tmp_path: Path) -> None:
     with start("--preload", "--workers", "2") as command:
         before = who(command.port, 2)
@@ -252,6 +254,7 @@ def test_stop_during_the_import(number: int, start: Start, tmp_path: Path) -> No
     assert "Traceback" not in command.log
 
 
+@pytest.mark.slow
 def test_environment(start: Start, tmp_path: Path) -> None:
     (tmp_path / "settings").write_text("NAME=7\n")
     (tmp_path / "app.py").write_text(APP.replace("os.environ['TINYASGI_WORKER']", "name"))
@@ -270,6 +273,7 @@ def test_environment(start: Start, tmp_path: Path) -> None:
 # The zygote.
 
 
+@pytest.mark.slow
 def test_zygote_that_is_killed(start: Start, tmp_path: Path) -> None:
     """Workers go on, and their exits are still noticed; further ones have another zygote."""
     with start("--preload", "--workers", "2") as command:

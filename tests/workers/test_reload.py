@@ -228,6 +228,7 @@ def test_killed_child(how: str, start: Start, tmp_path: Path) -> None:
         assert command.stop() == 0
 
 
+@pytest.mark.slow
 @linux
 def test_several_workers(start: Start, tmp_path: Path) -> None:
     with start("--reload", "--workers", "2") as command:
@@ -238,6 +239,7 @@ def test_several_workers(start: Start, tmp_path: Path) -> None:
         assert command.stop() == 0
 
 
+@pytest.mark.slow
 @linux
 def test_without_watchfiles(start: Start, tmp_path: Path) -> None:
     """The files that the app has imported are looked at."""

@@ -84,6 +84,7 @@ def test_start(start: Start) -> None:
     assert "Warning" not in command.log
 
 
+@pytest.mark.slow
 def test_web_concurrency(start: Start) -> None:
     with start(WEB_CONCURRENCY="2") as command:
         command.wait_for("2 workers")
@@ -113,6 +114,7 @@ def test_unix_socket(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not os.path.exists("sock")
 
 
+@pytest.mark.slow
 def test_several_addresses(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["--workers", "2", "--bind", "127.0.0.1:0", "--bind", "unix:sock"]
@@ -123,6 +125,7 @@ def test_several_addresses(start: Start, tmp_path: Path, monkeypatch: pytest.Mon
         assert command.stop() == 0
 
 
+@pytest.mark.slow
 def test_tls(start: Start, tls: Certificates) -> None:
     with start("--workers", "2", "--ssl-certfile", tls.certfile) as command:
         with Client(command.port, tls.context()) as client:
@@ -195,6 +198,7 @@ def test_first_start_that_fails(
     assert command.log.count("tinyasgi: error: ") == 1
 
 
+@pytest.mark.slow
 def test_wrong_certificate(start: Start) -> None:
     with start("--workers", "2", "--ssl-certfile", "nothing.pem") as command:
         assert command.wait() == 2
@@ -213,6 +217,7 @@ def test_app_without_a_name(options: Any, capsys: pytest.CaptureFixture[str]) ->
     assert "module:attribute" in line
 
 
+@pytest.mark.slow
 def test_environment_of_the_app(start: Start, tmp_path: Path) -> None:
     (tmp_path / "settings").write_text("# a comment\nA=1\nexport B = 'two words'\n\nC=file\n")
     (tmp_path / "shows.py").write_text(
@@ -431,21 +436,6 @@ def test_hup_with_an_app_that_fails(start: Start, tmp_path: Path) -> None:
     assert command.log.count("ValueError: broken") == 1
 
 
-def test_hup_reads_certificates_again(start: Start, tls: Certificates, tmp_path: Path) -> None:
-    other = Certificates(tmp_path)
-    file = tmp_path / "current.pem"
-    file.write_bytes(Path(tls.certfile).read_bytes())
-    with start("--workers", "2", "--ssl-certfile", str(file)) as command:
-        with Client(command.port, tls.context()) as client:
-            assert client.response(GET).status == 200
-        file.write_bytes(Path(other.certfile).read_bytes())
-        command.send(signal.SIGHUP)
-        command.wait_for("shutdown of", 2)
-        with Client(command.port, other.context()) as client:
-            assert client.response(GET).status == 200
-        assert command.stop() == 0
-
-
 def test_an_idle_client_is_not_failed_by_a_replacement(start: Start) -> None:
     """It may have sent a request when the worker hears that it is to leave."""
     with start("--workers", "1", "--worker-timeout", "60") as command, Client(command.port) as idle:
@@ -479,6 +469,7 @@ def test_more_and_fewer_workers(start: Start) -> None:
         assert command.stop() == 0
 
 
+@pytest.mark.slow
 def test_log_files_are_opened_again(start: Start, tmp_path: Path) -> None:
     (tmp_path / "logs.py").write_text(
         "import logging\n"
@@ -519,6 +510,7 @@ def test_many_changes_of_the_number_of_workers(start: Start) -> None:
         assert command.stop() == 0
 
 
+@pytest.mark.slow
 def test_more_workers_on_a_shared_socket(start: Start, tmp_path: Path) -> None:
     """None of them blocks in `accept`."""
     with start("--workers", "2", "--uds", "sock") as command:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -181,13 +182,21 @@ process.once("beforeExit", () => {
 """
 
 
-def node(url: str, messages: Sequence[str | bytes], compressed: bool) -> Visit:
-    """The WebSocket of Node.js."""
-    command = ["node", "--experimental-websocket", "-e", NODE]  # experimental before Node.js 22
+#: Evaluates a script. WebSocket is experimental before Node.js 22.
+EVALUATE = ["node", "--experimental-websocket", "-e"]
+
+
+@cache
+def _require_node() -> None:
     if not shutil.which("node"):
         pytest.skip("no Node.js here")
-    if subprocess.call([*command[:2], "-e", "WebSocket"], stderr=subprocess.DEVNULL):
+    if subprocess.call([*EVALUATE, "WebSocket"], stderr=subprocess.DEVNULL):
         pytest.skip("this Node.js has no WebSocket: it came with 20.10")
+
+
+def node(url: str, messages: Sequence[str | bytes], compressed: bool) -> Visit:
+    """The WebSocket of Node.js."""
+    _require_node()
     questions = [
         {"text": message}
         if isinstance(message, str)
@@ -195,7 +204,9 @@ def node(url: str, messages: Sequence[str | bytes], compressed: bool) -> Visit:
         for message in messages
     ]
     lines = json.dumps([url, *questions])
-    told = json.loads(subprocess.check_output(command, input=lines, text=True, timeout=PATIENCE))
+    told = json.loads(
+        subprocess.check_output([*EVALUATE, NODE], input=lines, text=True, timeout=PATIENCE)
+    )
     if not told["opened"]:
         return Visit(None)
     heard = [
