@@ -9,17 +9,16 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .._version import __version__
 from ..config.config import Config
 from ..http import parsers, request
 from ..http.client import FORWARDED_HEADERS, ClientInfo
 from ..http.memo import Memo
 from ..http.parsers import Parser
 from ..http.request import RequestLine
-from ..http.response import DefaultHeaders
 from ..server_log import logger
 from ..typing import App, Headers
 from . import refusal, timeouts
+from .default_headers import default_headers
 from .exchange import COMPLETE, Exchange
 from .first_step import FINISHED, resume
 from .hooks import NO_HOOKS, Hooks, shielded
@@ -85,6 +84,13 @@ def _request_lines(root_path: str) -> Memo[bytes, RequestLine]:
     return Memo(partial(request.parse_request_line, root_path=root_path), 256, longest=256)
 
 
+def _request_limit(config: Config) -> int:
+    """Return the number of exchanges until the server stops; 0: unlimited."""
+    if not config.limit_max_requests:
+        return 0
+    return config.limit_max_requests + random.randint(0, config.limit_max_requests_jitter)
+
+
 def _request_ids(config: Config) -> "RequestIds | None":
     if config.request_id_header is None:
         return None
@@ -144,19 +150,15 @@ class Context:
         #: Streaming responses and idle connections end. True from STOPPING on.
         self.stopping = False
         #: The headers in which trusted peers describe their clients.
-        self.forwarding = frozenset(
-            FORWARDED_HEADERS[config.forwarded_fields] if config.proxy_headers else ()
-        )
+        fields = FORWARDED_HEADERS[config.forwarded_fields] if config.proxy_headers else ()
+        self.forwarding = frozenset(fields)
         self.request_ids = _request_ids(config)
         #: Maximum number of unanswered exchanges; 0: unlimited.
         self.concurrency = config.limit_concurrency
         #: Path of the health check, which is exempt from that limit.
         self.health_path = config.health_path
         #: Exchanges until the server stops; 0: unlimited, or reached.
-        self._requests_left = 0
-        if config.limit_max_requests:
-            jitter = random.randint(0, config.limit_max_requests_jitter)
-            self._requests_left = config.limit_max_requests + jitter
+        self._requests_left = _request_limit(config)
         self._hooks = hooks
         #: Called with each exchange that has ended or was refused; None if nothing observes them.
         self.access = None if hooks.access is None else shielded(hooks.access)
@@ -171,7 +173,7 @@ class Context:
         self.write_pace = timeouts.pace(config.min_rate_write, config.timeout_write)
         self._timer: asyncio.TimerHandle | None = None
         self._errors = 0  # of clients in this second
-        self.defaults = self._make_defaults()
+        self.defaults = default_headers(config, time.time())
         #: Cache of parsed request lines.
         self.request_lines = _request_lines(config.root_path)
         #: Such caches for other root paths (`X-Forwarded-Prefix`).
@@ -323,7 +325,7 @@ class Context:
         """Register a new connection."""
         self.connections.add(connection)
         if self._timer is None:
-            self.defaults = self._make_defaults()
+            self.defaults = default_headers(self.config, time.time())
             self._timer = self.loop.call_later(1.0, self._tick)
 
     def closed(self, connection: ManagedConnection) -> None:
@@ -338,7 +340,7 @@ class Context:
         self._timer = None
         self._log_more_errors()
         if self.connections:
-            self.defaults = self._make_defaults()
+            self.defaults = default_headers(self.config, time.time())
             self._timer = self.loop.call_later(1.0, self._tick)
             # After two iterations of the loop, all data that has arrived by now is read.
             connections = list(self.connections)
@@ -366,29 +368,3 @@ class Context:
         del waiting[-SLICE:]
         if waiting:
             self.loop.call_soon(self._check_timeouts, waiting)
-
-    # Default response headers.
-
-    def _make_defaults(self) -> DefaultHeaders:
-        """Return the headers that responses get unless the app sets them."""
-        headers = [
-            (name.lower().encode(), value.encode("latin-1")) for name, value in self.config.header
-        ]
-        names = {name for name, _ in headers}
-        if self.config.date_header and b"date" not in names:
-            headers.insert(0, (b"date", _imf_fixdate(time.time())))
-        if self.config.server_header and b"server" not in names:
-            headers.insert(0, (b"server", f"tinyasgi/{__version__}".encode()))
-        return DefaultHeaders(headers)
-
-
-_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-
-
-def _imf_fixdate(seconds: float) -> bytes:
-    """Format a Date (RFC 9110 §5.6.7). `email.utils` would cost 10 ms and 2 MiB to import."""
-    t = time.gmtime(seconds)
-    day, month = _DAYS[t.tm_wday], _MONTHS[t.tm_mon - 1]
-    clock = f"{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02}"
-    return f"{day}, {t.tm_mday:02} {month} {t.tm_year} {clock} GMT".encode()
