@@ -556,6 +556,20 @@ def test_change_with_a_zygote() -> None:
     assert world.states == [S.READY]
 
 
+def test_change_forgets_earlier_failures() -> None:
+    world = started(workers=1, reload=True, preload=True)
+    before = world.alive.copy()
+    world.do("changed", ["app.py"])
+    for worker in before:
+        world.exit(worker)
+    world.ready(*world.starting())
+    world.ready(*world.starting())
+    zygote = world.policy.zygote
+    assert zygote is not None and zygote.worker is not None
+    world.exit(zygote.worker, -9)
+    assert zygote.start_at == world.now + BACK_OFF[1]
+
+
 def test_crash_of_a_zygote_waits_for_nothing() -> None:
     world = started(workers=1, reload=True, preload=True)
     zygote, worker = world.alive

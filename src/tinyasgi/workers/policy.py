@@ -295,7 +295,7 @@ class Policy:
 
     def _on_failed_successor(self, slot: Slot, successor: Worker, what: str) -> None:
         assert slot.worker is not None
-        if not self.is_reloading or slot.worker.generation >= successor.generation:
+        if slot.worker.generation >= successor.generation:  # always without a reload
             self._log(logging.ERROR, f"the old one keeps running, because the new {what}")
             return
         # The other replacements would fail in the same way, so the reload ends.

@@ -442,6 +442,23 @@ def test_half_closed_client_gets_its_responses(
     assert client.closed
 
 
+def test_half_close_of_an_idle_client_closes(client: Client, server: Simulation) -> None:
+    client.get(1).settle()
+    client.peer.half_close()
+    assert client.settle().closed
+    assert not server.connections
+
+
+def test_half_close_with_cancel_on_disconnect(app: App) -> None:
+    with simulated(app, cancel_on_disconnect=True) as server:
+        client = Client(server).get(1, path="/wait")
+        server.loop.settle()
+        client.peer.half_close()
+        assert client.settle().closed
+        assert client.status(1) is None
+        assert [type(error) for error in app.errors] == [asyncio.CancelledError]
+
+
 # Flow control.
 
 
