@@ -24,6 +24,8 @@ TABLE = "tests/conformance/test_conformance.py"
 #: The tests for each part of the code. The first prefix of a path counts.
 TESTS = {
     "http/": (TABLE, "tests/http", "tests/protocols/test_machine_http1.py", "tests/protocols"),
+    "protocols/extensions/": ("tests/protocols/extensions",),
+    "protocols/http2/": ("tests/protocols/http2",),
     "protocols/websocket/": ("tests/protocols/websocket",),
     "protocols/": ("tests/protocols/test_machine_http1.py", TABLE, "tests/protocols"),
     "proxy/": ("tests/proxy",),
