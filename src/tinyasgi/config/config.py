@@ -4,13 +4,13 @@ The command line, the environment variables, the keys of files and `docs/options
 from the fields of `Config`.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from . import kinds, other_servers
-from .kinds import OptionError, Repeated, Spelling, choice, number, option
+from . import kinds
+from .kinds import Spelling, choice, number
+from .options import Options, Repeated, option
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -24,12 +24,10 @@ _LEVELS = {"10": "debug", "20": "info", "30": "warning", "40": "error", "50": "c
 _CERT_REQS = ("none", "optional", "required")  # numbered as in the module ssl
 #: Implementations of WebSocket in uvicorn. They differ only inside.
 _WEBSOCKETS = dict.fromkeys(("websockets", "websockets-sansio", "wsproto"), "auto")
-#: Options for which None means 0, as in uvicorn. For all others it means the default.
-_NEVER_IF_NONE = ("ws_ping_interval", "ws_ping_timeout")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(metaclass=other_servers.Translated):
+class Config(Options):
     """All options of a server. `docs/options.md` describes each of them.
 
     Times are in seconds. The unit of a size is in its help. None means "not given": the default.
@@ -359,23 +357,8 @@ class Config(metaclass=other_servers.Translated):
         None, "function (config, make_default) that returns an ssl.SSLContext", kinds.FUNCTION
     )
 
-    names: InitVar[Mapping[str, Spelling] | None] = None
-
     def __post_init__(self, names: Mapping[str, Spelling] | None) -> None:
-        object.__setattr__(self, "_names", names or {})
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, self._read(field))
-        self._check_tls()
-
-    def _read(self, field: dataclasses.Field[Any]) -> Any:
-        """Return the value of a field, converted and checked."""
-        value, kind = getattr(self, field.name), field.metadata["kind"]
-        if value is None:
-            return 0.0 if field.name in _NEVER_IF_NONE else field.default
-        return kind.read(self.spelling(field.name), value)
-
-    def _check_tls(self) -> None:
-        """Check the TLS options that depend on each other."""
+        super().__post_init__(names)
         if len(self.ssl_keyfile) > len(self.ssl_certfile):
             certfile = self.spelling("ssl_certfile")
             text = f"needs {certfile}: give one certificate for each key"
@@ -387,55 +370,7 @@ class Config(metaclass=other_servers.Translated):
                     text = f"needs {self.spelling(needed)}"
                     raise self.error("ssl_cert_reqs", self.ssl_cert_reqs, text)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state for a pickle, with a function replaced by its name.
-
-        Raises OptionError if another process can't import the function.
-        """
-        state, function = vars(self).copy(), self.ssl_context_factory
-        if callable(function):
-            state["ssl_context_factory"] = name = _name_of(function)
-            if name is None:
-                text = "must be a module-level function, so that workers can import it"
-                raise self.error("ssl_context_factory", function, text)
-        return state
-
-    def spelling(self, option: str) -> Spelling:
-        """Return the way the user wrote an option, or would write it in the same place."""
-        names: Mapping[str, Spelling] = vars(self)["_names"]
-        return names.get(option) or Spelling(option)
-
-    def error(self, option: str, value: Any, text: str) -> OptionError:
-        """Return an error: the option and its value as the user wrote them, then `text`."""
-        kind: kinds.Kind = type(self).__dataclass_fields__[option].metadata["kind"]
-        return OptionError(f"{kind.given(self.spelling(option), value)} {text}")
-
     @property
     def speaks_tls(self) -> bool:
         """Whether connections begin with a TLS handshake."""
         return bool(self.ssl_certfile or self.ssl_context_factory)
-
-    def resolved(self) -> "Config":
-        """Return a copy with absolute paths, which stay valid if the app changes its directory."""
-        values = {field: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return self.replace(
-            **{
-                field.name: field.metadata["kind"].resolved(value)
-                for field, value in values.items()
-                if value
-            }
-        )
-
-    def replace(self, **options: Any) -> "Config":
-        """Return a copy with some options changed. Raises OptionError."""
-        options = other_servers.translate(options, type(self).__dataclass_fields__)
-        return dataclasses.replace(self, names=vars(self)["_names"], **options)
-
-
-def _name_of(function: Callable[..., Any]) -> str | None:
-    """Return `module:attribute` of a function, or None if no other process can import it."""
-    module = getattr(function, "__module__", "__main__")
-    name = getattr(function, "__qualname__", "")
-    if module == "__main__" or "<" in name or not name:  # <lambda>, <locals>
-        return None
-    return f"{module}:{name}"

@@ -5,11 +5,9 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple
 
 from ..http.parsers import TOKEN
-
-T = TypeVar("T")
 
 #: Maximum of options for times, in seconds (31 years). Larger values overflow the timers of some
 #: systems.
@@ -20,13 +18,6 @@ MASK = "***"
 MAX_SHOWN = 200
 #: Values that messages show without quotes.
 _PLAIN = re.compile(r"[\w./:@%+,=*-]+")
-
-
-class Repeated(Protocol[T]):
-    """Type of a repeatable option. The value is a tuple; `Config` also takes a list or a str."""
-
-    def __get__(self, instance: object, owner: type) -> tuple[T, ...]: ...
-    def __set__(self, instance: object, value: str | list[T] | tuple[T, ...]) -> None: ...
 
 
 class OptionError(ValueError):
@@ -385,22 +376,3 @@ ADDRESSES = repeatable(
 PEERS = repeatable(
     Kind("an IP address, a network such as 10.0.0.0/8, unix or *", "PEERS", _is_peer), _peers
 )
-
-
-# Fields of `Config`.
-
-_BY_TYPE: dict[type, Kind] = {bool: FLAG, int: COUNT, float: SECONDS}
-
-
-def option(
-    default: Any, text: str, kind: Kind | None = None, *, heading: str = "", variable: str = ""
-) -> Any:
-    """Return a field of `Config`.
-
-    text: the help. kind: by default FLAG, COUNT or SECONDS, by the type of the default value.
-    heading: title of the group that begins with this option. variable: another environment
-    variable for the option, in addition to `TINYASGI_…`.
-    """
-    kind = kind or _BY_TYPE[type(default)]
-    metadata = {"kind": kind, "help": text, "heading": heading, "variable": variable}
-    return dataclasses.field(default=default, metadata=metadata, repr=not kind.secret)
