@@ -120,7 +120,7 @@ def pid_file(config: Config) -> Iterator[None]:
                 os.unlink(path)
 
     other = _read(path)
-    if other.isdecimal() and other != own and _is_running(int(other)):
+    if other.isdecimal() and other != own and is_running(int(other)):
         raise config.error("pid", path, f"names process {other}, which is running")
     try:
         with open(path, "w", encoding="ascii") as file:
@@ -143,7 +143,10 @@ def _read(path: str) -> str:
         return ""
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Return whether a process with this id runs. It need not be a child of this process."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] != "Z"  # a zombie has exited
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

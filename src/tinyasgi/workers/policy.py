@@ -7,33 +7,16 @@ the sequence of events. So events that arrive in another order need no code of t
 
 import logging
 import math
-from collections.abc import Iterator
 
 from ..config.config import Config
 from ..logs.setup import ERROR_PREFIX
-from .actions import (
-    Action,
-    Await,
-    Close,
-    Done,
-    Kill,
-    Log,
-    Measure,
-    Notify,
-    Start,
-    Started,
-    Tell,
-    Terminate,
-)
+from ..process.process import BAD_OPTION, FAILED
+from . import actions
+from .actions import Action
 from .channel import QUIT, RETIRE, STOP
 from .limits import HURRY, MARGIN, MEASURE, RELOAD, UNBLOCK, time_to_stop
 from .queues import AcceptQueues
-from .slot import SIGNALS, ZYGOTE, Slot, SlotState, Worker, WorkerState, describe_exit
-
-#: Exit code if a worker could not start and has no code of its own.
-START_FAILED = 3
-#: Exit code of a worker for an invalid option.
-BAD_OPTION = 2
+from .slot import SIGNALS, ZYGOTE, Slot, SlotState, Worker, WorkerState, describe_exit, plural
 
 
 class Policy:
@@ -54,14 +37,13 @@ class Policy:
         self.ending: set[Worker] = set()
         """Workers that have no slot any more."""
         self.queues = AcceptQueues()
-        self.is_started = False
-        self.is_reloading = False
+        self.is_started = self.is_reloading = False
         self.stops = 0
         self._has_queues = has_queues
         self._is_kept = False  # the last reload has failed
-        self._failure: Done | None = None
+        self._failure: actions.Done | None = None
         self._is_done = False
-        self._measure_at = 0.0
+        self._measure_at = math.inf
         self._no_process = ""  # why the last process could not be started
         self._actions: list[Action] = []
 
@@ -88,17 +70,11 @@ class Policy:
 
     def failed_to_start(self, now: float, worker: Worker, reason: str) -> list[Action]:
         """Handle a system error that prevented the start of a process."""
-        slot = worker.slot
         level = logging.DEBUG if reason == self._no_process else logging.ERROR
         self._no_process = reason
-        self._log(level, f"can't start {slot.name}, will try again: {reason}")
-        if worker in self.ending:
-            self.ending.discard(worker)
-        elif worker is slot.successor:
-            slot.successor, slot.state = None, SlotState.READY
-        else:
-            slot.worker, slot.state = None, SlotState.BACKING_OFF
-        slot.back_off(worker, now)
+        self._log(level, f"can't start {worker.slot.name}, will try again: {reason}")
+        self.ending.discard(worker)
+        worker.slot.remove(worker, now)
         return self._advance(now)
 
     def ready(self, now: float, worker: Worker) -> list[Action]:
@@ -107,7 +83,7 @@ class Policy:
         worker.ready_at = worker.heard_at = now
         self._no_process = ""
         if worker.state is WorkerState.ENDING:  # SIGTERM has had no effect
-            self._actions.append(Tell(worker, STOP))
+            self._actions.append(actions.Tell(worker, STOP))
             return self._advance(now)
         worker.state = WorkerState.READY
         if worker is slot.successor:
@@ -130,7 +106,7 @@ class Policy:
     def asked_for_replacement(self, now: float, worker: Worker) -> list[Action]:
         """Replace a worker that has reached a limit or got SIGTERM. It serves until then."""
         if worker.state is WorkerState.ENDING:
-            self._actions.append(Tell(worker, STOP))
+            self._actions.append(actions.Tell(worker, STOP))
         elif worker is worker.slot.worker:
             worker.slot.reason = "it received SIGTERM or reached --limit-max-requests"
         return self._advance(now)
@@ -144,38 +120,34 @@ class Policy:
 
     def exited(self, now: float, worker: Worker, code: int | None) -> list[Action]:
         """Handle the exit of a process. code: exit code; None if it is not known."""
-        slot = worker.slot
+        slot, was_successor = worker.slot, worker is worker.slot.successor
         what = f"{worker} {'was killed' if worker.is_killed else describe_exit(code)}"
         if worker in self.ending:
             self.ending.discard(worker)
             quiet = worker.ready_at is None or not code or -code in SIGNALS
             self._log(logging.DEBUG if quiet else logging.WARNING, f"{what} while it was stopping")
             return self._advance(now)
-        slot.back_off(worker, now)
+        slot.remove(worker, now)
         if worker.failure:
             what += f":\n{worker.failure}"
-        if worker is slot.successor:
-            slot.successor, slot.state = None, SlotState.READY
+        if was_successor:
             self._on_failed_successor(slot, worker, what)
-            return self._advance(now)
-        slot.worker, slot.successor, slot.reason = slot.successor, None, ""
-        slot.state = SlotState.STARTING if slot.worker is not None else SlotState.BACKING_OFF
-        if not self.is_started and (not self.config.reload or code == BAD_OPTION):
+        elif not self.is_started and (not self.config.reload or code == BAD_OPTION):
             self._fail(now, worker, code, what)
-            return self._advance(now)
-        self._log(logging.ERROR, what)
-        # A zygote that was ready does not wait for a request, because its slot has no listeners.
-        is_ready_zygote = slot is self.zygote and worker.ready_at is not None
-        if self.config.reload and slot.worker is None and not is_ready_zygote:
-            self._wait(slot, for_requests=worker.ready_at is not None)
+        else:
+            self._log(logging.ERROR, what)
+            # A zygote that was ready waits for no request, because its slot has no listeners.
+            is_ready_zygote = slot is self.zygote and worker.ready_at is not None
+            if self.config.reload and slot.worker is None and not is_ready_zygote:
+                self._wait(slot, for_requests=worker.ready_at is not None)
         return self._advance(now)
 
     def reload(self, now: float) -> list[Action]:
         """Replace all workers, one after another (SIGHUP)."""
         if self.is_stopping:
-            return []
+            return self._advance(now)
         self._log(logging.INFO, "replacing the workers")
-        self._actions.append(Notify("reloading"))
+        self._actions.append(actions.Notify("reloading"))
         self.generation += 1
         self.is_reloading, self._is_kept = True, False
         for slot in self._all_slots:
@@ -202,8 +174,7 @@ class Policy:
     def changed(self, now: float, files: list[str]) -> list[Action]:
         """Stop all workers, and start new ones after they have exited (--reload)."""
         if not self.is_stopping:
-            more = len(files) - 1
-            others = f" and {more} more file{'s' * (more > 1)}" if more else ""
+            others = f" and {plural(len(files) - 1, 'more file')}" if files[1:] else ""
             self._log(logging.INFO, f"{files[0]}{others} changed; restarting the app")
             for slot in self._all_slots:
                 self._vacate(now, slot, STOP, RELOAD)
@@ -219,16 +190,15 @@ class Policy:
     def stop(self, now: float) -> list[Action]:
         """Stop all workers. A second call shortens the time limit, a third one kills them."""
         self.stops += 1
-        config = self.config
         if self.stops == 1:
-            limit, count = config.timeout_graceful_shutdown, len(self.slots)
-            self._log(
-                logging.INFO,
-                f"stopping {count} worker{'s' * (count > 1)} within {limit:g} s;"
-                " a second signal exits at once",
+            workers, limit = (
+                plural(len(self.slots), "worker"),
+                self.config.timeout_graceful_shutdown,
             )
-            self._actions.append(Notify("stopping"))
-            self._stop_all(now, STOP, time_to_stop(config))
+            text = f"stopping {workers} within {limit:g} s; a second signal exits at once"
+            self._log(logging.INFO, text)
+            self._actions.append(actions.Notify("stopping"))
+            self._stop_all(now, STOP, time_to_stop(self.config))
         elif self.stops == 2:
             self._log(logging.INFO, "stopping at once")
             self._stop_all(now, QUIT, HURRY)
@@ -238,28 +208,45 @@ class Policy:
 
     def tick(self, now: float) -> list[Action]:
         """Enforce time limits at the time of `deadline`. Report all earlier events first."""
-        self._enforce_limits(now)
+        for worker in self.workers:
+            if now >= worker.kill_at:
+                worker.is_killed, worker.kill_at = True, math.inf
+                self._log(logging.WARNING, f"{worker} did not stop in time; killing it")
+                self._actions.append(actions.Kill(worker))
+            elif now >= worker.blocked_at(self.config):
+                self._end_blocked(now, worker)
+        if now >= self._measure_at:
+            self._measure_at = now + MEASURE
+            self._actions.append(actions.Measure())
         return self._advance(now)
+
+    def deadline(self) -> float:
+        """Return the time of the next `tick`, or infinity."""
+        times = [math.inf if self.is_stopping else self._measure_at]
+        for worker in self.workers:
+            times += [worker.kill_at, worker.blocked_at(self.config)]
+        for slot in self._all_slots:
+            is_waiting = slot.state is SlotState.BACKING_OFF
+            times.append(slot.start_at if is_waiting else self._replacement(slot)[0])
+        return min(times)
 
     # What events have in common.
 
     def _log(self, level: int, text: str) -> None:
-        self._actions.append(Log(level, text))
+        self._actions.append(actions.Log(level, text))
 
     def _log_count(self) -> None:
-        count = len(self.slots)
-        self._log(logging.INFO, f"now running {count} worker{'s' * (count > 1)}")
+        self._log(logging.INFO, f"now running {plural(len(self.slots), 'worker')}")
 
     def _add_slot(self) -> None:
-        index = len(self.slots)
-        self.slots.append(Slot(index, f"worker {index}"))
         if self._has_queues:
-            self.queues.numbers.add(index)
+            self.queues.numbers.add(len(self.slots))
+        self.slots.append(Slot(len(self.slots), f"worker {len(self.slots)}"))
 
     def _end(self, now: float, worker: Worker, word: str, seconds: float) -> None:
         """Stop a worker, or retire it. seconds: time until it is killed."""
         is_ready = worker.ready_at is not None
-        self._actions.append(Tell(worker, word) if is_ready else Terminate(worker))
+        self._actions.append(actions.Tell(worker, word) if is_ready else actions.Terminate(worker))
         worker.state = WorkerState.ENDING
         if not worker.is_killed:
             worker.kill_at = min(worker.kill_at, now + seconds)
@@ -268,8 +255,7 @@ class Policy:
     def _vacate(self, now: float, slot: Slot, word: str, seconds: float) -> None:
         for worker in slot.workers:
             self._end(now, worker, word, seconds)
-        slot.worker = slot.successor = None
-        slot.reason = ""
+        slot.worker, slot.successor, slot.reason = None, None, ""
 
     def _stop_all(self, now: float, word: str, seconds: float) -> None:
         for worker in self.ending:
@@ -277,13 +263,13 @@ class Policy:
         for slot in self._all_slots:
             self._vacate(now, slot, word, seconds)
             slot.state = SlotState.STOPPING
-        self._actions.append(Close())
+        self._actions.append(actions.Close())
 
     def _fail(self, now: float, worker: Worker, code: int | None, what: str) -> None:
         """Stop because the first start has failed. The first worker that fails gives the reason."""
         if self._failure is None:
             text = worker.failure or f"{ERROR_PREFIX}{what} before it was ready"
-            self._failure = Done(code if code and code > 0 else START_FAILED, text)
+            self._failure = actions.Done(code if code and code > 0 else FAILED, text)
             self._stop_all(now, STOP, MARGIN)
 
     def _wait(self, slot: Slot, for_requests: bool) -> None:
@@ -291,7 +277,7 @@ class Policy:
         what = "a file change or a request" if for_requests else "a file change"
         self._log(logging.INFO, f"waiting for {what} to restart the app")
         if for_requests:
-            self._actions.append(Await(slot))
+            self._actions.append(actions.Await(slot))
 
     def _on_failed_successor(self, slot: Slot, successor: Worker, what: str) -> None:
         assert slot.worker is not None
@@ -319,23 +305,22 @@ class Policy:
                 self._actions += self.queues.assign(self.slots)
         elif not (self.ending or self._is_done):
             self._is_done = True
-            self._actions.append(self._failure or Done(0, ""))
-        actions, self._actions = self._actions, []
-        return actions
-
-    def _target(self, slot: Slot) -> int:
-        """Return the generation of a worker that would start now, or 0 if none can."""
-        if self.zygote is None or slot is self.zygote:
-            return self.generation
-        zygote = self.zygote.worker
-        return zygote.generation if zygote is not None and self.zygote.is_serving else 0
+            self._actions.append(self._failure or actions.Done(0, ""))
+        new, self._actions = self._actions, []
+        return new
 
     def _can_start(self, slot: Slot) -> bool:
         return slot is self.zygote or self.zygote is None or self.zygote.is_serving
 
+    def _target(self, slot: Slot) -> int:
+        """Return the generation of a worker that would start now, or 0 if none can."""
+        if slot is self.zygote or self.zygote is None or self.zygote.worker is None:
+            return self.generation if self._can_start(slot) else 0
+        return self.zygote.worker.generation if self.zygote.is_serving else 0
+
     def _new_worker(self, now: float, slot: Slot) -> Worker:
         worker = Worker(slot, self._target(slot), now)
-        self._actions.append(Start(worker))
+        self._actions.append(actions.Start(worker))
         return worker
 
     def _supersede(self, now: float) -> None:
@@ -362,29 +347,26 @@ class Policy:
     def _replace_next(self, now: float) -> None:
         """Start the next successor: of the zygote, or of one worker at a time."""
         for slot in self._all_slots:
-            if now >= self._replace_at(slot):
-                self._log(logging.INFO, f"replacing {slot.worker}: {self._reason(slot)}")
+            due, reason = self._replacement(slot)
+            if now >= due:
+                self._log(logging.INFO, f"replacing {slot.worker}: {reason}")
                 slot.successor, slot.state = self._new_worker(now, slot), SlotState.REPLACING
 
-    def _replace_at(self, slot: Slot) -> float:
-        """Return the earliest time for the start of a successor; infinity if none is due."""
+    def _replacement(self, slot: Slot) -> tuple[float, str]:
+        """Return the earliest start of a successor, and the reason; infinity if none is due."""
         worker, lifetime = slot.worker, self.config.worker_lifetime
         if slot.state is not SlotState.READY or not worker or not self._can_start(slot):
-            return math.inf
+            return math.inf, ""
         if slot is not self.zygote and any(s.state is SlotState.REPLACING for s in self.slots):
-            return math.inf
-        if worker.generation < self._target(slot) or slot.reason:
-            return slot.start_at
+            return math.inf, ""
+        if worker.generation < self._target(slot):
+            return slot.start_at, "SIGHUP received"
+        if slot.reason:
+            return slot.start_at, slot.reason
         if lifetime and slot is not self.zygote:
-            return max(slot.start_at, (worker.ready_at or 0.0) + lifetime)
-        return math.inf
-
-    def _reason(self, slot: Slot) -> str:
-        assert slot.worker is not None
-        if slot.worker.generation < self._target(slot):
-            return "SIGHUP received"
-        lifetime = self.config.worker_lifetime
-        return slot.reason or f"it has run for {lifetime:g} s (--worker-lifetime)"
+            reason = f"it has run for {lifetime:g} s (--worker-lifetime)"
+            return max(slot.start_at, (worker.ready_at or 0.0) + lifetime), reason
+        return math.inf, ""
 
     def _finish(self, now: float) -> None:
         """Report when the first start, or a reload, is complete."""
@@ -392,44 +374,14 @@ class Policy:
             return
         if not self.is_started:
             self.is_started = True
-            self._measure_at = now
-            self._actions += [Started(), Notify("ready")]
+            self._measure_at = now if self.config.worker_max_rss else math.inf
+            self._actions += [actions.Started(), actions.Notify("ready")]
         workers = [slot.worker for slot in self._all_slots]
         if self.is_reloading and all(w and w.generation == self.generation for w in workers):
             self.is_reloading = False
             if not self._is_kept:
                 self._log(logging.INFO, "all workers are replaced")
-            self._actions.append(Notify("ready"))
-
-    # Time.
-
-    def deadline(self) -> float:
-        """Return the time of the next `tick`, or infinity."""
-        return min(self._deadlines())
-
-    def _deadlines(self) -> Iterator[float]:
-        yield math.inf
-        for worker in self.workers:
-            yield worker.kill_at
-            yield worker.blocked_at(self.config)
-        if self.is_stopping:
-            return
-        for slot in self._all_slots:
-            yield slot.start_at if slot.state is SlotState.BACKING_OFF else self._replace_at(slot)
-        if self.config.worker_max_rss and self.is_started:
-            yield self._measure_at
-
-    def _enforce_limits(self, now: float) -> None:
-        for worker in self.workers:
-            if now >= worker.kill_at:
-                worker.is_killed, worker.kill_at = True, math.inf
-                self._log(logging.WARNING, f"{worker} did not stop in time; killing it")
-                self._actions.append(Kill(worker))
-            elif now >= worker.blocked_at(self.config):
-                self._end_blocked(now, worker)
-        if self.config.worker_max_rss and self.is_started and now >= self._measure_at:
-            self._measure_at = now + MEASURE
-            self._actions.append(Measure())
+            self._actions.append(actions.Notify("ready"))
 
     def _end_blocked(self, now: float, worker: Worker) -> None:
         if worker.state is WorkerState.READY:
@@ -442,5 +394,5 @@ class Policy:
             limit = self.config.timeout_start
             text = f"{worker} did not start within {limit:g} s (--timeout-start); ending it"
             self._log(logging.ERROR, text)
-        self._actions.append(Terminate(worker))
+        self._actions.append(actions.Terminate(worker))
         worker.kill_at = now + UNBLOCK

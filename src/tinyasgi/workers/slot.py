@@ -100,6 +100,20 @@ class Slot:
     def workers(self) -> list[Worker]:
         return [worker for worker in (self.worker, self.successor) if worker is not None]
 
+    def remove(self, worker: Worker, now: float) -> None:
+        """Remove a process that has exited or could not start. Its successor takes its place.
+
+        Ignore a process that has lost its slot already.
+        """
+        if worker not in self.workers:
+            return
+        self.back_off(worker, now)
+        if worker is self.successor:
+            self.successor, self.state = None, SlotState.READY
+        else:
+            self.worker, self.successor, self.reason = self.successor, None, ""
+            self.state = SlotState.STARTING if self.worker is not None else SlotState.BACKING_OFF
+
     def back_off(self, worker: Worker, now: float) -> None:
         """Set the time of the next start, after the exit of `worker`. Failures delay it."""
         lived = now - worker.ready_at if worker.ready_at is not None else 0.0
@@ -114,6 +128,10 @@ def exit_reason(worker: Worker, code: int | None) -> str:
     if worker.state is WorkerState.ENDING and (not code or -code in SIGNALS):
         return "stopped"
     return "signal" if code and code < 0 else "failed"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def describe_exit(code: int | None) -> str:

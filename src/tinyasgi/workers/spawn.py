@@ -132,17 +132,6 @@ def wait(pid: int) -> tuple[int, int] | None:
     return (found, os.waitstatus_to_exitcode(status)) if found else None
 
 
-def is_running(pid: int) -> bool:
-    """Return whether a process with this id runs. It need not be a child of this process."""
-    with suppress(OSError), open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0] != "Z"  # a zombie has exited
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    return True
-
-
 def memory(pid: int) -> int:
     """Return the bytes of memory that a process uses, or 0 if that is not known."""
     try:

@@ -17,7 +17,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .._version import __version__
@@ -30,9 +29,10 @@ from ..server_log import logger
 from ..signals import Signals
 from . import actions, channel, spawn
 from .channel import Channel
+from .handle import WorkerHandle
 from .listeners import Listeners
 from .policy import Policy
-from .slot import Slot, Worker, WorkerState, exit_reason
+from .slot import Slot, Worker, WorkerState, exit_reason, plural
 from .spec import WorkerSpec
 
 if TYPE_CHECKING:
@@ -49,22 +49,6 @@ LONGEST = 24 * 3600.0
 CHECK = 0.05
 #: Seconds after which the parent of such a worker should have reported its exit.
 REPORT = 1.0
-
-
-@dataclass(eq=False)
-class WorkerHandle:
-    """The process of a worker, with its channel and its parent."""
-
-    worker: Worker
-    channel: Channel
-    shard: int
-    """Number of the worker's part of the shared metrics, or 0."""
-    zygote: "WorkerHandle | None"
-    """The zygote that forks the process, and reports its exit while the zygote runs."""
-    request: int
-    """Number of the request to fork the process."""
-    silent_since: float | None = None
-    """The time at which the process closed its end of the channel."""
 
 
 class Supervisor:
@@ -154,28 +138,23 @@ class Supervisor:
             self._notifier.beat()
             self._beat_at = now + (self._notifier.interval or math.inf)
         for handle in self._handles.values():
-            if handle.silent_since is None:
-                key = self._selector.get_key(handle.channel)
-                events = READ | (selectors.EVENT_WRITE if handle.channel.is_blocked else 0)
-                if key.events != events:
-                    self._selector.modify(handle.channel, events, key.data)
+            handle.wait_for_room(self._selector)
 
     def _on_signals(self, taken: Signals) -> None:
-        for number in taken.received():
-            now, name = time.monotonic(), signal.Signals(number).name
-            hung_up = name == "SIGHUP" and self._has_terminal and not os.isatty(0)
+        policy = self._policy
+        events = {
+            signal.SIGHUP: policy.reload,
+            signal.SIGTTIN: policy.grow,
+            signal.SIGTTOU: policy.shrink,
+        }
+        for number in map(signal.Signals, taken.received()):
+            hung_up = number == signal.SIGHUP and self._has_terminal and not os.isatty(0)
             if number in taken.stops or hung_up:
-                self._perform(self._policy.stop(now))
-            elif name == "SIGHUP":
-                self._perform(self._policy.reload(now))
-            elif name == "SIGTTIN":
-                self._perform(self._policy.grow(now))
-            elif name == "SIGTTOU":
-                self._perform(self._policy.shrink(now))
-            elif name == "SIGUSR1":
+                self._perform(policy.stop(time.monotonic()))
+            elif number in events:
+                self._perform(events[number](time.monotonic()))
+            elif number == signal.SIGUSR1:
                 self._reopen_log_files()
-                for handle in self._handles.values():
-                    handle.channel.send(channel.REOPEN)
             else:
                 self._child_has_exited = True
 
@@ -185,6 +164,8 @@ class Supervisor:
             identity.give_log_files(self.config)
         except OptionError as error:
             logger.error("%s", error)
+        for handle in self._handles.values():
+            handle.channel.send(channel.REOPEN)
 
     def _reap(self) -> None:
         """Collect processes that have exited."""
@@ -201,7 +182,7 @@ class Supervisor:
         for handle in silent:  # their zygote may be gone, or suspended
             assert handle.silent_since is not None
             is_late = time.monotonic() >= handle.silent_since + REPORT
-            if is_late and not spawn.is_running(handle.worker.pid):
+            if is_late and not identity.is_running(handle.worker.pid):
                 self._on_exit(handle, None)
 
     def _on_exit(self, handle: WorkerHandle, code: int | None) -> None:
@@ -214,9 +195,12 @@ class Supervisor:
         if self._metrics_store is not None and handle.shard:
             self._metrics_store.retire(handle.shard, exit_reason(worker, code))
         self._perform(self._policy.exited(time.monotonic(), worker, code))
-        for other in list(self._handles.values()):
-            if other.zygote is handle and not other.worker.pid:  # the zygote did not fork it
-                self._on_exit(other, None)
+        for other in self._forked_by(handle, 0):  # it has not forked them
+            self._on_exit(other, None)
+
+    def _forked_by(self, zygote: WorkerHandle, pid: int) -> list[WorkerHandle]:
+        found = self._handles.values()
+        return [each for each in found if each.zygote is zygote and each.worker.pid == pid]
 
     def _forget(self, handle: WorkerHandle) -> None:
         del self._handles[handle.worker]
@@ -254,9 +238,8 @@ class Supervisor:
                 self._on_forked(*text.split(" ", 2))
             case channel.EXITED:
                 pid, code = map(int, text.split())
-                for other in list(self._handles.values()):
-                    if other.zygote is handle and other.worker.pid == pid:
-                        self._on_exit(other, code)
+                for other in self._forked_by(handle, pid):
+                    self._on_exit(other, code)
 
     def _on_forked(self, request: str, pid: str, reason: str = "") -> None:
         for handle in list(self._handles.values()):
@@ -402,8 +385,7 @@ class Supervisor:
                 self._perform(self._policy.measured(time.monotonic(), worker, mebibytes))
 
     def _announce(self) -> None:
-        count = len(self._policy.slots)
-        workers = f"{count} worker" + "s" * (count > 1)
+        workers = plural(len(self._policy.slots), "worker")
         addresses = ", ".join(self._addresses)
         text = "tinyasgi %s on %s (%s, %s, pid %d); Ctrl-C stops it"
         logger.info(text, __version__, addresses, self._parts, workers, os.getpid())
