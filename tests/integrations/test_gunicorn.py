@@ -1,7 +1,9 @@
 """The worker class for gunicorn, with the real gunicorn."""
 
+import ast
 import itertools
 import os
+import re
 import signal
 import socket
 import ssl
@@ -18,7 +20,9 @@ from tests.support.processes import children, free_ports, is_alive, wait_until
 from tinyasgi.config.config import Config
 
 gunicorn_config = pytest.importorskip("gunicorn.config")
-from tinyasgi.integrations import gunicorn  # noqa: E402
+from tinyasgi.integrations.gunicorn import requests  # noqa: E402
+from tinyasgi.integrations.gunicorn import settings as settings_module  # noqa: E402
+from tinyasgi.integrations.gunicorn.settings import UNSUPPORTED, options  # noqa: E402
 
 #: The app `app:app` of a test. A response contains the process id.
 APP = """
@@ -275,6 +279,54 @@ def test_unexpected_error(start: Start, tmp_path: Path) -> None:
     assert command.log.count("ValueError: out of order") == 1
 
 
+# Hooks.
+
+HOOKS = """
+def on_starting(server): server.log.info("hook on_starting")
+def when_ready(server): server.log.info("hook when_ready")
+def pre_fork(server, worker): server.log.info("hook pre_fork")
+def post_fork(server, worker): server.log.info("hook post_fork")
+def post_worker_init(worker): worker.log.info("hook post_worker_init")
+def pre_request(worker, req): worker.log.info("hook pre_request %s %s", req.method, req.uri)
+def post_request(worker, req, environ, resp):
+    assert req.path == environ["PATH_INFO"] and ("HOST", "here") in req.headers
+    worker.log.info("hook post_request %s %s", req.path, resp.status)
+def worker_exit(server, worker): worker.log.info("hook worker_exit")
+def child_exit(server, worker): server.log.info("hook child_exit")
+def nworkers_changed(server, new, old): server.log.info("hook nworkers_changed %s", new)
+def on_exit(server): server.log.info("hook on_exit")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("app", ["app:app", "app:wsgi"])
+def test_hooks(app: str, start: Start) -> None:
+    command = start(config=HOOKS, app=app)
+    ask(port_of(command), get("/a?b"))
+    command.wait_for("hook post_request")
+    command.send(signal.SIGTTIN)
+    command.wait_for("hook nworkers_changed 2")
+    command.wait_for("hook post_worker_init", 2)
+    command.send(signal.SIGTTOU)
+    command.wait_for("hook nworkers_changed 1", 2)
+    command.wait_for("hook child_exit")
+    assert command.stop() == 0
+    names = re.findall("hook (.*)", command.log)
+    requests = ["pre_request GET /a?b", "post_request /a 200"]
+    assert [name for name in names if "request" in name] == requests
+    hooks = {*re.findall(r"def (\w+)", HOOKS)}
+    assert {name.split()[0] for name in names} == hooks
+
+
+@pytest.mark.slow
+def test_failing_hook(start: Start) -> None:
+    command = start(config="def post_request(worker, req): raise ValueError('broken')")
+    port = port_of(command)
+    assert ask(port) == ask(port)
+    command.wait_for("ValueError: broken", 2)
+    assert command.stop() == 0
+
+
 # Settings.
 
 
@@ -362,6 +414,57 @@ def test_access_log(start: Start, tmp_path: Path) -> None:
     assert command.stop() == 0
 
 
+OWN_LOGGER = """
+from gunicorn.glogging import Logger
+
+class Own(Logger):
+    def access(self, response, request, environ, duration):
+        atoms = self.atoms(response, request, environ, duration)
+        self.error("these: %s", {name: str(value) for name, value in atoms.items()})
+        super().access(response, request, environ, duration)
+"""
+#: Values that differ between two calls.
+TIMES = {"t", "T", "D", "M", "L"}
+
+
+@pytest.mark.slow
+def test_fields_are_those_of_gunicorn(start: Start, tmp_path: Path) -> None:
+    """A subclass of `Logger` gets the arguments of gunicorn; the same values are in each line."""
+    (tmp_path / "own.py").write_text(OWN_LOGGER)
+    request = b'GET /a%20b?c=d HTTP/1.1\r\nHost: h\r\nReferer: "r\r\nUser-Agent: u\r\n\r\n'
+    command = start("--logger-class", "own.Own")
+    ask(port_of(command), request)
+    theirs = ast.literal_eval(command.wait_for("these: (.*)")[1])
+    assert command.stop() == 0
+    names = [name for name in theirs if name not in {*TIMES, "p"}]
+    assert {"h", "r", "s", "U", "q", "f", "{host}i", "{content-length}o", "{path_info}e"} < {*names}
+    fields = "\t".join(f"%({name})s" for name in names)
+    config = f"access_log_format = {fields!r}"
+    command = start("--access-logfile", "log", config=config)
+    ask(port_of(command), request)
+    wait_until(lambda: (tmp_path / "log").exists() and (tmp_path / "log").read_text() != "")
+    expected = [theirs[name].replace('"', '\\"') for name in names]
+    assert (tmp_path / "log").read_text().rstrip("\n").split("\t") == expected
+    assert command.stop() == 0
+
+
+@pytest.mark.slow
+def test_filter_of_the_access_log(start: Start, tmp_path: Path) -> None:
+    config = (
+        "import logging\n"
+        "def post_worker_init(worker):\n"
+        "    worker.log.access_log.addFilter(lambda record: record.args['U'] != '/hidden')\n"
+    )
+    command = start(
+        "--access-logfile", "log", "--access-logformat", "%(U)s %(none)s", config=config
+    )
+    port = port_of(command)
+    for path in ("/hidden", "/shown"):
+        ask(port, get(path))
+    wait_until(lambda: (tmp_path / "log").read_text() == "/shown -\n")
+    assert command.stop() == 0
+
+
 @pytest.mark.slow
 def test_statistics(start: Start) -> None:
     """A logger that counts requests gets them without an access log."""
@@ -376,10 +479,10 @@ def test_statistics(start: Start) -> None:
 
 @pytest.mark.slow
 def test_settings_without_an_effect(start: Start) -> None:
-    config = "def post_request(worker, req, environ, resp): pass\nheader_map = 'refuse'"
+    config = "sendfile = False\nheader_map = 'refuse'"
     command = start("--timeout", "60", config=config)
     line = command.wait_for("settings without an effect on this worker class: (.*)")
-    assert line[1] == "header_map, post_request"
+    assert line[1] == "header_map, sendfile"
     assert ask(port_of(command))
     assert command.stop() == 0
 
@@ -387,6 +490,8 @@ def test_settings_without_an_effect(start: Start) -> None:
 def settings(**values: Any) -> Any:
     config = gunicorn_config.Config()
     for name, value in values.items():
+        if name not in config.settings:
+            pytest.skip(f"this version of gunicorn does not have {name}")
         config.set(name, value)
     return config
 
@@ -419,12 +524,33 @@ def settings(**values: Any) -> Any:
     ],
 )
 def test_settings(name: str, value: Any, option: str, expected: Any) -> None:
-    config = Config(**gunicorn.options(settings(**{name: value})))
+    config = Config(**options(settings(**{name: value})))
     assert getattr(config, option) == expected
 
 
+#: Settings that the master applies, or the base class of workers.
+OF_GUNICORN = """
+    bind capture_output check_config chdir config control_socket control_socket_disable
+    control_socket_mode daemon default_proc_name disable_redirect_access_to_syslog dogstatsd_tags
+    enable_backlog_metric enable_stdio_inheritance errorlog group initgroups logger_class loglevel
+    paste pidfile preload_app print_config proc_name pythonpath raw_env raw_paste_global_conf reload
+    reload_engine reload_extra_files reuse_port spew statsd_host statsd_prefix syslog_addr
+    syslog_facility syslog_prefix timeout umask user worker_class worker_tmp_dir workers wsgi_app
+"""
+
+
+def test_every_setting_is_known() -> None:
+    """A setting is applied, or it is the master's, or the warning lists it."""
+    source = Path(settings_module.__file__).read_text() + Path(requests.__file__).read_text()
+    applied = {*re.findall(r"\w+", source)} - {*UNSUPPORTED}
+    ours = {*OF_GUNICORN.split(), *UNSUPPORTED}
+    hooks = {each.name for each in gunicorn_config.KNOWN_SETTINGS if each.section == "Server Hooks"}
+    known = {each.name for each in gunicorn_config.KNOWN_SETTINGS} - hooks
+    assert {name for name in known if not name.startswith(("on_dirty", "dirty_"))} <= ours | applied
+
+
 def test_defaults() -> None:
-    config = Config(**gunicorn.options(settings()))
+    config = Config(**options(settings()))
     assert config.timeout_keep_alive == 2
     assert config.forwarded_allow_ips == ("127.0.0.1", "::1", "unix")
 

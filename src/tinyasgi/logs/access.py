@@ -184,7 +184,7 @@ def _compile(text: str) -> LineFormatter:
         if match["field"] is None:
             found = match[0] + text[match.end() : match.end() + 10]
             raise ValueError(f"has an invalid field: {found!r}; write %% for a percent sign")
-        getters.append(_getter(match["field"]))
+        getters.append(getter(match["field"]))
         return "%s"
 
     template = re.sub(r"%(?:%|\((?P<field>[^()]*)\)[sd]|)", replace, text)
@@ -198,7 +198,7 @@ def _compile(text: str) -> LineFormatter:
     return _filled(template, getters, _quoted)
 
 
-def _getter(field: str) -> Getter:
+def getter(field: str) -> Getter:
     if match := re.fullmatch(r"\{([!-z|~]+)\}([ioe])", field):
         name, kind = match.groups()
         if kind == "e":
