@@ -81,7 +81,7 @@ def package_of(name: str) -> str:
 
 def order() -> list[list[str]]:
     """The layers of docs/design.md, the top one first."""
-    match = re.search(r"^```\n(cli > [^`]+)```$", DESIGN.read_text(encoding="utf-8"), re.M)
+    match = re.search(r"^```\n(integrations > [^`]+)```$", DESIGN.read_text(encoding="utf-8"), re.M)
     assert match, "docs/design.md has no order of packages"
     return [layer.replace(",", " ").split() for layer in match[1].split(">")]
 

@@ -5,6 +5,8 @@ import inspect
 import logging
 import re
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -20,6 +22,7 @@ from tests.support.processes import wait_until
 from tinyasgi.config.kinds import OptionError
 from tinyasgi.integrations import uvicorn
 from tinyasgi.integrations.uvicorn import config as uvicorn_config
+from tinyasgi.integrations.uvicorn import supervisors
 from tinyasgi.testing import serve
 
 
@@ -301,6 +304,93 @@ def test_callback() -> None:
         wait_until(lambda: len(calls) > 1)
 
 
+def test_program_that_sets_the_lifespan() -> None:
+    """Programs that call `startup` create the lifespan before, as uvicorn's `serve` does."""
+
+    async def main() -> None:
+        config = uvicorn.Config(app, port=0)
+        server = uvicorn.Server(config)
+        config.load()
+        server.lifespan = config.lifespan_class(config)
+        await server.startup()
+        assert server.lifespan.state is server.servers[0].app_state
+        assert not server.lifespan.should_exit
+        await server.shutdown()
+
+    asyncio.run(main())
+
+
+def test_failed_lifespan() -> None:
+    server = uvicorn.Server(uvicorn.Config(fails_in_startup, port=0, log_config=None))
+    with pytest.raises(SystemExit):
+        server.run()
+    assert server.lifespan.should_exit
+
+
+def test_server_state() -> None:
+    server = uvicorn.Server(uvicorn.Config(app, port=0))
+    state = server.server_state
+    with running(server) as port, Client(port) as client:
+        ask(port)
+        wait_until(lambda: len(state.connections) == 1)
+        client.send(get("/stream"))
+        client.head()
+        assert (state.total_requests, len(state.connections), len(state.tasks)) == (1, 1, 1)
+        server.force_exit = True
+    assert not state.connections
+    assert not state.tasks
+
+
+def test_missing_attribute() -> None:
+    config = uvicorn.Config(app)
+    with pytest.raises(AttributeError, match=r"setup_event_loop.*call get_loop_factory\(\)"):
+        config.setup_event_loop()
+    assert getattr(config, "none", 5) == 5
+
+
+@pytest.mark.parametrize("way", ["change", "replace"])
+def test_tls_context(way: str, tls: Any) -> None:
+    """Programs change the context, or replace it."""
+    if way == "change":
+        config = uvicorn.Config(app, port=0, ssl_certfile=tls.certfile)
+        config.load()
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
+    else:
+        config = uvicorn.Config(app, port=0)
+        config.load()
+        assert config.ssl is None
+        config.ssl = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        config.ssl.load_cert_chain(tls.certfile)
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
+    with (
+        running(uvicorn.Server(config)) as port,
+        socket.create_connection(("127.0.0.1", port)) as raw,
+        tls.context().wrap_socket(raw, server_hostname="localhost") as sock,
+    ):
+        assert sock.version() == "TLSv1.3"
+
+
+def test_importer() -> None:
+    assert uvicorn.importer.import_from_string(f"{__name__}:app") is app
+    assert uvicorn.importer.import_from_string(app) is app
+    with pytest.raises(uvicorn.importer.ImportFromStringError, match="none_such"):
+        uvicorn.importer.import_from_string("none_such:app")
+
+
+def test_target_of_a_supervisor(caplog: pytest.LogCaptureFixture) -> None:
+    """A target that the processes do not run is reported."""
+
+    class Own(uvicorn.Server):
+        pass
+
+    config = uvicorn.Config("app:app", workers=2, log_config=None)
+    supervisors.Multiprocess(config, target=uvicorn.Server(config).run, sockets=[])
+    assert not caplog.records
+    supervisors.Multiprocess(config, target=Own(config).run, sockets=[])
+    assert "Own object" in caplog.text
+    assert "has no effect" in caplog.text
+
+
 # Signals.
 
 SCRIPT = """
@@ -378,6 +468,33 @@ def test_workers(start: Any) -> None:
     assert command.log.endswith("after")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ChangeReload", "Multiprocess"])
+def test_supervisor(kind: str, start: Any) -> None:
+    """As in programs that choose the supervisor, and bind its socket."""
+    command = start(
+        "from tinyasgi.integrations.uvicorn.supervisors import ChangeReload, Multiprocess\n"
+        "config = uvicorn.Config('app:app', port=0, workers=2)\n"
+        "sock = config.bind_socket()\n"
+        "server = uvicorn.Server(config)\n"
+        f"{kind}(config, target=server.run, sockets=[sock]).run()\n"
+        "assert sock.fileno() == -1\n"
+    )
+    assert ask(command.port).body == b"hello"
+    assert command.stop() == 0
+    assert command.log.endswith("after")
+
+
+@pytest.mark.slow
+def test_command(start: Any) -> None:
+    command = start(
+        "sys.argv[1:] = ['app:app', '--port', '0', '--timeout-notify', '30']\nuvicorn.main()"
+    )
+    assert ask(command.port).body == b"hello"
+    assert command.stop() == 0
+    assert not command.log.endswith("after")
+
+
 def test_workers_need_a_name() -> None:
     with pytest.raises(SystemExit) as leaving:
         uvicorn.run(app, workers=2)
@@ -393,7 +510,7 @@ def test_access_log(capsys: pytest.CaptureFixture[str]) -> None:
     with running(uvicorn.Server(uvicorn.Config(app, port=0))) as port:
         for path in ("/a%20b?c=d", "/hidden"):
             ask(port, path)
-    line = r'INFO:     127.0.0.1:\d+ - "GET /a%20b\?c=d HTTP/1.1" 200\n'
+    line = r'INFO:     127.0.0.1:\d+ - "GET /a%20b\?c=d HTTP/1.1" 200 OK\n'
     assert re.fullmatch(line, capsys.readouterr().out)
 
 
@@ -407,7 +524,7 @@ def test_other_format(capsys: pytest.CaptureFixture[str]) -> None:
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=config, use_colors=True))
     with running(server) as port:
         ask(port)
-    assert capsys.readouterr().out == "\x1b[32mINFO\x1b[0m:     [GET / HTTP/1.1] 200\n"
+    assert capsys.readouterr().out == "\x1b[32mINFO\x1b[0m:     [GET / HTTP/1.1] 200 OK\n"
     uvicorn_config.LOGGING_CONFIG["formatters"]["default"]["use_colors"] = None
 
 
@@ -442,6 +559,11 @@ def test_install(tmp_path: Path) -> None:
         "ours.install()\n"
         "import uvicorn, uvicorn.config, uvicorn.supervisors\n"
         "from uvicorn.main import STARTUP_FAILURE, Server\n"
+        "from uvicorn.importer import import_from_string\n"
+        "from uvicorn.protocols.utils import ClientDisconnected\n"
+        "from uvicorn.supervisors import ChangeReload, Multiprocess\n"
+        "from tinyasgi.errors import ClientDisconnected as Ours\n"
+        "assert ClientDisconnected is Ours\n"
         "from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware\n"
         "assert uvicorn is ours\n"
         "assert uvicorn.config.Config is ours.Config\n"

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +92,10 @@ class Server:
         self.metrics_store = metrics_store
         """The metrics, once the server is ready; None without `metrics_bind`."""
         self._lifespan = Lifespan(self._app, self.config.lifespan, self._on_error)
-        self._connections: set[ManagedConnection] = set()
+        self.connections: Set[ManagedConnection] = set()
+        """The open connections."""
+        self.running: Set[Exchange] = set()
+        """The requests that are running."""
         self._shutdown = Shutdown(self.config, shielded(on_wait))
         self._page: Server | None = None  # serves the metrics
         self._page_end: asyncio.Task[None] | None = None  # stops the page after `leave`
@@ -116,7 +119,7 @@ class Server:
     def descriptors(self) -> list[int]:
         """Return the descriptors of listeners and connections, for `forks`."""
         pages = self.metrics_store.listeners if self.metrics_store is not None else ()
-        return [each.fileno() for each in (*self._sockets, *pages, *self._connections)]
+        return [each.fileno() for each in (*self._sockets, *pages, *self.connections)]
 
     @property
     def url(self) -> str:
@@ -151,7 +154,7 @@ class Server:
                 self.host, self.port = self._sockets[0].getsockname()[:2]
             await self._lifespan.startup()
             self._context = context = self._create_context(metrics)
-            self._connections = context.connections
+            self.connections, self.running = context.connections, context.running
             self._beside.callback(context.close)
             on_connection = ignore if metrics is None else metrics.count_connection
             self._acceptor = Acceptor(context, self._tls, on_connection)

@@ -7,14 +7,17 @@ The modules and names are those that programs use. The loggers are `uvicorn.erro
 counterpart are logged as a warning and ignored.
 """
 
+import contextlib
 import importlib.util
 import sys
 
+from ...errors import ClientDisconnected
+from . import importer
 from .config import Config
-from .main import run
+from .main import main, run
 from .server import Server
 
-__all__ = ["Config", "Server", "install", "run"]
+__all__ = ["Config", "Server", "importer", "install", "main", "run"]
 
 #: The version of uvicorn with this API.
 __version__ = "0.54.0"
@@ -31,3 +34,7 @@ def install() -> None:
     for name, module in list(sys.modules.items()):
         if name == __name__ or name.startswith(__name__ + "."):
             sys.modules["uvicorn" + name.removeprefix(__name__)] = module
+    with contextlib.suppress(ImportError):
+        from uvicorn.protocols import utils
+
+        utils.ClientDisconnected = ClientDisconnected  # type: ignore[assignment,misc]

@@ -6,12 +6,13 @@ import logging
 import logging.config
 import os
 import socket
-import ssl
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from ssl import CERT_NONE, PROTOCOL_TLS_SERVER, SSLContext
+from typing import Any, ClassVar
 
 from ... import importer
 from ...config import config as tinyasgi_config
@@ -20,6 +21,7 @@ from ...config.kinds import MAX_SECONDS, OptionError, Spelling
 from ...logs import setup
 from ...net import listen
 from ...process.loop import loop_factory
+from ...tls.contexts import TLSContexts
 from .logging import TRACE_LOG_LEVEL, access_logger, logger
 
 #: Exit code if the server can't start.
@@ -69,6 +71,23 @@ LOGGING_CONFIG: dict[str, Any] = {
 
 #: Options that `Server` or this class implements.
 _OWN = {"app", "callback_notify", "timeout_notify", "log_config", "env_file", "factory"}
+
+
+#: Attributes of uvicorn's `Config` without a counterpart, and what to write instead.
+_MISSING = {
+    "setup_event_loop": "call get_loop_factory()",
+    "http_protocol_class": "there are no protocol classes; write a middleware",
+    "ws_protocol_class": "there are no protocol classes; write a middleware",
+}
+
+
+class Lifespan:
+    """The lifespan of an app. `Server.startup` and `Server.shutdown` run it."""
+
+    def __init__(self, config: "Config") -> None:
+        self.state: dict[str, Any] = {}
+        self.should_exit = False
+        """Whether the startup has failed."""
 
 
 @dataclass(eq=False, repr=False)
@@ -124,15 +143,17 @@ class Config:
     ssl_keyfile: str | os.PathLike[str] | None = None
     ssl_certfile: str | os.PathLike[str] | None = None
     ssl_keyfile_password: str | None = None
-    ssl_version: int = ssl.PROTOCOL_TLS_SERVER
-    ssl_cert_reqs: int = ssl.CERT_NONE
+    ssl_version: int = PROTOCOL_TLS_SERVER
+    ssl_cert_reqs: int = CERT_NONE
     ssl_ca_certs: str | os.PathLike[str] | None = None
     ssl_ciphers: str | None = None
-    ssl_context_factory: Callable[..., ssl.SSLContext] | None = None
+    ssl_context_factory: Callable[..., SSLContext] | None = None
     headers: list[tuple[str, str]] | None = None
     factory: bool = False
     h11_max_incomplete_event_size: int | None = None
     reset_contextvars: bool = False
+
+    lifespan_class: ClassVar = Lifespan
 
     def __post_init__(self) -> None:
         self.loaded = False
@@ -159,9 +180,19 @@ class Config:
                 logger.warning("%s", error)
         self.translated()
 
+    def __getattr__(self, name: str) -> Any:
+        text = _MISSING.get(name)
+        hint = f" in tinyasgi: {text}" if text else ""
+        raise AttributeError(f"Config has no attribute {name!r}{hint}")
+
     @property
     def is_ssl(self) -> bool:
         return bool(self.ssl_keyfile or self.ssl_certfile or self.ssl_context_factory)
+
+    @cached_property
+    def ssl(self) -> SSLContext | None:
+        """The TLS context. A program may change or replace it before the server starts."""
+        return TLSContexts(self.translated()).current() if self.is_ssl else None
 
     @property
     def should_reload(self) -> bool:
@@ -184,7 +215,9 @@ class Config:
             options["timeout_graceful_shutdown"] = MAX_SECONDS
         if not self.ssl_certfile:
             options["ssl_keyfile"] = None
-        if (make := self.ssl_context_factory) is not None and not self.use_subprocess:
+        if (context := vars(self).get("ssl")) is not None:
+            options["ssl_context_factory"] = lambda *_: context
+        elif (make := self.ssl_context_factory) is not None and not self.use_subprocess:
             options["ssl_context_factory"] = lambda _, make_default: make(self, make_default)
         return tinyasgi_config.Config(**options)
 

@@ -3,12 +3,14 @@
 import copy
 import logging
 import sys
+from http import HTTPStatus
 from typing import Any, ClassVar, Literal
 
 from ...logs.access import KEYS
 from ...protocols.exchange import Exchange
 
 TRACE_LOG_LEVEL = 5
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 logger = logging.getLogger("uvicorn.error")
 access_logger = logging.getLogger("uvicorn.access")
@@ -42,14 +44,18 @@ class DefaultFormatter(logging.Formatter):
         return super().formatMessage(record)
 
 
+ColourizedFormatter = DefaultFormatter
+
+
 class AccessFormatter(DefaultFormatter):
     """Formatter with the fields `client_addr`, `request_line` and `status_code`."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
         record = copy.copy(record)
         values: Any = record.args
-        record.client_addr, method, path, version, record.status_code = values
+        record.client_addr, method, path, version, status = values
         record.request_line = f"{method} {path} HTTP/{version}"
+        record.status_code = f"{status} {_PHRASES.get(status, '')}"
         return super().formatMessage(record)
 
 

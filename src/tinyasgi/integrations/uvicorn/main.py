@@ -2,13 +2,23 @@
 
 import contextlib
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
-from ...run import run as run_processes
-from .config import LOGGING_CONFIG, STARTUP_FAILURE, Config
+from ...cli import main as command
+from .config import STARTUP_FAILURE, Config
 from .server import Server
+from .supervisors import Supervisor
 
-__all__ = ["STARTUP_FAILURE", "Config", "Server", "run"]
+__all__ = ["STARTUP_FAILURE", "Config", "Server", "main", "run"]
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command `tinyasgi`, which accepts the options of uvicorn, and exit.
+
+    args: by default those of the process.
+    """
+    command(args)
 
 
 def run(app: Any, *, app_dir: str | None = None, **options: Any) -> None:
@@ -21,9 +31,7 @@ def run(app: Any, *, app_dir: str | None = None, **options: Any) -> None:
         sys.path.insert(0, app_dir)
     config = Config(app, **options)
     if config.use_subprocess:
-        given = None if config.log_config is LOGGING_CONFIG else config.log_config
-        own = {"log_config": given, "env_file": config.env_file, "factory": config.factory}
-        run_processes(app, config.translated().replace(**own, app_dir=app_dir or "."))
+        Supervisor(config).run()
         return
     config.load_app()  # before there is an event loop
     server = Server(config)

@@ -8,16 +8,17 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from types import FrameType
 
 from ...app.lifespan import LifespanFailed
 from ...config.kinds import OptionError
 from ...importer import LoadError
 from ...net.listen import ListenError
+from ...protocols.exchange import Exchange
 from ...server import server
 from ...signals import STOPS
-from .config import STARTUP_FAILURE, Config
+from .config import STARTUP_FAILURE, Config, Lifespan
 from .logging import access_logger, log_exchange, logger, redirect_messages
 
 HANDLED_SIGNALS = STOPS
@@ -26,6 +27,18 @@ HANDLED_SIGNALS = STOPS
 TICK = 0.1
 #: Ticks of the shutdown until the log says what it waits for.
 REPORT = 10
+
+
+class ServerState:
+    """What the connections of a server share."""
+
+    def __init__(self) -> None:
+        self.total_requests = 0
+        """Requests that have been answered."""
+        self.connections: Collection[object] = set()
+        """The open connections."""
+        self.tasks: Collection[object] = set()
+        """The requests that are running."""
 
 
 class Server:
@@ -46,6 +59,8 @@ class Server:
         self.force_exit = False
         self.servers: list[server.Server] = []
         """The server with its listeners, `servers[0].sockets`."""
+        self.lifespan: Lifespan = config.lifespan_class(config)
+        self.server_state = ServerState()
         self.last_notified = 0.0
         self._captured_signals: list[int] = []
         self._waits_for: Callable[[], list[str]] = list
@@ -79,25 +94,34 @@ class Server:
         redirect_messages()
         if not config.loaded:
             config.load()
-        logs_access = config.access_log and access_logger.hasHandlers()
+        self._logs_access = config.access_log and access_logger.hasHandlers()
         try:
             self._server = server.Server(
                 config.loaded_app,
-                config.translated().replace(access_log=logs_access),
+                config.translated(),
                 sockets=sockets or (),
-                access=log_exchange if logs_access else None,
+                access=self._on_exchange,
                 on_wait=self._on_wait,
             )
             await self._server.__aenter__()
         except (OptionError, LoadError, ListenError, LifespanFailed) as error:
             logger.error("%s", error, exc_info=error.__cause__)
+            self.lifespan.should_exit = isinstance(error, LifespanFailed)
             sys.exit(STARTUP_FAILURE)
+        self.lifespan.state = self._server.app_state
+        self.server_state.connections = self._server.connections
+        self.server_state.tasks = self._server.running
         self._stopped, self._end = asyncio.create_task(self._server.stopped()), None
         self.servers = [self._server]
         self.started = True
         where = ", ".join(self._server.addresses)
         logger.info("Application startup complete.")  # programs wait for this line, or for the next
         logger.info("tinyasgi running on %s (Press CTRL+C to quit)", where)
+
+    def _on_exchange(self, exchange: Exchange) -> None:
+        self.server_state.total_requests += 1
+        if self._logs_access:
+            log_exchange(exchange)
 
     async def main_loop(self) -> None:
         """Call `on_tick` until it returns True."""
