@@ -54,7 +54,7 @@ class Acceptor:
         #: Whether the event loop watches each listener; False while accepting is paused.
         self._readers: dict[socket.socket, bool] = {}
         #: Timer for the next attempt, after accepting has failed.
-        self._retrial: asyncio.TimerHandle | None = None
+        self._retry_timer: asyncio.TimerHandle | None = None
         self._reserved = math.inf  # the first reserved descriptor
         self._scarce = False  # the last connection has a reserved descriptor
         self.handshakes: set[asyncio.Task[None]] = set()
@@ -102,7 +102,7 @@ class Acceptor:
         accepted.setblocking(False)
         task = loop.create_task(self._begin(accepted, peer))
         self.handshakes.add(task)
-        task.add_done_callback(self._on_shaken)
+        task.add_done_callback(self._on_handshake_end)
         return True
 
     @property
@@ -125,17 +125,17 @@ class Acceptor:
         self._context.loop.remove_reader(sock)
         self._readers[sock] = False
 
-    def _on_shaken(self, task: asyncio.Task[None]) -> None:
+    def _on_handshake_end(self, task: asyncio.Task[None]) -> None:
         self.handshakes.discard(task)
         self._context.on_gone()
 
     def _retry_later(self, error: OSError) -> None:
-        if self._retrial is None:
+        if self._retry_timer is None:
             logger.error("can't accept connections, clients have to wait: %s", error)
-            self._retrial = self._context.loop.call_later(1.0, self._retry)
+            self._retry_timer = self._context.loop.call_later(1.0, self._retry)
 
     def _retry(self) -> None:
-        self._retrial = None
+        self._retry_timer = None
         self.resume()
 
     def resume(self) -> None:
@@ -167,11 +167,11 @@ class Acceptor:
                 return
             name = peer_name(peer, unix)
             if not self._context.config.proxy_protocol:
-                await self._shake_hands(accepted, name, partial(self._connect, unix))
+                await self._handshake(accepted, name, partial(self._connect, unix))
             elif header := await self._read_header(accepted, _proxy(peer, unix)):
                 if header.client is not None:
                     name = peer_name(header.client)
-                await self._shake_hands(accepted, name, partial(self._connect, unix, header))
+                await self._handshake(accepted, name, partial(self._connect, unix, header))
             else:
                 accepted.close()
         except (OSError, asyncio.CancelledError):
@@ -201,7 +201,7 @@ class Acceptor:
                 await proxy_protocol.refuse(accepted, answer)
         return None
 
-    async def _shake_hands(
+    async def _handshake(
         self, accepted: socket.socket, name: str, connect: Callable[[], asyncio.BaseProtocol]
     ) -> None:
         """Do the TLS handshake, if any, and connect the protocol. Raises OSError.
@@ -247,8 +247,8 @@ class Acceptor:
             self._pause(sock)
             sock.close()
         self._readers.clear()
-        if self._retrial is not None:
-            self._retrial.cancel()
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
 
 
 class _Negotiated(asyncio.Protocol):

@@ -25,10 +25,10 @@ from ..signals import Signals
 #: Seconds between two checks of the time.
 TICK = 0.05
 #: Seconds from the start of a step to the first report, and between two reports.
-SOON = 0.1
+FIRST_REPORT = 0.1
 REPORT = 5.0
-#: Steps with a lower limit, in seconds, are not reported.
-WORTH = 0.5
+#: Steps with a lower time limit, in seconds, are not reported.
+MIN_REPORTED = 0.5
 #: Seconds for cancelled tasks to end.
 LAST = 1.0
 #: Seconds after the limit of a step until the event loop is assumed to be blocked.
@@ -40,14 +40,14 @@ AT_ONCE = 1.0
 #: Seconds for the functions that are registered with `atexit`.
 ATEXIT = 2.0
 #: Maximum number of items in one log line.
-NAMED = 5
+MAX_ITEMS = 5
 
 #: A function that returns a description of each item that the process waits for.
-What: TypeAlias = Callable[[], list[str]]
+Describe: TypeAlias = Callable[[], list[str]]
 
 
 class _Step(NamedTuple):
-    what: What
+    describe: Describe
     start: float
     limit: float
     spare: float
@@ -94,15 +94,15 @@ class Ending:
             with suppress(RuntimeError):  # out of threads
                 threading.Thread(target=run, name="tinyasgi-exit", daemon=True).start()
 
-    def step(self, what: What, seconds: float, spare: float = 0.0) -> None:
+    def step(self, describe: Describe, seconds: float, spare: float = 0.0) -> None:
         """Begin a step. The process exits if the step takes longer than `seconds` plus `spare`."""
         if self._step is not None:
             now = time.monotonic()
-            self._step = _Step(what, now, now + seconds, spare)
+            self._step = _Step(describe, now, now + seconds, spare)
 
-    def last_step(self, what: What, least: float) -> None:
+    def last_step(self, describe: Describe, least: float) -> None:
         """Begin a step for the rest of the grace period, but at least `least` seconds."""
-        self.step(what, max(self._grace_end - time.monotonic(), least))
+        self.step(describe, max(self._grace_end - time.monotonic(), least))
 
     def hurry(self, least: float = 0.0) -> None:
         """Shorten the time limit of the exit, but leave at least `least` seconds."""
@@ -167,26 +167,26 @@ class Ending:
     # The second thread.
 
     def _report(self) -> None:
-        what, due = 0, 0.0
+        reported, due = 0, 0.0  # the hash of a function, and the time of the next report
         while not self._exiting and not self._is_over():
             now, step = time.monotonic(), self._step
             if step is None:
                 continue
-            if hash(step.what) != what:
-                what, due = hash(step.what), now + SOON
-            elif now >= due and step.limit - step.start >= WORTH:
+            if hash(step.describe) != reported:
+                reported, due = hash(step.describe), now + FIRST_REPORT
+            elif now >= due and step.limit - step.start >= MIN_REPORTED:
                 due = now + REPORT
                 with suppress(Exception):
-                    self._tell(step, now)
+                    self._log_step(step, now)
             del step  # it refers to the app, which this thread must not keep alive
         self._exit()
 
-    def _tell(self, step: _Step, now: float) -> None:
-        if what := step.what():
-            more = [f"{len(what) - NAMED} more"] if len(what) > NAMED else []
+    def _log_step(self, step: _Step, now: float) -> None:
+        if what := step.describe():
+            more = [f"{len(what) - MAX_ITEMS} more"] if len(what) > MAX_ITEMS else []
             logger.info(
                 "waiting for %s (%.1f s so far, at most %.1f s more)%s",
-                ", ".join([*what[:NAMED], *more]),
+                ", ".join([*what[:MAX_ITEMS], *more]),
                 now - self._start,
                 max(self._end() - step.spare - now, 0),
                 self._hint,
@@ -196,7 +196,7 @@ class Ending:
         step, processes = self._step, _processes()
         assert step is not None
         with suppress(Exception):
-            left = [*step.what(), *describe_rest()]
+            left = [*step.describe(), *describe_rest()]
             if step.spare:
                 left += _describe_main_thread()
             if left:

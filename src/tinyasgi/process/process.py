@@ -106,12 +106,12 @@ class ServerProcess:
         self.ending = ending
 
     def run(self) -> int:
-        """Serve until told to stop; return the exit code. Failures are reported."""
+        """Serve until the process has to stop; return the exit code. Failures are reported."""
         set_gc_thresholds()  # the import of the app may set others
         self._signals.on_stop = self._on_stop_signal
-        return exit_code(self._load_and_serve, self.tell, self._signals)
+        return exit_code(self._load_and_serve, self.report, self._signals)
 
-    def tell(self, text: str) -> None:
+    def report(self, text: str) -> None:
         """Report a failure."""
         log.report_failure(text, self.config.log_format)
 
@@ -123,7 +123,7 @@ class ServerProcess:
             target = importer.load(app, self.config.app_dir) if isinstance(app, str) else app
         runner = asyncio.Runner(loop_factory=loop_factory(self.config))
         main = partial(runner.run, self._main(target))
-        code = self.ending.code = exit_code(main, self.tell, self._signals)
+        code = self.ending.code = exit_code(main, self.report, self._signals)
         self._finish(runner)
         if not code:
             logger.log(self.level, "stopped")
@@ -183,7 +183,7 @@ class ServerProcess:
             self.announce()
             for number in self._early:
                 self.on_signal(number)
-            await self.until_told()
+            await self.wait_for_stop()
             self._begin_end()
             logger.log(self.level, "stopping")
 
@@ -217,7 +217,7 @@ class ServerProcess:
         """The names of the parser and the event loop in use."""
         return f"{self.server.parser}, {type(self.loop).__module__.partition('.')[0]}"
 
-    async def until_told(self) -> None:
+    async def wait_for_stop(self) -> None:
         """Wait until the process has to stop."""
         await self.server.stopped()
 

@@ -52,18 +52,18 @@ class Notifier:
             self.interval = _number("WATCHDOG_USEC", microseconds) / 2e6
 
     def ready(self) -> None:
-        self._tell("READY=1")
+        self._send("READY=1")
 
     def reloading(self) -> None:
-        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        self._tell("STOPPING=1")
+        self._send("STOPPING=1")
 
     def beat(self) -> None:
-        self._tell("WATCHDOG=1", timeout=0)  # a full queue contains earlier ones
+        self._send("WATCHDOG=1", timeout=0)  # a full queue contains earlier ones
 
-    def _tell(self, state: str, timeout: float | None = None) -> None:
+    def _send(self, state: str, timeout: float | None = None) -> None:
         if self._address:
             address = "\0" + self._address[1:] if self._address[0] == "@" else self._address
             with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:

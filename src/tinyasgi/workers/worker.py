@@ -114,8 +114,8 @@ class WorkerProcess(ServerProcess):
         super().__init__(spec.target, spec.config, ending, sockets)
         self._channel = messages
         self._start = contextlib.ExitStack()
-        self._told = asyncio.Event()
-        self._word = ""  # the message that told it to stop
+        self._may_stop = asyncio.Event()  # the supervisor has sent `retire`, `stop` or `quit`
+        self._word = ""  # the last of these messages
         self._shared: dict[str, Sequence[socket.socket]] = {}
         self._sharing: set[asyncio.Task[None]] = set()
 
@@ -124,9 +124,9 @@ class WorkerProcess(ServerProcess):
             self._start.enter_context(report_slow_start(self.config.timeout_start))
             return super().run()
 
-    def tell(self, text: str) -> None:
+    def report(self, text: str) -> None:
         if self._ready:
-            super().tell(text)
+            super().report(text)
         else:  # all workers may fail in the same way: the supervisor logs one of the reasons
             send_files(self._channel, self.config, text)
             self._channel.send(channel.FAILED, text)
@@ -149,11 +149,11 @@ class WorkerProcess(ServerProcess):
         send_files(self._channel, self.config)
         self._send(channel.READY, self.parts)
 
-    async def until_told(self) -> None:
+    async def wait_for_stop(self) -> None:
         await self.server.stopped()
-        if not self._told.is_set():
+        if not self._may_stop.is_set():
             self._send(channel.REPLACE)
-            await self._told.wait()
+            await self._may_stop.wait()
 
     # Messages.
 
@@ -195,7 +195,7 @@ class WorkerProcess(ServerProcess):
                 self.loop.call_soon(self.server.give_back, sock)  # runs after `take`
         else:
             self._word = word
-            self._told.set()
+            self._may_stop.set()
             if word == channel.RETIRE:
                 self.server.leave()
             elif word == channel.STOP:
@@ -214,7 +214,7 @@ class WorkerProcess(ServerProcess):
     def on_stop(self) -> None:
         if not self._ready or spawn.is_hung_up(self._channel):
             super().on_stop()
-        elif not self._told.is_set():
+        elif not self._may_stop.is_set():
             self.stop()
 
     def _on_stop_signal(self, count: int) -> None:
