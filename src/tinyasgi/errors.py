@@ -15,6 +15,11 @@ def exception_text(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {safely(str, error)}"
 
 
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun, such as `2 workers`."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def safely(show: Callable[[object], str], value: object) -> str:
     """Apply `str` or `repr` to an object of the app, whose methods may raise exceptions."""
     try:

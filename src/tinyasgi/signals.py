@@ -48,6 +48,7 @@ class Signals:
         self._previous: dict[int, signal.Handlers | Callable[..., object] | int | None] = {}
         self._received: deque[int] = deque()
         self._raises = False
+        self._has_terminal = os.isatty(0)
         self._pid = os.getpid()
         self._ours, self._theirs = socket.socketpair()
         self._ours.setblocking(False)
@@ -102,6 +103,10 @@ class Signals:
         """Let the kernel handle the next stop signal, which ends the process at once."""
         for number in self.stops:
             signal.signal(number, signal.SIG_DFL)
+
+    def is_hang_up(self, number: int) -> bool:
+        """Return whether a signal reports that the terminal of this process was closed."""
+        return signal.Signals(number).name == "SIGHUP" and self._has_terminal and not os.isatty(0)
 
     def fileno(self) -> int:
         return self._ours.fileno()

@@ -20,7 +20,6 @@ class SingleProcess(ServerProcess):
     def __init__(self, app: Any, config: Config, ending: Ending, notifier: Notifier) -> None:
         super().__init__(app, config, ending)
         self._notifier = notifier
-        self._has_terminal = os.isatty(0)
         os.environ["TINYASGI_WORKER"] = "0"
 
     def announce(self) -> None:
@@ -41,9 +40,9 @@ class SingleProcess(ServerProcess):
         name = signal.Signals(number).name
         if name == "SIGUSR1":
             self.reopen()
-        elif name == "SIGHUP" and self._has_terminal and not os.isatty(0):
+        elif self._signals.is_hang_up(number):
             self._stops += 1
-            self.on_stop()  # the terminal is gone
+            self.on_stop()
         elif name in _FOR_SUPERVISOR:
             text = "%s ignored: a single process can't be replaced; start it with --workers 1"
             logger.warning(text, name)

@@ -266,11 +266,10 @@ def _is_configured(each: logging.Logger) -> bool:
 
 
 def _read(path: str) -> Any:
+    """Return the content of a file for `dictConfig`. Raises OSError and ValueError."""
+    suffix = os.path.splitext(path)[1]
     with open(path, encoding="utf-8") as file:
-        return _parse(os.path.splitext(path)[1], file.read())
-
-
-def _parse(suffix: str, text: str) -> Any:
+        text = file.read()
     if suffix == ".json":
         import json
 

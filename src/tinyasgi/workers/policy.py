@@ -9,6 +9,7 @@ import logging
 import math
 
 from ..config.config import Config
+from ..errors import plural
 from ..logs.setup import ERROR_PREFIX
 from ..process.process import BAD_OPTION, FAILED
 from . import actions
@@ -16,7 +17,7 @@ from .actions import Action
 from .channel import QUIT, RETIRE, STOP
 from .limits import HURRY, MARGIN, MEASURE, RELOAD, UNBLOCK, time_to_stop
 from .queues import AcceptQueues
-from .slot import SIGNALS, ZYGOTE, Slot, SlotState, Worker, WorkerState, describe_exit, plural
+from .slot import SIGNALS, ZYGOTE, Slot, SlotState, Worker, WorkerState, describe_exit
 
 
 class Policy:

@@ -60,14 +60,9 @@ class Worker:
     def __str__(self) -> str:
         return f"{self.slot.name} (pid {self.pid})"
 
-    @property
-    def is_doomed(self) -> bool:
-        """Whether it was killed, or will be killed at `kill_at`."""
-        return self.is_killed or self.kill_at < math.inf
-
     def blocked_at(self, config: Config) -> float:
         """Return the time from which this process counts as blocked."""
-        if self.state is WorkerState.ENDING or self.is_doomed:
+        if self.state is WorkerState.ENDING or self.is_killed or self.kill_at < math.inf:
             return math.inf
         if self.state is WorkerState.STARTING:
             return self.started_at + (config.timeout_start or math.inf)
@@ -128,10 +123,6 @@ def exit_reason(worker: Worker, code: int | None) -> str:
     if worker.state is WorkerState.ENDING and (not code or -code in SIGNALS):
         return "stopped"
     return "signal" if code and code < 0 else "failed"
-
-
-def plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def describe_exit(code: int | None) -> str:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from .._version import __version__
 from ..config.kinds import OptionError
+from ..errors import plural
 from ..logs import setup as log
 from ..net import listen
 from ..process import identity
@@ -32,7 +33,7 @@ from .channel import Channel
 from .handle import WorkerHandle
 from .listeners import Listeners
 from .policy import Policy
-from .slot import Slot, Worker, WorkerState, exit_reason, plural
+from .slot import Slot, Worker, WorkerState, exit_reason
 from .spec import WorkerSpec
 
 if TYPE_CHECKING:
@@ -82,7 +83,6 @@ class Supervisor:
         self._addresses = [listen.address(sock, config.speaks_tls) for sock in sockets]
         if metrics_store is not None:
             self._addresses.append(f"metrics on {metrics_store.url}")
-        self._has_terminal = os.isatty(0)
         self._beat_at = 0.0 if notifier.interval else math.inf
         self._child_has_exited = False
         self._changes: Changes | None = None
@@ -148,8 +148,7 @@ class Supervisor:
             signal.SIGTTOU: policy.shrink,
         }
         for number in map(signal.Signals, taken.received()):
-            hung_up = number == signal.SIGHUP and self._has_terminal and not os.isatty(0)
-            if number in taken.stops or hung_up:
+            if number in taken.stops or taken.is_hang_up(number):
                 self._perform(policy.stop(time.monotonic()))
             elif number in events:
                 self._perform(events[number](time.monotonic()))
@@ -350,17 +349,15 @@ class Supervisor:
 
     def _describe(self, slot: Slot) -> tuple[WorkerSpec, list[int]]:
         """Return the spec and the descriptors for a worker of a slot. Raises OSError."""
-        sockets, spec = self._listeners.of(slot.index), self._spec
-        spec = dataclasses.replace(spec, index=slot.index)
-        descriptors = [sock.fileno() for sock in sockets]
+        metrics = None
+        descriptors = [sock.fileno() for sock in self._listeners.of(slot.index)]
         if self._metrics_store is not None:
             metrics = self._metrics_store.allocate(
                 handle.shard for handle in self._handles.values()
             )
-            spec = dataclasses.replace(spec, metrics=metrics)
             descriptors += [sock.fileno() for sock in self._metrics_store.listeners]
             descriptors.append(metrics.file)
-        return spec, descriptors
+        return dataclasses.replace(self._spec, index=slot.index, metrics=metrics), descriptors
 
     def _send(
         self, worker: Worker, word: str, text: str = "", descriptors: Sequence[int] = ()
