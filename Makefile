@@ -134,7 +134,7 @@ promtool:
 
 # What the tests of deploy/ need.
 proxies:
-	$(install) haproxy logrotate nginx-light
+	$(install) caddy haproxy logrotate nginx-light
 
 # Honest clients and attackers of HTTP/1.1, HTTP/2 and WebSocket at one server: memory and descriptors
 # stay, no honest request fails. OPTIONS=--tls does the same with TLS.

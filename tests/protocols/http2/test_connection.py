@@ -675,6 +675,33 @@ def test_client_keeps_a_window_closed(app: App) -> None:
         assert [entry.phase for entry in server.log] == [COMPLETE, LOST]
 
 
+@pytest.mark.parametrize("pieces", [1, 3])
+@pytest.mark.parametrize("window", [0, 1 << 30])
+def test_one_message_of_each_stream_waits(window: int, pieces: int) -> None:
+    """A client that reads nothing, or opens no window, holds 100 messages of apps at most."""
+    sizes: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        for left in reversed(range(pieces)):
+            sizes.append(1 << 20)
+            body = bytes(sizes[-1])
+            await send({"type": "http.response.body", "body": body, "more_body": left > 0})
+
+    with simulated(app, timeout_write=5, min_rate_write=0) as server:
+        client = Client(server, INITIAL_WINDOW_SIZE=window).enlarge(0, 1 << 30)
+        client.peer.set_reading(False)
+        for number in range(MAX_STREAMS + 20):
+            client.get(2 * number + 1)
+        unsent = [stream.unsent for stream in server.connections[0].streams.values()]
+        assert sum(sizes) >= sum(unsent) > 90 << 20
+        assert max(unsent) <= 1 << 20
+        assert len(sizes) <= MAX_STREAMS + 2  # the write buffer has taken some
+        server.loop.advance(20)
+        assert not any(connection.streams for connection in server.connections)
+        assert any("--timeout-write" in record.getMessage() for record in server.records)
+
+
 def test_client_opens_a_window_too_slowly(app: App) -> None:
     with simulated(app, timeout_write=5, min_rate_write=100) as server:
         client = Client(server, INITIAL_WINDOW_SIZE=0).get(1, path="/large")

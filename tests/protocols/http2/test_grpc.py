@@ -1,5 +1,6 @@
 """gRPC: the example, with the client of grpcio."""
 
+import asyncio
 import queue
 from collections.abc import Iterator
 from typing import Any
@@ -79,3 +80,53 @@ def test_cancellation(channel: Any) -> None:
     call.cancel()
     assert call.code() is grpc.StatusCode.CANCELLED
     assert channel.unary_unary("/Echo/Echo")(b"x", timeout=PATIENCE) == b"x"
+
+
+def test_large_messages(channel: Any) -> None:
+    """Larger than all windows, in both directions."""
+    message = bytes(range(256)) * 12_000  # the client accepts 4 MiB
+    echo = channel.stream_stream("/Echo/Echo")
+    assert list(echo(iter([message] * 3), timeout=PATIENCE)) == [message] * 3
+
+
+def test_metadata(channel: Any) -> None:
+    metadata = [("x-text", "a b"), ("x-data-bin", bytes(range(256)))]
+    response, call = channel.unary_unary("/Echo/Echo").with_call(
+        b"x", timeout=PATIENCE, metadata=metadata
+    )
+    assert response == b"x"
+    assert dict(call.trailing_metadata()) == {}
+    assert call.code() is grpc.StatusCode.OK
+
+
+def test_keepalive_pings() -> None:
+    """The client pings without a pause; the call goes on."""
+    options = [
+        ("grpc.keepalive_time_ms", 10),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+    with (
+        serve(app) as server,
+        grpc.insecure_channel(f"localhost:{server.port}", options) as channel,
+    ):
+        count = channel.unary_stream("/Echo/Count")
+        assert len(list(count(b"20000", timeout=PATIENCE))) == 20_000
+
+
+def test_asyncio_client() -> None:
+    async def calls(port: int) -> None:
+        async with grpc.aio.insecure_channel(f"localhost:{port}") as channel:
+            echo = channel.unary_unary("/Echo/Echo")
+            messages = [b"%d" % number for number in range(200)]
+            found = await asyncio.gather(*[echo(each, timeout=PATIENCE) for each in messages])
+            assert found == messages
+            both = channel.stream_stream("/Echo/Echo")(timeout=PATIENCE)
+            for each in messages[:20]:
+                await both.write(each)
+                assert await both.read() == each
+            await both.done_writing()
+            assert await both.read() is grpc.aio.EOF
+
+    with serve(app) as server:
+        asyncio.run(calls(server.port))

@@ -1,4 +1,4 @@
-"""HTTP/2 behind nginx and HAProxy, with the settings of docs/http2.md."""
+"""HTTP/2 behind nginx, HAProxy and Caddy, with the settings of docs/http2.md."""
 
 import os
 import re
@@ -46,6 +46,24 @@ frontend clients
     default_backend site
 BLOCK
 """
+CADDY = """
+{
+    admin off
+    auto_https off
+    servers {
+        protocols h1 h2c
+    }
+}
+http://127.0.0.1:PORT {
+    BLOCK
+}
+"""
+#: Programs, their languages on the page, settings around those, and arguments.
+PROXIES = {
+    "nginx": ("nginx", NGINX, ["-p", "FOLDER", "-c", "CONFIG"]),
+    "haproxy": ("haproxy", HAPROXY, ["-f", "CONFIG"]),
+    "caddy": ("caddyfile", CADDY, ["run", "--adapter", "caddyfile", "--config", "CONFIG"]),
+}
 
 
 def block(language: str) -> str:
@@ -55,21 +73,22 @@ def block(language: str) -> str:
     return found[1]
 
 
-@pytest.fixture(params=["nginx", "haproxy"])
+@pytest.fixture(params=PROXIES)
 def channel(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     path = os.environ.get("PATH", "") + ":/usr/sbin"
     program = shutil.which(request.param, path=path)
     if program is None:
         pytest.skip(f"no {request.param} here: make proxies installs it")
-    template = NGINX if request.param == "nginx" else HAPROXY
+    language, template, words = PROXIES[request.param]
     (port,) = free_ports(1)
     with serve(app) as server:
-        settings = block(request.param).replace("127.0.0.1:8001", f"127.0.0.1:{server.port}")
+        settings = block(language).replace("127.0.0.1:8001", f"127.0.0.1:{server.port}")
         config = tmp_path / "proxy.conf"
         config.write_text(template.replace("PORT", str(port)).replace("BLOCK", settings))
-        words = ["-p", str(tmp_path), "-c", str(config)]
-        words = words if request.param == "nginx" else ["-f", str(config)]
-        proxy = subprocess.Popen([program, *words], cwd=tmp_path)
+        values = {"FOLDER": str(tmp_path), "CONFIG": str(config)}
+        command = [program, *[values.get(word, word) for word in words]]
+        folders = dict.fromkeys(("XDG_CONFIG_HOME", "XDG_DATA_HOME"), str(tmp_path))  # of Caddy
+        proxy = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, **folders})
         try:
             with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
                 grpc.channel_ready_future(channel).result(timeout=PATIENCE)
