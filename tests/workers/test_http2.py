@@ -46,7 +46,8 @@ class H2Load:
         while not self._ends.is_set():
             done = subprocess.run(self.command, capture_output=True, timeout=PATIENCE, check=False)
             if not re.search(rb"[1-9]\d* succeeded, 0 failed, 0 errored, 0 timeout", done.stdout):
-                self.failures.append((done.stdout + done.stderr).decode())
+                found = re.findall(r"requests: .*|status codes: .*", done.stdout.decode())
+                self.failures.append("\n".join(found) + done.stderr.decode())
             self.runs += 1
 
 
