@@ -207,7 +207,7 @@ PLANTED = [
     # The supervisor.
     Planted(
         "workers/policy.py",
-        "            self._actions.append(Tell(worker, STOP))\n"
+        "            self._actions.append(actions.Tell(worker, STOP))\n"
         "            return self._advance(now)\n"
         "        worker.state = WorkerState.READY",
         "            return self._advance(now)\n        worker.state = WorkerState.READY",
@@ -216,8 +216,8 @@ PLANTED = [
     Planted("workers/slot.py", "self.failures + 1 if", "0 if", (POLICY,)),
     Planted(
         "workers/policy.py",
-        'slot.worker, slot.successor, slot.reason = slot.successor, None, ""\n        slot.state',
-        'slot.worker, slot.successor, slot.reason = None, None, ""\n        slot.state',
+        "slot.worker, worker, None",
+        "slot.worker, None, None",
         (POLICY,),
     ),
     Planted("workers/queues.py", "elif helper not in serving", "elif helper is None", (POLICY,)),

@@ -141,7 +141,7 @@ def test_errors_name_options_as_the_user_does() -> None:
     own.add("systemd.py")  # sets no options
     for path in package.rglob("*.py"):
         # Messages of integrations name the settings of another program.
-        if path.name not in own and path.parent.name != "integrations":
+        if path.name not in own and "integrations" not in path.parts:
             for text in re.findall(r"OptionError\((.*)", path.read_text()):
                 assert re.search(r"(spelling|argument)\(", text), path
 

@@ -66,12 +66,20 @@ def test_buffers_stay_small(kind: str, http: str) -> None:
         simulation.loop.settle()
 
 
+def protocol_objects() -> list[Any]:
+    kinds = Connection, Exchange, HTTP2Stream, Sender
+    return [each for each in gc.get_objects() if isinstance(each, kinds)]
+
+
 @pytest.fixture
-def no_collector() -> Iterator[None]:
+def left_over() -> Iterator[Callable[[], list[Any]]]:
+    """Return a function that finds the new objects which still exist without a collection."""
     logging.disable()  # records keep errors, and so the frames in their tracebacks
     gc.collect()
     gc.disable()
-    yield
+    before = protocol_objects()  # other tests in this process may have left them
+    known = set(map(id, before))
+    yield lambda: [each for each in protocol_objects() if id(each) not in known]
     gc.enable()
     logging.disable(logging.NOTSET)
 
@@ -93,9 +101,8 @@ def fail(client: Client) -> None:
 
 @pytest.mark.parametrize("end", [close, reset_stream, fail])
 @pytest.mark.parametrize("cancel", [True, False])
-@pytest.mark.usefixtures("no_collector")
 def test_http2_connections_leave_no_reference_cycles(
-    end: Callable[[Client], None], cancel: bool
+    end: Callable[[Client], None], cancel: bool, left_over: Callable[[], list[Any]]
 ) -> None:
     """A cycle would keep TLS buffers until the next full collection of garbage."""
     with simulated(app, cancel_on_disconnect=cancel) as simulation:
@@ -104,12 +111,10 @@ def test_http2_connections_leave_no_reference_cycles(
         simulation.loop.advance(5)
         assert not simulation.connections
         del client
-        kinds = Connection, Exchange, HTTP2Stream, Sender
-        assert not [found for found in gc.get_objects() if isinstance(found, kinds)]
+        assert not left_over()
 
 
-@pytest.mark.usefixtures("no_collector")
-def test_http1_connections_leave_no_reference_cycles() -> None:
+def test_http1_connections_leave_no_reference_cycles(left_over: Callable[[], list[Any]]) -> None:
     with simulated(app, cancel_on_disconnect=True) as simulation:
         for data in (GET, UPLOAD, GET + UPLOAD, HANDSHAKE, b"NONSENSE\r\n\r\n"):
             peer = simulation.connect()
@@ -119,4 +124,4 @@ def test_http1_connections_leave_no_reference_cycles() -> None:
         simulation.loop.advance(5)
         assert not simulation.connections
         del peer
-        assert not [each for each in gc.get_objects() if isinstance(each, Connection | Exchange)]
+        assert not left_over()
