@@ -84,6 +84,7 @@ class HTTP1Connection(Connection):
         if cancel or exchange is None or self._decoder is not None or not exchange.unwritten:
             return False
         exchange.persistent = False
+        self._since = self._context.ticks
         exchange.wake()
         return self._transport.can_write_eof()
 
@@ -311,8 +312,18 @@ class HTTP1Connection(Connection):
             self._flush()  # the buffer may contain responses to earlier pipelined requests
         if not more_body:
             self._finish(exchange)
-        elif self.eof and not data and exchange.trailers is None:
-            # No later write can show a disconnect.
+        elif self.eof and exchange.trailers is None:
+            self._check_half_closed(exchange, data)
+
+    def _check_half_closed(self, exchange: Exchange, data: bytes) -> None:
+        """Give up a half-closed client if the app sends only empty pieces for too long.
+
+        Only a write shows whether such a client still reads. A compressor may need many pieces
+        before it has data, so one empty piece is no reason.
+        """
+        if data:
+            self._since = self._context.ticks
+        elif self._context.ticks - self._since > self._context.write_timeout:
             self._client_left(exchange)
             self._end()
 
@@ -472,6 +483,7 @@ class HTTP1Connection(Connection):
         exchange = self._exchange
         if exchange is not None and has_ended(self._transport):
             self.eof = True
+            self._since = self._context.ticks
             exchange.wake()
             if self._context.config.cancel_on_disconnect or not exchange.unwritten:
                 self.close()
