@@ -5,6 +5,7 @@ from typing import Any
 
 from hpack import Decoder, Encoder
 from hyperframe.frame import (
+    ContinuationFrame,
     DataFrame,
     Frame,
     GoAwayFrame,
@@ -17,8 +18,14 @@ from hyperframe.frame import (
 
 from tests.support.simulation import Simulation
 from tinyasgi.protocols.http2.frames import PREFACE, ErrorCode
+from tinyasgi.protocols.http2.multiplexer import GOAWAY_PING
 
 __all__ = ["GET", "POST", "Client", "raw"]
+
+#: Flags that RFC 9113 §6 defines for the frames that a server sends, apart from padding.
+FLAGS = {0: 0x1, 1: 0x5, 3: 0, 4: 0x1, 6: 0x1, 7: 0, 8: 0, 9: 0x4}
+ACK = 0x1
+SETTINGS, PING, CONTINUATION = 4, 6, 9
 
 GET = [(":method", "GET"), (":scheme", "http"), (":authority", "here"), (":path", "/")]
 POST = [(":method", "POST"), *GET[1:]]
@@ -42,6 +49,8 @@ class Client:
         self.frames: list[Any] = []
         """All frames that have arrived."""
         self._read = 0
+        self._block = b""
+        self._begun: Any = None  # the HEADERS frame whose header block continues
         if greet:
             values = {getattr(SettingsFrame, name): value for name, value in settings.items()}
             self.send(PREFACE, SettingsFrame(0, settings=values))
@@ -64,10 +73,32 @@ class Client:
                 break
             frame.parse_body(memoryview(body))
             self._read += 9 + length
-            if isinstance(frame, HeadersFrame):
-                frame.fields = self.decoder.decode(frame.data)  # type: ignore[attr-defined]
+            self._check(head[3], head[4], frame)
+            if isinstance(frame, HeadersFrame | ContinuationFrame):
+                self._continue(frame)
             self.frames.append(frame)
         return self
+
+    def _check(self, kind: int, flags: int, frame: Any) -> None:
+        """Check rules that each frame of a server obeys."""
+        assert not flags & ~FLAGS[kind], f"undefined flags of {frame}"
+        assert (kind == CONTINUATION) == (self._begun is not None)
+        if not self.frames:
+            assert kind == SETTINGS and not flags
+        elif kind == SETTINGS:
+            assert flags == ACK and not frame.settings
+        elif kind == PING:  # its own PING follows a GOAWAY
+            assert (flags == ACK) == (frame.opaque_data != GOAWAY_PING)
+
+    def _continue(self, frame: Any) -> None:
+        """Decode the header block that ends with a frame, and give the first frame its fields."""
+        if self._begun is None:
+            self._begun, self._block = frame, b""
+        assert frame.stream_id == self._begun.stream_id
+        self._block += frame.data
+        if "END_HEADERS" in frame.flags:
+            begun, self._begun = self._begun, None
+            begun.fields = self.decoder.decode(self._block)
 
     def headers(
         self, stream_id: int, fields: Iterable[tuple[str, str]], *flags: str

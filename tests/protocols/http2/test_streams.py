@@ -1,0 +1,265 @@
+"""Streams that end, or are used, in unusual ways."""
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.simulation import simulated
+from tinyasgi.protocols.exchange import COMPLETE, LOST
+from tinyasgi.protocols.http2.frames import ErrorCode
+from tinyasgi.protocols.http2.request import BLOCKS
+
+from .cases import BLOCK, get
+from .client import GET, Client, raw
+from .test_connection import App
+
+START = {"type": "http.response.start", "status": 200}
+
+
+def piece(body: bytes, more_body: bool = True) -> Any:
+    return {"type": "http.response.body", "body": body, "more_body": more_body}
+
+
+def test_response_that_begins_while_the_server_stops() -> None:
+    """`receive` returns while the app still sends: it can end the stream."""
+    go, received = asyncio.Event(), []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        waiting = asyncio.ensure_future(receive())
+        await go.wait()
+        await send(START)
+        await send(piece(b"first"))
+        received.append(await waiting)
+        await send(piece(b"last", more_body=False))
+
+    with simulated(app) as server:
+        client = Client(server).get(1)
+        server.server.stop()
+        client.settle()
+        go.set()
+        assert client.settle().body(1) == b"firstlast"
+        assert received == [{"type": "http.disconnect"}]
+        assert client.ended(1)
+
+
+def test_body_after_a_reset_that_nobody_has_read() -> None:
+    go = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await send(piece(b"x"))
+        await go.wait()
+        for _ in range(3):
+            await send(piece(b"x" * 1000))
+            await asyncio.sleep(0)
+        await send(piece(b"", more_body=False))
+
+    with simulated(app) as server:
+        client = Client(server).get(1)
+        client.peer.reset()
+        go.set()
+        client.settle()
+        assert [entry.phase for entry in server.log] == [LOST]
+        assert not server.connections
+
+
+@pytest.mark.parametrize("trailers", [[], [(b"x-sum", b"1")]])
+def test_trailers_wait_for_the_body(trailers: list[tuple[bytes, bytes]]) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({**START, "trailers": True})
+        ending = {"type": "http.response.trailers", "headers": trailers}
+        await asyncio.gather(send(piece(b"x" * 1000, more_body=False)), send(ending))
+
+    with simulated(app) as server:
+        client = Client(server, INITIAL_WINDOW_SIZE=0).get(1, ("te", "trailers"))
+        assert not client.ended(1)
+        client.enlarge(1, 999)
+        assert len(client.fields(1)) == 1 and not client.ended(1)
+        client.enlarge(1, 1)
+        assert len(client.body(1)) == 1000
+        assert client.ended(1)
+        assert client.fields(1)[1:] == [{"x-sum": "1"}] * len(trailers)
+        assert [entry.phase for entry in server.log] == [COMPLETE]
+
+
+def test_body_beyond_its_limit_within_the_response() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await send(piece(b"first"))
+        while (await receive())["type"] == "http.request":
+            pass
+
+    with simulated(app, limit_body_size=10) as server:
+        client = Client(server).post(1).data(1, b"x" * 10)
+        assert client.reset(1) is None
+        client.data(1, b"x")
+        assert client.reset(1) is ErrorCode.CANCEL
+        assert [entry.phase for entry in server.log] == [LOST]
+        assert client.ping()
+
+
+def test_refused_head_request() -> None:
+    with simulated(App()) as server:
+        client = Client(server)
+        fields = [(":method", "HEAD"), *GET[1:], ("expect", "miracles")]
+        client.send(client.headers(1, fields, "END_STREAM"))
+        assert client.status(1) == 417
+        assert client.ended(1)
+        assert client.body(1) == b""
+        assert int(client.fields(1)[0]["content-length"]) > 0
+        assert client.get(3).ended(3)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [(199, "from 200 to 999"), (1000, "from 200 to 999"), ("200", "must be an int")],
+)
+def test_invalid_status(status: Any, message: str) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({**START, "status": status})
+        await send(piece(b"", more_body=False))
+
+    with simulated(app) as server:
+        assert Client(server).get(1).status(1) == 500
+        assert message in str(server.failures[0][1])
+
+
+@pytest.mark.parametrize("status", [200, 201, 299, 404, 599, 600, 999])
+def test_status(status: int) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({**START, "status": status})
+        await send(piece(b"x", more_body=False))
+
+    with simulated(app) as server:
+        assert Client(server).get(1).status(1) == status
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "announced", "length"),
+    [
+        ("GET", 200, None, "5"),
+        ("GET", 200, "5", "5"),
+        ("HEAD", 200, None, "5"),
+        ("HEAD", 200, "7", "7"),
+        ("GET", 204, None, None),
+        ("GET", 204, "5", None),
+        ("GET", 304, None, None),
+        ("GET", 304, "7", "7"),
+        ("HEAD", 304, None, None),
+        ("HEAD", 305, None, "5"),
+    ],
+)
+def test_content_length(
+    method: str, status: int, announced: str | None, length: str | None
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", announced.encode())] if announced else []
+        await send({**START, "status": status, "headers": headers})
+        await send(piece(b"hello", more_body=False))
+
+    with simulated(app) as server:
+        client = Client(server)
+        client.send(client.headers(1, [(":method", method), *GET[1:]], "END_STREAM"))
+        assert client.fields(1)[0].get("content-length") == length
+        assert client.ended(1)
+        has_body = method == "GET" and status not in (204, 304)
+        assert client.body(1) == (b"hello" if has_body else b"")
+
+
+@pytest.mark.parametrize("announced", [b"3", b"7"])
+def test_file_of_another_length(announced: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"hello")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({**START, "headers": [(b"content-length", announced)]})
+        await send({"type": "http.response.pathsend", "path": str(tmp_path / "file")})
+
+    with simulated(app) as server:
+        assert Client(server).get(1).status(1) == 500
+        assert "content-length is " + announced.decode() in str(server.failures[0][1])
+
+
+def test_headers_may_be_lists() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({**START, "headers": [[b"x-name", b"value"]]})
+        await send(piece(b"", more_body=False))
+
+    with simulated(app, headers=[("x-more", "1"), ("x-name", "default")]) as server:
+        fields = Client(server).get(1).fields(1)[0]
+        assert (fields["x-name"], fields["x-more"]) == ("value", "1")
+
+
+def test_many_different_requests() -> None:
+    """More header blocks than are remembered, first with an indexed path, then with a literal."""
+    app = App()
+    with simulated(app) as server:
+        client = Client(server)
+        for stream_id in range(1, 8 * BLOCKS, 2):
+            number = str(stream_id // 2 % (BLOCKS + 2)).encode()
+            field = b"\0\1n" + bytes((len(number),)) + number
+            path = b"\x84" if stream_id < 4 * BLOCKS else b"\x04\6/hello"
+            client.send(get(stream_id, BLOCK.replace(b"\x84", path) + field))
+            assert app.scopes[-1]["headers"][-1] == (b"n", number)
+            assert app.scopes[-1]["path"] == ("/" if len(path) == 1 else "/hello")
+            assert client.status(stream_id) == 200
+
+
+def test_host_of_a_trusted_proxy() -> None:
+    app = App()
+    with simulated(app) as server:
+        client = Client(server)
+        for stream_id, name in enumerate(("a", "b")):
+            client.get(2 * stream_id + 1, ("x-forwarded-host", name))
+        hosts = [dict(scope["headers"])[b"host"] for scope in app.scopes]
+        assert hosts == [b"a", b"b"]
+
+
+def test_connection_without_keep_alive_ends_after_its_stream() -> None:
+    app = App()
+    with simulated(app, timeout_keep_alive=0) as server:
+        client = Client(server).get(1, path="/wait").get(3)
+        assert client.status(3) == 200
+        server.loop.advance(3)
+        assert not client.closed
+        app.go.set()
+        assert client.settle().status(1) == 200
+        assert client.closed
+
+
+def test_websocket_that_closes_while_its_window_is_closed() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        with suppress(OSError):
+            await send({"type": "websocket.send", "bytes": b"x" * 1000})
+        await send({"type": "websocket.close"})
+
+    with simulated(app) as server:
+        client = Client(server, INITIAL_WINDOW_SIZE=0)
+        fields = [(":method", "CONNECT"), (":protocol", "websocket"), *GET[1:]]
+        client.send(client.headers(1, [*fields, ("sec-websocket-version", "13")]))
+        client.enlarge(1, 100)
+        assert not client.ended(1)
+        client.enlarge(1, 10_000).data(1, b"\x88\x80\0\0\0\0")
+        assert len(client.body(1)) == 4 + 1000 + 4
+        assert client.settle().ended(1)
+        assert client.ping()
+
+
+def test_trailers_that_are_too_large() -> None:
+    with simulated(App()) as server:
+        client = Client(server).post(1, path="/echo")
+        fields = [("x", "y")] * 101
+        client.send(client.headers(1, fields, "END_STREAM"))
+        assert client.reset(1) is ErrorCode.PROTOCOL_ERROR
+        assert client.get(3).status(3) == 200
+
+
+def test_path_that_ends_early() -> None:
+    with simulated(App()) as server:
+        client = Client(server).send(raw(1, 5, 1, b"\x82\x86\x04"))
+        assert client.goaway is ErrorCode.COMPRESSION_ERROR

@@ -1,0 +1,140 @@
+"""Timeouts of HTTP/2 connections: none ends early, and each ends within two seconds after its time.
+
+The server looks once a second, so each test begins between two looks.
+"""
+
+import pytest
+
+from tests.support.simulation import Simulation, simulated
+from tinyasgi.protocols.http2.frames import PREFACE, ErrorCode
+
+from .client import Client, raw
+from .test_connection import App
+
+TIMEOUTS = {
+    "timeout_head": 5,
+    "timeout_body": 5,
+    "timeout_write": 5,
+    "timeout_keep_alive": 5,
+    "min_rate_body": 0,
+    "min_rate_write": 0,
+}
+
+
+@pytest.fixture
+def app() -> App:
+    return App()
+
+
+def ends_in_time(client: Client, server: Simulation) -> bool:
+    """Return whether a connection, or stream 1, ends within two seconds after five, not before."""
+    server.loop.advance(4.9)
+    assert not has_ended(client)
+    server.loop.advance(2.1)
+    return has_ended(client)
+
+
+def has_ended(client: Client) -> bool:
+    client.settle()
+    return client.closed or client.goaway is not None or client.reset(1) is not None
+
+
+@pytest.mark.parametrize("later", [0.0, 7.5])
+@pytest.mark.parametrize("window", ["stream", "connection"])
+def test_window_stays_closed(app: App, window: str, later: float) -> None:
+    """later: seconds after which the client opens the window once."""
+    with simulated(app, **TIMEOUTS) as server:
+        server.loop.advance(10.5)
+        settings = {"INITIAL_WINDOW_SIZE": 1000 if window == "stream" else 1 << 20}
+        client = Client(server, **settings).get(1, path="/large")
+        for _ in range(3 if later else 0):
+            server.loop.advance(4)
+            client.enlarge(1 if window == "stream" else 0, 1000)
+        assert ends_in_time(client, server)
+        assert client.reset(1) is (ErrorCode.CANCEL if window == "stream" else None)
+        assert client.closed is (window == "connection")
+
+
+def test_new_data_begins_a_new_wait(app: App) -> None:
+    with simulated(app, **TIMEOUTS) as server:
+        client = Client(server, INITIAL_WINDOW_SIZE=0).get(1, path="/pieces")
+        server.loop.advance(4.5)
+        client.enlarge(1, 10_000)
+        assert app.sent == 1
+        assert ends_in_time(client, server)
+
+
+@pytest.mark.parametrize("window", ["stream", "connection"])
+def test_rate_of_reading(app: App, window: str) -> None:
+    """A client may lag behind by 500 bytes: the rate times the timeout."""
+    with simulated(app, **{**TIMEOUTS, "min_rate_write": 100}) as server:
+        server.loop.advance(10.5)
+        settings = {"INITIAL_WINDOW_SIZE": 0 if window == "stream" else 1 << 20}
+        client = Client(server, **settings).get(1, path="/large")
+        target = 1 if window == "stream" else 0
+        for _ in range(20):
+            client.enlarge(target, 100)
+            server.loop.advance(1)
+        assert not has_ended(client)
+        seconds = 0
+        while not has_ended(client):
+            client.enlarge(target, 50)
+            server.loop.advance(1)
+            seconds += 1
+        assert 9 <= seconds <= 12
+
+
+@pytest.mark.parametrize("data", [b"\x82\x86", b""])
+def test_headers_do_not_end(app: App, data: bytes) -> None:
+    with simulated(app, **{**TIMEOUTS, "timeout_keep_alive": 60}) as server:
+        server.loop.advance(10.5)
+        client = Client(server).send(raw(1, 1, 1, data))
+        assert ends_in_time(client, server)
+        assert client.goaway is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_frame_does_not_end(app: App) -> None:
+    with simulated(app, **{**TIMEOUTS, "timeout_keep_alive": 60}) as server:
+        server.loop.advance(10.5)
+        client = Client(server).send(raw(6, 0, 0, b"x" * 8)[:-1])
+        assert ends_in_time(client, server)
+
+
+def test_body_does_not_arrive(app: App) -> None:
+    with simulated(app, **TIMEOUTS) as server:
+        server.loop.advance(10.5)
+        client = Client(server).post(1, path="/echo")
+        server.loop.advance(4.9)
+        assert client.settle().status(1) is None
+        server.loop.advance(2.1)
+        assert client.settle().status(1) == 408
+
+
+def test_rate_of_a_body(app: App) -> None:
+    with simulated(app, **{**TIMEOUTS, "min_rate_body": 100}) as server:
+        server.loop.advance(10.5)
+        client = Client(server).post(1, path="/echo")
+        for _ in range(20):
+            client.data(1, b"x" * 100)
+            server.loop.advance(1)
+        assert client.settle().status(1) is None
+        seconds = 0
+        while client.settle().status(1) is None:
+            client.data(1, b"x" * 50)
+            server.loop.advance(1)
+            seconds += 1
+        assert client.status(1) == 408
+        assert 9 <= seconds <= 12
+
+
+@pytest.mark.parametrize("greet", [False, True])
+def test_idle(app: App, greet: bool) -> None:
+    with simulated(app, **TIMEOUTS) as server:
+        server.loop.advance(10.5)
+        client = Client(server, greet=greet)
+        if not greet:
+            client.send(PREFACE)
+        assert ends_in_time(client, server)
+        assert client.goaway is ErrorCode.NO_ERROR
+        server.loop.advance(1)
+        assert client.closed
