@@ -24,6 +24,25 @@ POST = b"POST /path HTTP/1.1\r\nHost: localhost:8000\r\nContent-Length: 1024\r\n
 MESSAGE = frame(bytes(64), MASK)
 REPEATS = 200
 
+#: Header blocks that add their authority to the table of the connection, and that refer to it.
+FIRST_BLOCK, BLOCK = b"\x82\x84\x86\x41\x0elocalhost:8000", b"\x82\x84\x86\xbe"
+
+
+def http2_gets(number: int) -> tuple[bytes, Callable[[], Iterator[bytes]]]:
+    """Return the first bytes of a client, and reads with a number of requests each."""
+    from tinyasgi.protocols.http2 import frames
+
+    def get(stream_id: int, block: bytes = BLOCK) -> bytes:
+        return frames.headers(stream_id, block, end_stream=True)
+
+    first = frames.PREFACE + frames.settings({}) + frames.window_update(0, 1 << 30)
+    reads = range(3, frames.MAX_STREAM_ID, 2 * number)
+    return first + get(1, FIRST_BLOCK), lambda: (
+        b"".join([get(stream_id) for stream_id in range(start, start + 2 * number, 2)])
+        for start in reads
+    )
+
+
 #: A row that feeds bytes to a connection: the app, the first bytes, and the repeated bytes.
 Fed: TypeAlias = tuple[Any, bytes, Callable[[], Iterator[bytes]]]
 FED: dict[str, Fed] = {
@@ -106,6 +125,14 @@ def counted(app: Any) -> asyncio.Protocol:
     context = Context(metrics.observed(app), config, loop, hooks)
     metrics.start(context)
     return HTTP1Connection(context)
+
+
+def http2(app: Any) -> asyncio.Protocol:
+    from tinyasgi.config.config import Config
+    from tinyasgi.protocols.context import Context
+    from tinyasgi.protocols.http2.connection import HTTP2Connection
+
+    return HTTP2Connection(Context(app, Config(), asyncio.get_running_loop()))
 
 
 def uvicorn(app: Any) -> asyncio.Protocol:
@@ -233,6 +260,9 @@ async def main() -> None:
                 print(row, make.__name__, sep="\t")
     if await fed(counted, FED["GET"]):
         print("GET, metrics on", "tinyasgi", sep="\t")
+    for row, number in (("GET, HTTP/2", 1), ("16 GETs in one read, HTTP/2", 16)):
+        if await fed(http2, (apps.hello, *http2_gets(number))):
+            print(row, "tinyasgi", sep="\t")
     for row, function in (await layers()).items():
         await layer(function)
         print(row, "tinyasgi", sep="\t")

@@ -1,5 +1,6 @@
 """Encoder of HTTP/1.1 responses (RFC 9110, RFC 9112)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -50,10 +51,10 @@ class DefaultHeaders:
         self.headers = list(headers)
         #: Name and encoded line of each header.
         self.lines = [(name, b"\r\n%b: %b" % (name, value)) for name, value in self.headers]
-        #: Encoded heads, by the arguments of `encode_head`. Apps repeat their headers.
-        self.heads = Memo(
-            partial(_encode_head, self.lines), 512, longest=4096, measure=_arguments_size
-        )
+        # Apps repeat their headers, and often the whole head.
+        sections = Memo(partial(_encode_headers, self.lines), 512, 4096, measure=headers_size)
+        #: Encoded heads, by the arguments of `encode_head`.
+        self.heads = Memo(partial(_encode_head, sections), 512, 4096, measure=_arguments_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,6 @@ class _HeaderSection:
     """Names of the headers in `lines` that the app has sent, in lower case."""
     length: int | None
     """Value of content-length."""
-    ending: bytes
-    """The content-length line, if there is one, and the empty line that ends the head."""
     close: bool
     """The headers contain `connection: close`."""
 
@@ -96,8 +95,7 @@ def _encode_headers(
             names.add(lower)
             lines.append(b"\r\n%b: %b" % (lower, value))
     lines += [line for name, line in defaults if name not in names]
-    ending = b"\r\n\r\n" if length is None else _length_line(length)
-    return _HeaderSection(b"".join(lines), names, length, ending, close)
+    return _HeaderSection(b"".join(lines), names, length, close)
 
 
 def check_header(name: bytes, value: bytes) -> bytes:
@@ -163,40 +161,24 @@ def encode_head(
 
 
 def _encode_head(
-    defaults: list[tuple[bytes, bytes]], arguments: _Arguments
+    sections: Mapping[tuple[tuple[bytes, bytes], ...], _HeaderSection], arguments: _Arguments
 ) -> tuple[bytes, Framing, bool, set[bytes]]:
     """Encode a head without a request id, for `encode_head`.
 
-    defaults: as for `_encode_headers`. Return the names of the app's headers, too.
+    sections: the encoded headers of the app. Return the names of the app's headers, too.
     """
     headers, status, method, version, persistent, length = arguments
     start = _STATUS_LINES.get(status) or _status_line(status)
-    section = _encode_headers(defaults, headers)
+    section = sections[headers]
     lines = section.lines
-    announced = section.length
-    ending = section.ending
-    framing: Framing
-    if method == "HEAD" or status in STATUSES_WITHOUT_BODY:
-        framing = NO_BODY
-        if status == 204:  # RFC 9110 §8.6 forbids a content-length
-            ending = b"\r\n\r\n"
-        elif announced is None and length and status != 304:  # 304 has no body (§8.6)
-            ending = _length_line(length)
-    elif length is not None:
-        framing = length
-        if announced is None:
-            ending = _length_line(length)
-        elif announced != length:
-            raise ValueError(
-                f"the response body has {length} bytes, but its content-length is {announced}"
-            )
-    elif announced is not None:
-        framing = announced
+    framing, announced = frame_response(status, method, section.length, length)
+    if framing != CLOSE_DELIMITED:
+        ending = b"\r\n\r\n" if announced is None else _length_line(announced)
     elif version == "1.1":
         framing = CHUNKED
         ending = b"\r\ntransfer-encoding: chunked\r\n\r\n"
     else:
-        framing = CLOSE_DELIMITED
+        ending = b"\r\n\r\n"
         persistent = False
     if section.close or not persistent:
         persistent = False
@@ -204,6 +186,31 @@ def _encode_head(
     elif version == "1.0":
         lines += b"\r\nconnection: keep-alive"
     return b"".join((start, lines, ending)), framing, persistent, section.names
+
+
+def frame_response(
+    status: int, method: str, announced: int | None, length: int | None
+) -> tuple[Framing, int | None]:
+    """Return the framing of a response body, and the content-length to send (RFC 9110 §8.6).
+
+    announced: the content-length that the app has sent. length: size of the whole body in bytes, or
+    None if more is to come. The framing is CLOSE_DELIMITED if the size is unknown.
+
+    Raises ValueError if the two differ.
+    """
+    if method == "HEAD" or status in STATUSES_WITHOUT_BODY:
+        if status == 204:  # RFC 9110 §8.6 forbids a content-length
+            announced = None
+        elif announced is None and length and status != 304:  # 304 has no body (§8.6)
+            announced = length
+        return NO_BODY, announced
+    if length is None:
+        return CLOSE_DELIMITED if announced is None else announced, announced
+    if announced not in (None, length):
+        raise ValueError(
+            f"the response body has {length} bytes, but its content-length is {announced}"
+        )
+    return length, length
 
 
 def _arguments_size(arguments: _Arguments) -> int:

@@ -175,8 +175,9 @@ class HTTP2Connection(Multiplexer):
 
     def _is_full(self) -> bool:
         """Return whether MAX_STREAMS are in use. A reset stream counts until its app has ended."""
-        if len(self.streams) + len(self._left) >= MAX_STREAMS:
-            self._left &= self._context.running
+        if len(self.streams) + len(self._left) < MAX_STREAMS:
+            return False
+        self._left &= self._context.running
         return len(self.streams) + len(self._left) >= MAX_STREAMS
 
     def _begin(self, stream_id: int, request: Request, end_stream: bool) -> None:

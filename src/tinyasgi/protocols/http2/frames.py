@@ -152,25 +152,24 @@ def read_settings(payload: bytes) -> Iterator[tuple[int, int]]:
 # Writing.
 
 
-def header(kind: int, flags: int, stream_id: int, size: int) -> bytes:
-    """Encode a frame header. size: of the payload, at most MAX_PAYLOAD."""
-    return HEADER.pack(size >> 8, size & 0xFF, kind, flags, stream_id)
+#: Encode a frame header: size of the payload (at most MAX_PAYLOAD), type, flags, stream id.
+header = Struct(">xHBBL").pack
 
 
 def headers(stream_id: int, block: bytes, end_stream: bool) -> bytes:
     """Encode a header block as HEADERS, and CONTINUATION if it is large."""
     flags = END_STREAM if end_stream else 0
     if len(block) <= MAX_PAYLOAD:
-        return header(HEADERS, flags | END_HEADERS, stream_id, len(block)) + block
+        return header(len(block), HEADERS, flags | END_HEADERS, stream_id) + block
     pieces = [block[i : i + MAX_PAYLOAD] for i in range(0, len(block), MAX_PAYLOAD)]
     last = len(pieces) - 1
     return b"".join(
         [
             header(
+                len(piece),
                 CONTINUATION if i else HEADERS,
                 (END_HEADERS if i == last else 0) | (0 if i else flags),
                 stream_id,
-                len(piece),
             )
             + piece
             for i, piece in enumerate(pieces)
@@ -181,28 +180,28 @@ def headers(stream_id: int, block: bytes, end_stream: bool) -> bytes:
 def settings(values: dict[int, int]) -> bytes:
     """Encode SETTINGS."""
     payload = b"".join([_SETTING.pack(name, value) for name, value in values.items()])
-    return header(SETTINGS, 0, 0, len(payload)) + payload
+    return header(len(payload), SETTINGS, 0, 0) + payload
 
 
-SETTINGS_ACK = header(SETTINGS, ACK, 0, 0)
+SETTINGS_ACK = header(0, SETTINGS, ACK, 0)
 
 
 def ping(payload: bytes, ack: bool) -> bytes:
     """Encode PING. payload: eight bytes."""
-    return header(PING, ACK if ack else 0, 0, 8) + payload
+    return header(8, PING, ACK if ack else 0, 0) + payload
 
 
 def window_update(stream_id: int, increment: int) -> bytes:
     """Encode WINDOW_UPDATE. stream_id: 0 for the connection."""
-    return header(WINDOW_UPDATE, 0, stream_id, 4) + _NUMBER.pack(increment)
+    return header(4, WINDOW_UPDATE, 0, stream_id) + _NUMBER.pack(increment)
 
 
 def reset(stream_id: int, code: ErrorCode) -> bytes:
     """Encode RST_STREAM."""
-    return header(RST_STREAM, 0, stream_id, 4) + _NUMBER.pack(code)
+    return header(4, RST_STREAM, 0, stream_id) + _NUMBER.pack(code)
 
 
 def goaway(last_id: int, code: ErrorCode, reason: str = "") -> bytes:
     """Encode GOAWAY. last_id: the last stream that is, or may be, processed."""
     text = reason.encode("ascii", "backslashreplace")[:256]
-    return header(GOAWAY, 0, 0, 8 + len(text)) + _PAIR.pack(last_id, code) + text
+    return header(8 + len(text), GOAWAY, 0, 0) + _PAIR.pack(last_id, code) + text

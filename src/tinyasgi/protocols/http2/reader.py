@@ -123,7 +123,7 @@ class FrameReader:
                     self._process(kind, flags, stream_id, data[start:position])
             except StreamFault as fault:
                 self._connection.fail_stream(stream_id, fault)
-            if self._connection.is_closing:
+            if position < size and self._connection.is_closing:
                 return b""
         self._needed = HEADER_SIZE
         return data[position:]

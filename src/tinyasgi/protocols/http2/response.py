@@ -1,17 +1,18 @@
 """Encoder of response heads (RFC 9113 §8.3.2)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
+from typing import TypeAlias
 
 from ...http.memo import Memo
 from ...http.response import (
-    CLOSE_DELIMITED,
-    NO_BODY,
-    STATUSES_WITHOUT_BODY,
     DefaultHeaders,
     Framing,
     check_header,
     check_length,
+    frame_response,
     headers_size,
 )
 from ...typing import HeaderPairs
@@ -28,6 +29,15 @@ _STATUSES = {
 CONTINUE = encode_field(b":status", b"100")
 
 
+_Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
+#: Headers of the app, status, method, length: as for `encode_head`.
+_Arguments: TypeAlias = tuple[_Headers, int, str, int | None]
+#: Header block, framing of the body, and the names of the app's headers.
+_Head: TypeAlias = tuple[bytes, Framing, set[bytes]]
+#: Cache of response heads. Apps repeat their headers.
+Heads: TypeAlias = Memo[_Arguments, _Head]
+
+
 @dataclass(frozen=True, slots=True)
 class _Section:
     """The validated and encoded headers of an app, with the default headers."""
@@ -39,39 +49,22 @@ class _Section:
     """Value of content-length, which is not part of the block."""
 
 
-class DefaultFields:
-    """Encoded form of the default headers."""
-
-    def __init__(self, defaults: DefaultHeaders) -> None:
-        self._fields = [(name, encode_field(name, value)) for name, value in defaults.headers]
-        #: Encoded header sections, by the headers of the app. Apps repeat their headers.
-        self.sections = Memo(self._encode, 512, longest=4096, measure=headers_size)
-
-    def _encode(self, headers: tuple[tuple[bytes, bytes], ...]) -> _Section:
-        """Validate and encode the headers of an app. Raises TypeError or ValueError."""
-        fields = []
-        names = set()
-        length = None
-        for name, value in headers:
-            lower = check_header(name, value)
-            if lower == b"content-length":
-                length = check_length(value, length)
-            elif lower not in CONNECTION_HEADERS:
-                names.add(lower)
-                fields.append(encode_field(lower, value.strip(b" \t")))
-        fields += [field for name, field in self._fields if name not in names]
-        return _Section(b"".join(fields), names, length)
-
-
-_lengths: Memo[int, bytes] = Memo(
-    lambda size: encode_field(b"content-length", b"%d" % size), 512, 0, measure=lambda _: 0
-)
+def response_heads(defaults: DefaultHeaders) -> Heads:
+    """Return a cache of response heads with these default headers."""
+    fields = [(name, encode_field(name, value)) for name, value in defaults.headers]
+    sections = Memo(partial(_encode_headers, fields), 512, 4096, measure=headers_size)
+    return Memo(
+        partial(_encode_head, sections),
+        512,
+        longest=4096,
+        measure=lambda arguments: headers_size(arguments[0]),
+    )
 
 
 def encode_head(
+    heads: Heads,
     status: int,
     headers: HeaderPairs,
-    defaults: DefaultFields,
     method: str,
     length: int | None,
     request_id: tuple[bytes, bytes] | None = None,
@@ -83,34 +76,44 @@ def encode_head(
 
     Raises TypeError or ValueError for an invalid status, header or length.
     """
-    start = _STATUSES.get(status) or _encode_status(status)
     pairs = tuple(headers)
     try:
-        section = defaults.sections[pairs]
+        block, framing, names = heads[pairs, status, method, length]
     except TypeError:  # some pairs are lists
-        section = defaults.sections[tuple((name, value) for name, value in pairs)]
-    announced = section.length
-    framing: Framing
-    if method == "HEAD" or status in STATUSES_WITHOUT_BODY:
-        framing = NO_BODY
-        if status == 204:  # RFC 9110 §8.6 forbids a content-length
-            announced = None
-        elif announced is None and length and status != 304:
-            announced = length
-    elif length is not None:
-        framing = length
-        if announced is None:
-            announced = length
-        elif announced != length:
-            raise ValueError(
-                f"the response body has {length} bytes, but its content-length is {announced}"
-            )
-    else:
-        framing = CLOSE_DELIMITED if announced is None else announced
-    ending = b"" if announced is None else _lengths[announced]
-    if request_id is not None and request_id[0] not in section.names:
-        ending += encode_field(*request_id)
-    return b"".join((start, section.block, ending)), framing
+        pairs = tuple((name, value) for name, value in pairs)
+        block, framing, names = heads[pairs, status, method, length]
+    if request_id is not None and request_id[0] not in names:
+        block += encode_field(*request_id)
+    return block, framing
+
+
+def _encode_head(sections: Mapping[_Headers, _Section], arguments: _Arguments) -> _Head:
+    """Encode a head without a request id, for `encode_head`."""
+    headers, status, method, length = arguments
+    start = _STATUSES.get(status) or _encode_status(status)
+    section = sections[headers]
+    framing, announced = frame_response(status, method, section.length, length)
+    ending = b"" if announced is None else encode_field(b"content-length", b"%d" % announced)
+    return b"".join((start, section.block, ending)), framing, section.names
+
+
+def _encode_headers(defaults: list[tuple[bytes, bytes]], headers: _Headers) -> _Section:
+    """Validate and encode the headers of an app. Raises TypeError or ValueError.
+
+    defaults: names and fields of the headers to add unless the app sends the name.
+    """
+    fields = []
+    names = set()
+    length = None
+    for name, value in headers:
+        lower = check_header(name, value)
+        if lower == b"content-length":
+            length = check_length(value, length)
+        elif lower not in CONNECTION_HEADERS:
+            names.add(lower)
+            fields.append(encode_field(lower, value.strip(b" \t")))
+    fields += [field for name, field in defaults if name not in names]
+    return _Section(b"".join(fields), names, length)
 
 
 def encode_fields(headers: HeaderPairs) -> bytes:

@@ -105,7 +105,7 @@ class Sender:
         size = len(body)
         more = not end_stream or len(connection.streams) > 1
         if size and self._take(stream, size):
-            data = header(DATA, END_STREAM if end_stream else 0, stream.id, size) + body
+            data = header(size, DATA, END_STREAM if end_stream else 0, stream.id) + body
             connection.send_headers(stream.id, block, False, data, more)
             return
         connection.send_headers(stream.id, block, end_stream and not size, b"", more)
@@ -117,7 +117,7 @@ class Sender:
         size = len(data)
         if not stream.unsent and self._take(stream, size):
             flags = END_STREAM if end_stream else 0
-            self._connection.send(header(DATA, flags, stream.id, size) + data)
+            self._connection.send(header(size, DATA, flags, stream.id) + data)
             return
         stream.queue(data, end_stream)
         self.resume(stream)
@@ -158,7 +158,7 @@ class Sender:
             self.window -= len(piece)
             size += len(piece)
             last = stream.end_stream and not stream.unsent
-            parts += header(DATA, END_STREAM if last else 0, stream.id, len(piece)), piece
+            parts += header(len(piece), DATA, END_STREAM if last else 0, stream.id), piece
             if stream.unsent:
                 self._turns.append(stream)
             else:

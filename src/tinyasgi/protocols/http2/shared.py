@@ -8,7 +8,7 @@ from ...http.memo import Memo
 from ...http.request import RequestLine
 from . import frames
 from .hpack import FIELD_OVERHEAD
-from .response import DefaultFields
+from .response import Heads, response_heads
 
 if TYPE_CHECKING:
     from ..context import Context
@@ -38,7 +38,7 @@ class Shared:
         config = context.config
         self._context = context
         self._defaults = context.defaults
-        self._fields = DefaultFields(context.defaults)
+        self._heads = response_heads(context.defaults)
         #: Maximum size of the headers of a request, with the overhead of each field.
         self.max_size = config.limit_head_size + FIELD_OVERHEAD * config.limit_head_fields
         self._lines = _request_lines(config.root_path)
@@ -62,9 +62,9 @@ class Shared:
         return self._lines if root_path is None else self._lines_below[root_path]
 
     @property
-    def defaults(self) -> DefaultFields:
-        """The default headers, which change once a second."""
+    def heads(self) -> Heads:
+        """The cache of response heads. The default headers change once a second."""
         if self._context.defaults is not self._defaults:
             self._defaults = self._context.defaults
-            self._fields = DefaultFields(self._defaults)
-        return self._fields
+            self._heads = response_heads(self._defaults)
+        return self._heads

@@ -128,9 +128,9 @@ class HTTP2Stream(OutgoingData):
     ) -> None:
         connection = self._connection
         block, framing = response.encode_head(
+            self._context.http2.heads,
             exchange.status,
             headers,
-            self._context.http2.defaults,
             exchange.line.method,
             length if more_body else len(body),
             exchange.request_id,
@@ -200,7 +200,7 @@ class HTTP2Stream(OutgoingData):
     def _close(self) -> None:
         """Close after the response, and after a request body that ends soon."""
         if self._upload is None:
-            self._forget()
+            self._connection.forget(self)
         elif self._upload.drop() and not self.stopping:
             self.replenish(0)
         else:
@@ -258,7 +258,7 @@ class HTTP2Stream(OutgoingData):
         """Write an error response without an exchange; return the size of its body."""
         headers, body = http1.error_response(refused.status, refused.reason)
         block, framing = response.encode_head(
-            refused.status, headers, self._context.http2.defaults, method, len(body)
+            self._context.http2.heads, refused.status, headers, method, len(body)
         )
         if framing == NO_BODY:
             body = b""

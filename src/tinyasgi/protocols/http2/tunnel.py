@@ -38,9 +38,7 @@ class StreamTransport(asyncio.Transport):
         from ..websocket import WebSocketConnection
 
         stream, context = self._stream, self._connection.context
-        block, _ = encode_head(
-            200, headers, context.http2.defaults, "GET", None, exchange.request_id
-        )
+        block, _ = encode_head(context.http2.heads, 200, headers, "GET", None, exchange.request_id)
         self._connection.send_headers(stream.id, block, False)
         stream.exchange = None
         self._protocol = protocol = WebSocketConnection(context, exchange)
