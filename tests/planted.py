@@ -73,7 +73,7 @@ PLANTED = [
         (HTTP, LIFE),
     ),
     Planted(
-        "protocols/http1.py",
+        "protocols/response_writer.py",
         "elif not more_body:\n            self._flush()",
         "elif not more_body:\n            pass",
         (HTTP,),
@@ -110,7 +110,7 @@ PLANTED = [
         (HTTP,),
     ),
     Planted(
-        "protocols/http1.py",
+        "protocols/response_writer.py",
         "if not exchange.persistent or context.stopping",
         "if not exchange.persistent",
         (HTTP, LIFE),

@@ -39,8 +39,9 @@ from tinyasgi.logs.access import default_line, exchange_filter, line_formatter, 
 from tinyasgi.logs.formatters import JSONFormatter
 from tinyasgi.logs.writer import AccessLog, AccessLogFile
 from tinyasgi.protocols import refusal
-from tinyasgi.protocols.exchange import COMPLETE, Exchange
+from tinyasgi.protocols.exchange import Exchange
 from tinyasgi.protocols.hooks import Hooks
+from tinyasgi.protocols.states import COMPLETE
 from tinyasgi.testing import connect, serve
 
 

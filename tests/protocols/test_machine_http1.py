@@ -13,7 +13,8 @@ from hypothesis.stateful import initialize, invariant, rule
 from tests.support.network import RCVBUF, SNDBUF
 from tests.support.properties import SimulationMachine, profile
 from tests.support.simulation import Entry, footprint, simulated
-from tinyasgi.protocols.exchange import COMPLETE, HIGH_WATER, LOST, REFUSED
+from tinyasgi.protocols.exchange import HIGH_WATER
+from tinyasgi.protocols.states import COMPLETE, LOST, REFUSED
 
 from .model import BAD_HEADS, LIMITS, Client, Plan, Request, Run
 

@@ -9,7 +9,8 @@ from time import perf_counter
 from typing import Any, Final, TypeAlias
 
 from ..config.config import Config
-from ..protocols.exchange import COMPLETE, LOST, REFUSED, Exchange
+from ..protocols.exchange import Exchange
+from ..protocols.states import COMPLETE, LOST, REFUSED
 from .formatters import iso_time, process_keys
 
 logger = logging.getLogger("tinyasgi.access")

@@ -15,7 +15,8 @@ from typing import Any
 from .._version import __version__
 from ..http.response import PLAIN_TEXT
 from ..protocols.context import Context
-from ..protocols.exchange import LOST, REFUSED, Exchange
+from ..protocols.exchange import Exchange
+from ..protocols.states import LOST, REFUSED
 from ..typing import App, Message, Receive, Scope, Send
 from . import store
 from .store import DURATIONS, LAGS, METHODS, STATUSES, Family, MetricsStore

@@ -2,13 +2,13 @@
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from ..http.client import ClientInfo, peer_address, peer_name
 from .context import Context
 from .delivery import delivery
-from .exchange import EXTENSIONS, PATHSEND
-from .states import ConnectionState
+from .states import APP, BODY, CLOSING, NEW, ConnectionState
+from .stream import EXTENSIONS, PATHSEND
 from .timeouts import MAX_LINGER
 
 if TYPE_CHECKING:
@@ -16,12 +16,6 @@ if TYPE_CHECKING:
 
 #: Size in bytes at which the write buffer is written at once.
 MAX_BUFFERED = 16 * 1024
-
-# States are compared for each read; an attribute of the enum would take longer.
-NEW: Final = ConnectionState.NEW
-APP: Final = ConnectionState.APP
-BODY: Final = ConnectionState.BODY
-CLOSING: Final = ConnectionState.CLOSING
 
 
 def read_client(transport: asyncio.BaseTransport, unix: bool) -> ClientInfo | None:
@@ -192,7 +186,7 @@ class Connection(asyncio.Protocol):
         self._state = state
         self._since = self._context.ticks
 
-    def _end(self, linger: bool) -> None:
+    def _end(self, linger: bool = False) -> None:
         """Close once all written data is sent.
 
         linger: the peer may still be sending. Closing would reset the connection, and the peer
@@ -265,7 +259,7 @@ class Connection(asyncio.Protocol):
 
     def stop(self) -> None:
         """Close now if idle, otherwise as soon as possible."""
-        self._end(linger=False)
+        self._end()
 
     def close(self) -> None:
         """Close now, even if an exchange is running."""

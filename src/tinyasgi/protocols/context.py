@@ -19,10 +19,10 @@ from ..server_log import logger
 from ..typing import App, Headers
 from . import refusal, timeouts
 from .default_headers import default_headers
-from .exchange import COMPLETE, Exchange
+from .exchange import Exchange
 from .first_step import FINISHED, resume
 from .hooks import NO_HOOKS, Hooks, shielded
-from .states import ServerState
+from .states import COMPLETE, ServerState
 
 if TYPE_CHECKING:
     from ..proxy.forwarded import Forwarded

@@ -11,15 +11,17 @@ from ..http.client import ClientInfo
 from ..http.request import RequestLine
 from ..http.response import NO_BODY
 from ..typing import HeaderPairs, Message, Scope
-from .states import Phase
-from .stream import Stream
-
-#: Messages of the extensions (`extensions`).
-EARLY_HINT: Final = "http.response.early_hint"
-PATHSEND: Final = "http.response.pathsend"
-TRAILERS_MESSAGE: Final = "http.response.trailers"
-ZEROCOPYSEND: Final = "http.response.zerocopysend"
-EXTENSIONS: Final = frozenset({EARLY_HINT, PATHSEND, TRAILERS_MESSAGE, ZEROCOPYSEND})
+from .states import (
+    COMPLETE,
+    LOST,
+    SENDING_FILE,
+    STARTED,
+    STREAMING,
+    TRAILERS,
+    WAITING,
+    Phase,
+)
+from .stream import EXTENSIONS, Stream
 
 #: With `spec_version` 2.4 or later, Starlette's streaming responses do not listen for
 #: `http.disconnect`. A response that waits for its next event would then outlive its client. `send`
@@ -45,16 +47,6 @@ TAKEN: Final = 2  # the app has received all of it
 ON_WAIT: Final = 0  # when the app waits for the first time
 SOON: Final = 1  # at the end of this iteration of the event loop: the app has waited before
 NEVER: Final = 2  # `send` has raised an exception since: the app will fail, or send a body
-
-# Phases are compared for each message; an attribute of an enum would take longer.
-WAITING: Final = Phase.WAITING
-STARTED: Final = Phase.STARTED
-STREAMING: Final = Phase.STREAMING
-SENDING_FILE: Final = Phase.SENDING_FILE
-TRAILERS: Final = Phase.TRAILERS
-COMPLETE: Final = Phase.COMPLETE
-LOST: Final = Phase.LOST
-REFUSED: Final = Phase.REFUSED
 
 _INCOMPLETE = {
     WAITING: "without sending a response",

@@ -9,7 +9,8 @@ from ..http.memo import Memo
 from ..http.parsers import TOKEN, BadRequest, Parser
 from ..http.request import RequestLine
 from ..typing import Headers
-from .exchange import REFUSED, Exchange
+from .exchange import Exchange
+from .states import REFUSED
 
 #: Maximum bytes of a malformed request line in the access log.
 SHOWN = 200

@@ -8,7 +8,7 @@ from ..http.parsers import BadRequest
 from ..http.request import Framing, RequestLine
 from ..typing import Headers
 from .context import Context
-from .exchange import EARLY_HINT, TRAILERS_MESSAGE
+from .stream import EARLY_HINT, TRAILERS_MESSAGE
 
 #: Maximum size of a header section that is remembered, in bytes.
 MAX_REMEMBERED = 2048

@@ -4,6 +4,7 @@
 """
 
 from enum import Enum, IntEnum
+from typing import Final
 
 
 class ConnectionState(Enum):
@@ -53,3 +54,22 @@ class ServerState(IntEnum):
     """Idle connections are closed, and streaming apps receive a disconnect."""
     OVERDUE = 3
     """The graceful shutdown timeout has expired; running requests are cancelled."""
+
+
+# Compared for each read and each message; an attribute of an enum would take longer.
+
+NEW: Final = ConnectionState.NEW
+IDLE: Final = ConnectionState.IDLE
+HEAD: Final = ConnectionState.HEAD
+APP: Final = ConnectionState.APP
+BODY: Final = ConnectionState.BODY
+CLOSING: Final = ConnectionState.CLOSING
+
+WAITING: Final = Phase.WAITING
+STARTED: Final = Phase.STARTED
+STREAMING: Final = Phase.STREAMING
+SENDING_FILE: Final = Phase.SENDING_FILE
+TRAILERS: Final = Phase.TRAILERS
+COMPLETE: Final = Phase.COMPLETE
+LOST: Final = Phase.LOST
+REFUSED: Final = Phase.REFUSED

@@ -1,7 +1,7 @@
 """The interface between an exchange and its connection."""
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
 from ..http.client import ClientInfo
 from ..typing import HeaderPairs
@@ -9,7 +9,12 @@ from ..typing import HeaderPairs
 if TYPE_CHECKING:
     from .exchange import Exchange
 
-__all__ = ["FilePart", "FileWriter", "Stream"]
+#: Messages of the ASGI extensions.
+EARLY_HINT: Final = "http.response.early_hint"
+PATHSEND: Final = "http.response.pathsend"
+TRAILERS_MESSAGE: Final = "http.response.trailers"
+ZEROCOPYSEND: Final = "http.response.zerocopysend"
+EXTENSIONS: Final = frozenset({EARLY_HINT, PATHSEND, TRAILERS_MESSAGE, ZEROCOPYSEND})
 
 
 class FilePart(NamedTuple):

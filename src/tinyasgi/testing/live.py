@@ -19,7 +19,7 @@ from ..config.config import Config
 from ..importer import load
 from ..net.accept import let_loop_read
 from ..process.loop import loop_factory
-from ..protocols.exchange import COMPLETE
+from ..protocols.states import COMPLETE
 from ..server.server import Server
 
 DEFAULTS = Config(port=0, timeout_graceful_shutdown=5.0)

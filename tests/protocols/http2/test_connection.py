@@ -18,10 +18,10 @@ from hyperframe.frame import (
 )
 
 from tests.support.simulation import Simulation, footprint, simulated
-from tinyasgi.protocols.exchange import COMPLETE, LOST, REFUSED
 from tinyasgi.protocols.http2.frames import INITIAL_WINDOW, PREFACE, ErrorCode
 from tinyasgi.protocols.http2.shared import MAX_STREAMS
 from tinyasgi.protocols.http2.upload import MAX_REST
+from tinyasgi.protocols.states import COMPLETE, LOST, REFUSED
 from tinyasgi.protocols.timeouts import LINGER, MAX_LINGER
 
 from .client import GET, POST, Client, raw

@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.support.properties import profile
 from tests.support.simulation import simulated
-from tinyasgi.protocols.exchange import COMPLETE
 from tinyasgi.protocols.http2.frames import INITIAL_WINDOW, ErrorCode
+from tinyasgi.protocols.states import COMPLETE
 
 from .client import Client
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.support.simulation import simulated
-from tinyasgi.protocols.exchange import COMPLETE, LOST
 from tinyasgi.protocols.http2.frames import ErrorCode
 from tinyasgi.protocols.http2.request import BLOCKS
+from tinyasgi.protocols.states import COMPLETE, LOST
 
 from .cases import BLOCK, get
 from .client import GET, Client, raw

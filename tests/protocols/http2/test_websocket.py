@@ -11,8 +11,8 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
 from tests.support.simulation import Simulation, simulated
-from tinyasgi.protocols.exchange import COMPLETE, LOST
 from tinyasgi.protocols.http2.frames import ErrorCode
+from tinyasgi.protocols.states import COMPLETE, LOST
 
 from .client import GET, Client
 

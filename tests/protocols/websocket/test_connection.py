@@ -10,9 +10,8 @@ import pytest
 from tests.support.helpers import LOOPS, PATIENCE, QUICK_LOOPS, Client, elapse, in_loop, until
 from tinyasgi import Server
 from tinyasgi.errors import ClientDisconnected
-from tinyasgi.protocols.exchange import COMPLETE
 from tinyasgi.protocols.hooks import Hooks
-from tinyasgi.protocols.states import ServerState
+from tinyasgi.protocols.states import COMPLETE, ServerState
 from tinyasgi.protocols.websocket.frames import BINARY, PING, PONG, TEXT, encode, encode_close
 from tinyasgi.testing import connect, serve
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import initialize, invariant, rule
 from tests.support.network import RCVBUF, SNDBUF
 from tests.support.properties import SimulationMachine, profile
 from tests.support.simulation import Entry, footprint, simulated
-from tinyasgi.protocols.exchange import COMPLETE, LOST, REFUSED
+from tinyasgi.protocols.states import COMPLETE, LOST, REFUSED
 
 from .model import FAULTS, MAX_SIZE, Client, Talk
 

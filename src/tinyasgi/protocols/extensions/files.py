@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from ...http.response import NO_BODY
 from ...typing import Message
-from ..exchange import COMPLETE, LOST, SENDING_FILE, STARTED, STREAMING, TRAILERS, Exchange
+from ..exchange import Exchange
+from ..states import COMPLETE, LOST, SENDING_FILE, STARTED, STREAMING, TRAILERS
 from ..stream import FilePart
 
 #: Maximum size of a file that is sent in one write with its head, in bytes.

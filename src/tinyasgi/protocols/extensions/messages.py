@@ -5,18 +5,9 @@ Specification: https://asgi.readthedocs.io/en/latest/extensions.html
 
 from ...http.response import check_header
 from ...typing import HeaderPairs, Message
-from ..exchange import (
-    COMPLETE,
-    EARLY_HINT,
-    MESSAGE_COST,
-    PATHSEND,
-    STARTED,
-    STREAMING,
-    TRAILERS,
-    TRAILERS_MESSAGE,
-    Exchange,
-    misplaced,
-)
+from ..exchange import MESSAGE_COST, Exchange, misplaced
+from ..states import COMPLETE, STARTED, STREAMING, TRAILERS
+from ..stream import EARLY_HINT, PATHSEND, TRAILERS_MESSAGE
 from .files import open_path, requested_part, send_file
 
 #: Headers that are not allowed as trailers (RFC 9110 §6.5.1): framing, routing, authentication,

@@ -6,7 +6,8 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from ..exchange import SENDING_FILE, Exchange
+from ..exchange import Exchange
+from ..states import SENDING_FILE
 from ..stream import FilePart
 from .files import too_short, unblocked
 

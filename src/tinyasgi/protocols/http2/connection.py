@@ -4,12 +4,11 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from ...http.parsers import BadRequest
-from ..connection import APP, CLOSING, NEW
 from ..context import Context
 from ..delivery import has_ended
-from ..exchange import COMPLETE, LOST, Exchange
+from ..exchange import Exchange
 from ..refusal import Refusal
-from ..states import ConnectionState
+from ..states import APP, CLOSING, COMPLETE, LOST, NEW, ConnectionState
 from . import frames
 from .frames import ConnectionFault, ErrorCode, StreamFault
 from .multiplexer import GOAWAY_PING, IDLE, Multiplexer

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from ..connection import CLOSING, Connection
+from ..connection import Connection
 from ..context import Context
-from ..states import ConnectionState
+from ..states import CLOSING, ConnectionState
 from . import frames
 from .budget import Budget
 from .frames import ErrorCode, StreamFault

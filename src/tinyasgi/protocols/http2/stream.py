@@ -9,7 +9,8 @@ from ...http.request import Framing
 from ...http.response import NO_BODY
 from ...typing import HeaderPairs
 from ..context import Context
-from ..exchange import STREAMING, Exchange
+from ..exchange import Exchange
+from ..states import STREAMING
 from . import frames, response
 from .frames import ErrorCode, StreamFault
 from .outgoing import OutgoingData

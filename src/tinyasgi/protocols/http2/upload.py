@@ -4,8 +4,8 @@ from typing import Final
 
 from ...http.parsers import BadRequest
 from ...http.request import CHUNKED, Framing
-from ..connection import BODY
 from ..context import Context
+from ..states import BODY
 from ..timeouts import LINGER, MAX_LINGER
 from .frames import INITIAL_WINDOW, ErrorCode, StreamFault
 

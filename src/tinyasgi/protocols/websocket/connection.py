@@ -5,10 +5,10 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from ...errors import ClientDisconnected
-from ..connection import CLOSING, Connection
+from ..connection import Connection
 from ..context import Context
-from ..exchange import COMPLETE, LOST, Exchange
-from ..states import ConnectionState, Phase
+from ..exchange import Exchange
+from ..states import CLOSING, COMPLETE, LOST, ConnectionState, Phase
 from . import frames
 from .deflate import MIN_COMPRESSED_SIZE
 from .exchange import WebSocketExchange

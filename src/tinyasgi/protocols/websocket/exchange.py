@@ -10,15 +10,8 @@ from ...http.request import RequestLine
 from ...http.response import PLAIN_TEXT
 from ...server_log import logger
 from ...typing import HeaderPairs, Message, Scope
-from ..exchange import (
-    COMPLETE,
-    MESSAGE_COST,
-    STREAMING,
-    WAITING,
-    Exchange,
-    is_disconnect,
-)
-from ..states import Phase
+from ..exchange import MESSAGE_COST, Exchange, is_disconnect
+from ..states import COMPLETE, STREAMING, WAITING, Phase
 from ..stream import Stream
 from .deflate import Deflate
 from .frames import BINARY, TEXT
