@@ -3,7 +3,8 @@
     python -m tests.mutants [--count 60] [--seed 1] [--jobs 2] [path]
 
 `path` limits the changes to files that contain it, such as `proxy/`. Survivors that no test can or
-should notice are listed in tests/survivors.txt, with the reason; the others are printed.
+should notice are listed in tests/survivors.txt, with the reason; the others are printed. There,
+`--> *` stands for all changes of a line.
 """
 
 import argparse
@@ -21,13 +22,18 @@ from tests.support.copies import PACKAGE, Edit, try_all
 TARGET = 90
 
 TABLE = "tests/conformance/test_conformance.py"
+#: Quick tests first: the state machine takes the longest.
+HTTP1 = (
+    *(f"tests/protocols/test_{name}.py" for name in ("exchange", "http1", "connection", "context")),
+    "tests/protocols/test_machine_http1.py",
+)
 #: The tests for each part of the code. The first prefix of a path counts.
 TESTS = {
-    "http/": (TABLE, "tests/http", "tests/protocols/test_machine_http1.py", "tests/protocols"),
+    "http/": ("tests/http", TABLE, *HTTP1, "tests/protocols"),
     "protocols/extensions/": ("tests/protocols/extensions",),
     "protocols/http2/": ("tests/protocols/http2",),
     "protocols/websocket/": ("tests/protocols/websocket",),
-    "protocols/": ("tests/protocols/test_machine_http1.py", TABLE, "tests/protocols"),
+    "protocols/": (*HTTP1[:-1], TABLE, HTTP1[-1], "tests/protocols"),
     "proxy/": ("tests/proxy",),
     "workers/policy.py": ("tests/workers/test_policy.py",),
     "workers/queues.py": ("tests/workers/test_policy.py",),
@@ -64,7 +70,15 @@ class Mutant(NamedTuple):
     edit: Edit
 
     def __str__(self) -> str:
-        return f"{self.path} {self.scope}: {self.old} --> {self.new}"
+        return f"{self._place} --> {self.new}"
+
+    @property
+    def _place(self) -> str:
+        return f"{self.path} {self.scope}: {self.old}"
+
+    def is_in(self, known: set[str]) -> bool:
+        """Return whether the mutant, or all of its line, is in a set of texts."""
+        return not known.isdisjoint((str(self), f"{self._place} --> *"))
 
 
 class Mutator(ast.NodeVisitor):
@@ -219,7 +233,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     known = justified()
-    found = [mutant for mutant in all_mutants(options.path) if str(mutant) not in known]
+    found = [mutant for mutant in all_mutants(options.path) if not mutant.is_in(known)]
     chosen = random.Random(options.seed).sample(found, min(options.count, len(found)))
     chosen.sort(key=lambda mutant: (mutant.path, mutant.line))
     killed = 0

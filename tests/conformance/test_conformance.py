@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.properties import profile
 from tinyasgi.http import parsers
 from tinyasgi.testing import MemoryConnection, connect
 
@@ -237,7 +238,7 @@ def requests(draw: Any) -> bytes:
 
 
 @given(requests() | st.binary(max_size=50))
-@settings(max_examples=200, deadline=None, derandomize=True)
+@profile(50)
 def test_any_bytes(data: bytes) -> None:
     results = []
     for outcome in asyncio.run(play_all(Row("any", data), CUTS)):

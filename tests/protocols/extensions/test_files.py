@@ -340,7 +340,7 @@ def test_stop_during_a_file_that_more_follows(path: str) -> None:
 
 
 def test_other_messages_meanwhile(ask: Any, path: str) -> None:
-    os.truncate(path, 64 << 20)
+    os.truncate(path, 16 << 20)
     errors: list[BaseException] = []
     begun = threading.Event()
 
@@ -361,7 +361,7 @@ def test_other_messages_meanwhile(ask: Any, path: str) -> None:
     assert begun.wait(PATIENCE)
     assert [str(each).endswith("while a file was being sent") for each in errors] == [True] * 2
     found = client.response()
-    assert len(found.body) == 64 << 20
+    assert len(found.body) == 16 << 20
     assert found.body.startswith(CONTENT)
 
 
