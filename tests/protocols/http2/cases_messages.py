@@ -164,6 +164,7 @@ MESSAGES = [
     fine("8.5", "CONNECT", request((":method", "CONNECT"), (":authority", "here:443")), 501),
     # HPACK.
     fatal("7541 2.3.3", "index 0", get(1, b"\x80"), COMPRESSION),
+    fatal("7541 2.3.3", "index 0 before others", get(1, b"\x80\1a\1b" + BLOCK), COMPRESSION),
     fatal("7541 2.3.3", "an index beyond the table", get(1, b"\xff\x00"), COMPRESSION),
     fatal("7541 2.3.3", "a name beyond the table", get(1, b"\x7f\x00\x01a"), COMPRESSION),
     fatal("7541 2.3.3", "a name beyond it, not indexed", get(1, b"\x0f\x2f\x01a"), COMPRESSION),

@@ -11,6 +11,7 @@ from hpack.table import HeaderTable
 from tinyasgi.protocols.http2 import huffman
 from tinyasgi.protocols.http2.hpack import (
     STATIC_TABLE,
+    TABLE_SIZE,
     Decoder,
     HPACKError,
     TooManyFields,
@@ -154,3 +155,34 @@ def test_random_blocks() -> None:
                 block[chance.randrange(len(block))] = chance.randrange(256)
             blocks.append(bytes(block))
         oracle.check(blocks)
+
+
+@pytest.mark.parametrize("bits", [4, 5, 6, 7])
+def test_integers(bits: int) -> None:
+    for value in (*range(700), 16_383, 16_384, 65_535):
+        encoded = encode_integer(value, bits, 0)
+        assert read_integer(encoded + b"\xff", 0, bits) == (value, len(encoded))
+        first = 0xFF ^ ((1 << bits) - 1)
+        assert encode_integer(value, bits, first) == bytes((encoded[0] | first,)) + encoded[1:]
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+def test_largest_entry(excess: int) -> None:
+    """An entry takes 32 bytes in addition to its name and value (RFC 7541 §4.1)."""
+    ours = decoder()
+    value = b"v" * (TABLE_SIZE - 32 - 1 + excess)
+    literal = b"\x40\1n" + encode_integer(len(value), 7, 0) + value
+    assert ours.decode(literal) == ([(b"n", value)], True)
+    if excess:
+        with pytest.raises(HPACKError):
+            ours.decode(b"\xbe")
+    else:
+        assert ours.decode(b"\xbe") == ([(b"n", value)], True)
+
+
+@pytest.mark.parametrize(("room", "complete"), [(0, True), (-1, False)])
+def test_largest_section(room: int, complete: bool) -> None:
+    """Fields of any length have the same overhead in a header section (RFC 9113 §6.5.2)."""
+    ours = Decoder(100, 2 * (32 + 3) + room)
+    fields, is_complete = ours.decode(b"\0\1a\2bb" * 2)
+    assert (len(fields), is_complete) == (1 + complete, complete)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.simulation import simulated
-from tinyasgi.protocols.http2.frames import ErrorCode
+from tinyasgi.protocols.http2.frames import PREFACE, ErrorCode
 from tinyasgi.protocols.http2.request import BLOCKS
 from tinyasgi.protocols.states import COMPLETE, LOST
 
@@ -263,3 +263,26 @@ def test_path_that_ends_early() -> None:
     with simulated(App()) as server:
         client = Client(server).send(raw(1, 5, 1, b"\x82\x86\x04"))
         assert client.goaway is ErrorCode.COMPRESSION_ERROR
+
+
+def test_host_instead_of_authority() -> None:
+    """Host is not repeated if both are there, and other headers keep their order."""
+    app = App()
+    with simulated(app) as server:
+        client = Client(server)
+        fields = [*GET[:2], GET[3], ("x-first", "1"), ("host", "here"), ("x-last", "2")]
+        client.send(client.headers(1, fields, "END_STREAM"))
+        fields.insert(2, (":authority", "here"))
+        client.send(client.headers(3, fields, "END_STREAM"))
+        expected = [(b"host", b"here"), (b"x-first", b"1"), (b"x-last", b"2")]
+        assert [scope["headers"] for scope in app.scopes] == [expected] * 2
+
+
+def test_stop_before_the_first_settings() -> None:
+    """The server sends its FIN at once, and drops what the client sends before its own."""
+    with simulated(App()) as server:
+        client = Client(server, greet=False).send(PREFACE)
+        server.server.stop()
+        assert client.closed
+        client.send(b"x" * 100)
+        assert not client.peer.is_reset
