@@ -1,15 +1,20 @@
 """Streams that end, or are used, in unusual ways."""
 
 import asyncio
+import time
 from contextlib import suppress
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hyperframe.frame import RstStreamFrame, WindowUpdateFrame
 
 from tests.support.simulation import simulated
-from tinyasgi.protocols.http2.frames import PREFACE, ErrorCode
+from tinyasgi.protocols.http2.frames import INITIAL_WINDOW, PREFACE, ErrorCode
+from tinyasgi.protocols.http2.multiplexer import SPARE_WINDOW
 from tinyasgi.protocols.http2.request import BLOCKS
+from tinyasgi.protocols.http2.upload import GROWTH, READ_WINDOW
 from tinyasgi.protocols.states import COMPLETE, LOST
 
 from .cases import BLOCK, get
@@ -286,3 +291,77 @@ def test_stop_before_the_first_settings() -> None:
         assert client.closed
         client.send(b"x" * 100)
         assert not client.peer.is_reset
+
+
+# Windows of request bodies.
+
+
+def credit(client: Client, stream_id: int, sent: int) -> int:
+    """Return how much more the client may send on a stream."""
+    granted = [frame.window_increment for frame in client.of(WindowUpdateFrame, stream_id)]
+    return INITIAL_WINDOW + sum(granted) - sent
+
+
+def test_a_window_grows_once_the_app_reads() -> None:
+    with simulated(App()) as server:
+        client = Client(server).post(1, path="/echo")
+        for count in range(1, 20):
+            client.data(1, b"x" * 16_000)
+            left = credit(client, 1, count * 16_000)
+            assert left >= INITIAL_WINDOW // 2 - 16_000
+            if count > 4:
+                assert READ_WINDOW // 2 <= left <= READ_WINDOW
+
+
+def test_a_limited_number_of_windows_grows() -> None:
+    """Bodies share the memory for larger windows, and give it back at their end."""
+    with simulated(App()) as server:
+        client = Client(server)
+        size = INITIAL_WINDOW // 2 + 10_000
+        grown = []
+        for round_ in range(2):
+            ids = range(1 + 20 * round_, 20 + 20 * round_, 2)
+            for stream_id in ids:
+                client.post(stream_id, path="/echo")
+                for _ in range(size // 16_000 + 1):
+                    client.data(stream_id, b"x" * 16_000)
+            sent = (size // 16_000 + 1) * 16_000
+            grown.append(sum(credit(client, each, sent) > INITIAL_WINDOW for each in ids))
+            for stream_id in ids:
+                if stream_id % 4 == 1:
+                    client.send(RstStreamFrame(stream_id, ErrorCode.CANCEL))
+                else:
+                    client.data(stream_id, b"", "END_STREAM")
+        assert grown == [SPARE_WINDOW // GROWTH] * 2
+
+
+def test_no_100_continue_after_a_part_of_the_body() -> None:
+    go = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await go.wait()
+        while (await receive()).get("more_body"):
+            pass
+        await send(START)
+        await send(piece(b"", more_body=False))
+
+    with simulated(app) as server:
+        client = Client(server).post(1, ("expect", "100-continue")).data(1, b"abc")
+        go.set()
+        client.settle().data(1, b"", "END_STREAM")
+        assert [fields[":status"] for fields in client.fields(1)] == ["200"]
+
+
+# Default headers.
+
+
+def test_default_headers_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    with simulated(App(), date_header=True, headers=[("x-more", "1")]) as server:
+        client = Client(server)
+        for stream_id in (1, 3, 5):
+            fields = client.get(stream_id).fields(stream_id)[0]
+            assert (fields["x-more"], fields["date"]) == ("1", formatdate(now[0], usegmt=True))
+            now[0] += 1
+            server.loop.advance(1)

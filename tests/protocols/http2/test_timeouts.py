@@ -3,10 +3,15 @@
 The server looks once a second, so each test begins between two looks.
 """
 
+import asyncio
+from typing import Any
+
 import pytest
+from hyperframe.frame import SettingsFrame
 
 from tests.support.simulation import Simulation, simulated
 from tinyasgi.protocols.http2.frames import PREFACE, ErrorCode
+from tinyasgi.protocols.timeouts import LINGER, MAX_LINGER
 
 from .client import Client, raw
 from .test_connection import App
@@ -138,3 +143,89 @@ def test_idle(app: App, greet: bool) -> None:
         assert client.goaway is ErrorCode.NO_ERROR
         server.loop.advance(1)
         assert client.closed
+
+
+# Waits that begin late on an old stream.
+
+
+class Pieces:
+    """An app that sends pieces, or reads its body, when a test tells it to."""
+
+    def __init__(self) -> None:
+        self.turns: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.sent = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/read":
+            await self.turns.get()
+            while (await receive()).get("more_body"):
+                pass
+        await send({"type": "http.response.start", "status": 200})
+        while piece := await self.turns.get():
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            self.sent += 1
+        await send({"type": "http.response.body", "body": b""})
+
+
+def test_wait_begins_with_the_data() -> None:
+    app = Pieces()
+    with simulated(app, **TIMEOUTS) as server:
+        client = Client(server, INITIAL_WINDOW_SIZE=10).get(1)
+        app.turns.put_nowait(b"0123456789")
+        server.loop.advance(20.5)
+        assert client.settle().body(1) == b"0123456789"
+        app.turns.put_nowait(b"more")
+        assert ends_in_time(client, server)
+        app.turns.put_nowait(None)
+
+
+@pytest.mark.parametrize("window", ["stream", "connection"])
+def test_each_wait_has_its_own_rate(window: str) -> None:
+    """A client that is slow now and then, for less than the timeout, does not fall behind."""
+    app = Pieces()
+    with simulated(app, **{**TIMEOUTS, "min_rate_write": 100}) as server:
+        server.loop.advance(10.5)
+        client = Client(server, INITIAL_WINDOW_SIZE=1 << 20).get(1)
+        app.turns.put_nowait(bytes(65_535))
+        if window == "stream":
+            client.enlarge(0, 1 << 20)
+            client.send(SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 65_535}))
+        for turn in range(5):
+            app.turns.put_nowait(b"0123456789")
+            server.loop.advance(4)
+            assert app.sent == 1 + turn
+            client.enlarge(1 if window == "stream" else 0, 10)
+            server.loop.advance(2)
+        assert client.reset(1) is None and not client.closed
+        app.turns.put_nowait(None)
+
+
+def test_wait_for_a_body_begins_with_the_app() -> None:
+    app = Pieces()
+    with simulated(app, **TIMEOUTS) as server:
+        client = Client(server).post(1, path="/read")
+        server.loop.advance(20.5)
+        app.turns.put_nowait(b"read")
+        server.loop.advance(4.9)
+        assert client.settle().status(1) is None
+        server.loop.advance(2.1)
+        assert client.settle().status(1) == 408
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_wait_for_the_rest_of_an_upload_begins_with_the_response(silent: bool) -> None:
+    app = Pieces()
+    with simulated(app) as server:
+        client = Client(server).post(1)
+        server.loop.advance(50.5)
+        app.turns.put_nowait(None)
+        assert client.settle().ended(1)
+        limit = LINGER if silent else MAX_LINGER
+        seconds = 0
+        while client.settle().reset(1) is None:
+            server.loop.advance(1)
+            seconds += 1
+            if not silent and client.settle().reset(1) is None:
+                client.data(1, b"x")
+        assert limit <= seconds <= limit + 2
+        assert client.reset(1) is ErrorCode.NO_ERROR
