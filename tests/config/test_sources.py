@@ -34,6 +34,7 @@ tinyasgi = "tinyasgi"
 #: Exits with code 1 if a settings file has been parsed.
 SHOW = """
 import sys
+sys.modules.pop("tomllib", None)  # coverage imports it
 from tinyasgi import cli
 cli.run = lambda app, config: sys.exit("tomllib" in sys.modules)
 cli.main(["m:a"])
