@@ -108,7 +108,7 @@ class Mutator(ast.NodeVisitor):
             name = ".".join(self._scope)
             self.found.append((match.start(), match.end(), SWAPS[type(operator)], name))
 
-    # What is left alone: texts, types and declarations.
+    # What is left alone: texts, types, declarations, and the sizes of caches.
 
     def visit_Assert(self, node: ast.Assert) -> None:
         pass  # for readers and mypy
@@ -118,6 +118,12 @@ class Mutator(ast.NodeVisitor):
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
         pass
+
+    def visit_Call(self, node: ast.Call) -> None:
+        if ast.unparse(node.func) == "Memo":
+            self.visit(node.args[0])
+        else:
+            self.generic_visit(node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         if node.value is not None:
