@@ -221,7 +221,7 @@ _UNQUOTABLE = re.compile(r"[^ !#-\[\]-~]")
 
 
 def _quoted(value: Any) -> str:
-    """Escape a value so that it can neither end a line or a quotation nor control a terminal."""
+    """Escape a value, so that it cannot end a line, close a quotation or control a terminal."""
     return _UNQUOTABLE.sub(_escape, _or_dash(value))
 
 

@@ -48,7 +48,7 @@ class Family(NamedTuple):
     labels: Mapping[str, Sequence[object]]
     """All values of each label. There is one number for each combination of them."""
     bounds: tuple[float, ...]
-    """Upper bounds of the buckets of a histogram. The last two numbers are `+Inf` and the sum."""
+    """Upper bounds of the buckets of a histogram. The bucket `+Inf` and the sum follow them."""
 
     @property
     def kind(self) -> str:

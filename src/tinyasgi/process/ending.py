@@ -62,7 +62,7 @@ class Ending:
     """
 
     def __init__(self, signals: Signals, exits: bool) -> None:
-        """exits: the process exits when the server stops. Otherwise only a signal ends it."""
+        """exits: the process exits when the server stops. If false, only after a signal."""
         self.signals = signals
         self.code = 0
         """The exit code at the limit."""
@@ -82,7 +82,7 @@ class Ending:
         """Start the time limit and the log messages. Later calls have no effect.
 
         grace: seconds for running requests. by_signal: a signal has stopped the process. The call
-        has no effect if the process continues after the server and no signal has arrived.
+        has no effect if the process will not exit: `exits` is false, and no signal has arrived.
         """
         if self._step is not None or not (self._exits or self.signals.count):
             return

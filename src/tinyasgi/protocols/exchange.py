@@ -231,11 +231,11 @@ class Exchange:
             await self.drop()
 
     async def drop(self, body: bytes = b"") -> None:
-        """Drop a piece of the body after a disconnect. Raises ClientDisconnected.
+        """Drop a piece of the body after a disconnect, or raise ClientDisconnected.
 
-        If another task listens for `http.disconnect`, that task decides how the response ends: it
-        cancels the sender. The sender is prepared for that where it waits for data, not in `send`.
-        So `send` returns until the quota is used, as in servers whose `send` never raises.
+        If another task listens for `http.disconnect`, that task ends the response: it cancels the
+        sender. The sender expects this where it waits for data, not in `send`. So `send` drops data
+        and returns until the quota is used, as in servers whose `send` never raises.
         """
         listeners = self._listeners
         if listeners and asyncio.current_task() not in listeners:

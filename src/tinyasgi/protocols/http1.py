@@ -229,7 +229,7 @@ class HTTP1Connection(ResponseWriter):
             self._end()
 
     def _flush_before(self, exchange: Exchange) -> None:
-        """Write buffered responses if `exchange` takes longer than the first step of its app."""
+        """Write buffered responses if the first step of its app did not complete `exchange`."""
         if self._exchange is exchange:
             self._flush()
 

@@ -13,7 +13,7 @@ from .stream import EARLY_HINT, TRAILERS_MESSAGE
 #: Maximum size of a header section that is remembered, in bytes.
 MAX_REMEMBERED = 2048
 NOTHING: tuple[bytes | None, Headers, Framing] = (None, [], Framing(0))
-#: What a parser remembers before the first head.
+#: Initial memory of a parser, before the first head.
 UNUSED: tuple[bytes | None, Headers, Framing] = (None, [], Framing(0))
 
 #: A parsed request head, and the data after it. A NamedTuple would make a GET 2 % slower.

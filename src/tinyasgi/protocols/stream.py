@@ -36,7 +36,7 @@ class Stream(Protocol):
     An HTTP/1.1 connection and a stream of HTTP/2 implement it. They call `feed`, `wake`, `finish`
     and `cancel` of the exchange.
 
-    The exchange validates messages and their order. The stream frames what they contain.
+    The exchange validates messages and their order. The stream frames their content.
     """
 
     client: ClientInfo

@@ -231,7 +231,7 @@ class Policy:
             times.append(slot.start_at if is_waiting else self._replacement(slot)[0])
         return min(times)
 
-    # What events have in common.
+    # Helpers of the events.
 
     def _log(self, level: int, text: str) -> None:
         self._actions.append(actions.Log(level, text))

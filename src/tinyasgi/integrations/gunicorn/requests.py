@@ -44,7 +44,7 @@ def observer(worker: Any) -> Callable[[Exchange], None] | None:
 
 
 def with_pre_request(app: App, worker: Any) -> App:
-    """Return the app, which then calls the hook `pre_request` before each request."""
+    """Wrap the app, so that the hook `pre_request` is called before each request."""
     hook = worker.cfg.pre_request
 
     async def observed(scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,7 +109,7 @@ def arguments(exchange: Exchange) -> tuple[Any, Any, dict[str, Any], timedelta]:
 
 
 def _request(method: str, version: str, line: Mapping[str, Any], headers: Any) -> Any:
-    """Return a request with attributes of gunicorn's."""
+    """Return an object with the attributes of a request of gunicorn."""
     path, query = line["raw_path"].decode("latin-1"), line["query_string"].decode("latin-1")
     return SimpleNamespace(
         method=method,

@@ -5,8 +5,8 @@ from typing import Any
 from ...config.kinds import OptionError
 from ...server.shutdown import LAST, LEAVE
 
-#: Seconds of `graceful_timeout` that are kept for idle clients and for what is cancelled: after
-#: `graceful_timeout` the master kills the worker.
+#: Seconds of `graceful_timeout` that are reserved for idle clients and for cancelled requests. At
+#: the end of `graceful_timeout`, the master kills the worker.
 SPARE = LEAVE + 2 * LAST
 #: Settings with another name here.
 RENAMED = {

@@ -29,7 +29,7 @@ from .settings import SPARE, UNSUPPORTED, is_set, options
 
 #: Seconds between two signs of life to the master.
 BEAT = 1.0
-#: Errors whose message says all.
+#: Errors whose message suffices, without a traceback.
 EXPECTED = (OptionError, LoadError, ListenError, LifespanFailed)
 
 

@@ -95,8 +95,8 @@ class Config:
     """The options of uvicorn 0.54, with the same names and defaults.
 
     They are converted to those of tinyasgi when the server starts, so a program may change
-    attributes until then. An option without a meaning here is a warning, a value without a meaning
-    an OptionError.
+    attributes until then. An option without a counterpart is logged as a warning. An invalid value
+    raises OptionError.
     """
 
     app: Any

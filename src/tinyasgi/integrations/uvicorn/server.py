@@ -30,7 +30,7 @@ REPORT = 10
 
 
 class ServerState:
-    """What the connections of a server share."""
+    """State that the connections of a server share."""
 
     def __init__(self) -> None:
         self.total_requests = 0

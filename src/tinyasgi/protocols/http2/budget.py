@@ -2,8 +2,8 @@
 
 from .frames import ConnectionFault, ErrorCode
 
-#: Streams that a client may reset, or that may fail because of it, in one second, in addition to
-#: those whose responses are complete (CVE-2023-44487, CVE-2025-8671).
+#: Streams that a client may reset or make fail in one second. Each complete response allows one
+#: more (CVE-2023-44487, CVE-2025-8671).
 MAX_FAULTS = 200
 #: Maximum control frames in one second: SETTINGS, PING, PRIORITY, WINDOW_UPDATE,
 #: empty DATA and unknown ones (CVE-2019-9512, CVE-2019-9515, CVE-2019-9518 and others).

@@ -49,7 +49,7 @@ class HTTP2Connection(Multiplexer):
             self.begin(b"")
 
     def begin(self, data: bytes) -> None:
-        """Send the first frames. data: what has been received already."""
+        """Send the first frames. data: bytes that have been received already."""
         self._requests = RequestReader(self._context, self.peer)
         self.send(self._context.http2.greeting)
         self.data_received(data)

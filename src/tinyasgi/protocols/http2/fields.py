@@ -44,7 +44,7 @@ def check(headers: Headers) -> None:
 
 
 def combine(authority: bytes | None, headers: Headers) -> tuple[Headers, dict[bytes, bytes]]:
-    """Return the headers as in HTTP/1.1, and those with a meaning for the server.
+    """Return the headers as in HTTP/1.1, and the values of those that the server evaluates.
 
     Host comes from :authority; cookies are joined (RFC 9113 §8.2.3, §8.3.1). Raises StreamFault.
     """

@@ -32,7 +32,7 @@ def _request_lines(root_path: str) -> Memo[bytes, RequestLine]:
 
 
 class Shared:
-    """Caches of a context, and what each connection sends first."""
+    """Caches of a context, and the first frames of each connection."""
 
     def __init__(self, context: "Context") -> None:
         config = context.config

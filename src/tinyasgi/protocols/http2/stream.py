@@ -216,7 +216,7 @@ class HTTP2Stream(OutgoingData):
     # WebSocket.
 
     def expect_tunnel(self, end_stream: bool) -> None:
-        """Keep what arrives for the WebSocket that the app may accept."""
+        """Keep the data that arrives for a WebSocket, until the app accepts it."""
         self._tunnel = StreamTransport(self, self._connection)
         self._tunnel.receive(b"", end_stream)
 
