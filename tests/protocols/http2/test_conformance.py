@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from h2.errors import ErrorCodes
 from hyperframe.frame import DataFrame, GoAwayFrame, RstStreamFrame, SettingsFrame
 
 from tests.support.simulation import simulated
-from tinyasgi.protocols.http2.frames import PREFACE
+from tinyasgi.protocols.http2.frames import PREFACE, ErrorCode
 
 from .cases import (
     CLOSED,
@@ -160,6 +161,11 @@ def test_section_5_4_2_data_of_a_stream_with_an_error_is_ignored(client: Client)
     client.send(raw(DATA, 0, 1, b"ab"), raw(DATA, 0, 1, b"cd"), END)
     assert len(client.of(RstStreamFrame, 1)) == 1
     assert client.ping()
+
+
+def test_section_7_error_codes() -> None:
+    codes = {code.name: code.value for code in ErrorCodes}
+    assert {code.name: code.value for code in ErrorCode}.items() <= codes.items()
 
 
 def test_section_8_1_request_headers_are_decoded_after_an_error(client: Client) -> None:

@@ -186,3 +186,10 @@ def test_largest_section(room: int, complete: bool) -> None:
     ours = Decoder(100, 2 * (32 + 3) + room)
     fields, is_complete = ours.decode(b"\0\1a\2bb" * 2)
     assert (len(fields), is_complete) == (1 + complete, complete)
+
+
+def test_longest_integer() -> None:
+    """Four bytes after the prefix are enough for any length of ours."""
+    assert read_integer(b"\x7f\x80\x80\x80\x01", 0, 7) == (127 + (1 << 21), 5)
+    with pytest.raises(HPACKError):
+        read_integer(b"\x7f\x80\x80\x80\x80\x01", 0, 7)
