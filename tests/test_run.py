@@ -629,6 +629,15 @@ def test_loop_of_a_function(tmp_path: Path) -> None:
     assert command.log.count("made\n") == 1
 
 
+def test_loop_that_cannot_be_created(start: Any, tmp_path: Path) -> None:
+    (tmp_path / "loops.py").write_text(
+        "def make():\n    raise OSError(24, 'Too many open files')\n"
+    )
+    log = end(start("apps:hello", "--loop", "loops:make"), 3)
+    assert "error: the event loop can't be created: [Errno 24] Too many open files" in log
+    assert log.count("\n") == 1
+
+
 def test_changed_directory(tmp_path: Path) -> None:
     """`--chdir` applies to the settings file, the app and relative paths."""
     folder = tmp_path / "site"

@@ -122,6 +122,11 @@ class ServerProcess:
             app = self.app
             target = importer.load(app, self.config.app_dir) if isinstance(app, str) else app
         runner = asyncio.Runner(loop_factory=loop_factory(self.config))
+        try:
+            runner.get_loop()
+        except OSError as error:  # the process has no descriptor left, for example
+            self.report(f"{log.ERROR_PREFIX}the event loop can't be created: {error}")
+            return FAILED
         main = partial(runner.run, self._main(target))
         code = self.ending.code = exit_code(main, self.report, self._signals)
         self._finish(runner)
