@@ -499,7 +499,7 @@ async def test_stop_waits_for_a_peer_that_reads_its_last_response_late(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tinyasgi.server.shutdown.INTERVAL", 0.001)
-    monkeypatch.setattr("tinyasgi.server.shutdown.STALL", 0.001)
+    monkeypatch.setattr("tinyasgi.server.shutdown.SETTLE", 0.001)
     entered = asyncio.Event()
 
     async def app(scope, receive, send):
@@ -525,7 +525,7 @@ async def test_stop_waits_until_a_peer_that_still_sends_has_taken_its_response(
     loop: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel has all of it; a close would take back what the peer has not."""
-    for name in ("INTERVAL", "STALL", "SETTLE"):
+    for name in ("INTERVAL", "SETTLE"):
         monkeypatch.setattr(f"tinyasgi.server.shutdown.{name}", 0.001)
     entered = asyncio.Event()
 

@@ -19,10 +19,9 @@ OnWait: TypeAlias = Callable[[Callable[[], list[str]], float], None]
 #: Seconds for each short step: first requests after the shutdown delay, cancellation, closing.
 #: After `quit`, also the maximum seconds of every other step.
 LAST = 1.0
-#: Seconds without progress after which the wait for peers ends: SETTLE if they have read all data,
-#: STALL if they have not.
-SETTLE, STALL = 0.15, 0.3
-#: Seconds between two checks of these limits.
+#: Seconds to wait for peers that have read all data.
+SETTLE = 0.15
+#: Seconds between two checks of this limit.
 INTERVAL = 0.05
 #: Seconds for idle clients of a replaced server to send one more request.
 LEAVE = 5.0
@@ -117,28 +116,20 @@ class Shutdown:
         await self._until(lambda: not (acceptor.handshakes or any(c.fresh for c in connections)))
 
     async def _until_settled(self) -> None:
-        """Wait until nothing is running and the remaining peers read no more data.
+        """Wait until nothing is running and the remaining peers have read all data.
 
         The remaining peers have sent half a head, do not answer a Close frame, or continue to send.
         """
         context, loop = self._context, asyncio.get_running_loop()
-        since, unsent = loop.time(), self._unsent()
+        since = loop.time()
         while context.connections or context.running:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL):
                     await self._until(lambda: not (context.connections or context.running))
-            before, unsent = unsent, self._unsent()
-            if unsent is None or unsent != before:
+            if context.running or any(connection.busy for connection in context.connections):
                 since = loop.time()
-            elif loop.time() - since > (STALL if unsent else SETTLE):
+            elif loop.time() - since > SETTLE:
                 break
-
-    def _unsent(self) -> int | None:
-        """Return the bytes that peers have not read, or None while something is running."""
-        context = self._context
-        if context.running or any(connection.busy for connection in context.connections):
-            return None
-        return sum(connection.unsent for connection in context.connections)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition. The end of a connection or an exchange may change it."""
