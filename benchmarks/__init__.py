@@ -4,7 +4,8 @@ Run `python -m benchmarks` in the root of the checkout. It needs Linux, because 
 
 * `servers` has a row for each server.
 * `workloads` has a row for each workload. The apps are in `apps`, `frameworks` and
-  `wsgi_frameworks`; the measurements are in `load` (with wrk), `websocket` and `resting`.
+  `wsgi_frameworks`; the measurements are in `load` (with wrk), `http2_load` (with h2load),
+  `websocket`, `steady` and `resting`.
 * `process` starts and stops a server. `environment` creates its environment.
 * `results` stores the measurements. `report` and `charts` show them.
 * `floor` is a server with minimal costs, for comparison.

@@ -139,9 +139,15 @@ def main(argv: Sequence[str]) -> int:
     if argv[:1] == ["flames"]:
         return flames.main(argv[1:])
     options = arguments(argv)
-    if not options.redraw and not shutil.which("wrk"):
-        print("benchmarks: wrk is not installed: apt-get install wrk", file=sys.stderr)
-        return 2
+    needed = {"wrk": "wrk"}
+    if any(WORKLOADS[name].setup.http2 for name in options.workloads):
+        needed["h2load"] = "nghttp2-client"
+    for tool, package in needed.items():
+        if not options.redraw and not shutil.which(tool):
+            print(
+                f"benchmarks: {tool} is not installed: apt-get install {package}", file=sys.stderr
+            )
+            return 2
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(143)
     )  # runs the `finally` blocks, which stop servers

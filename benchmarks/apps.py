@@ -39,6 +39,16 @@ async def echo(scope: Message, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+async def upload(scope: Message, receive: Receive, send: Send) -> None:
+    """Read the whole body, then send a short one."""
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    while (await receive()).get("more_body", False):
+        pass
+    await send(start(b"text/plain", len(GREETING)))
+    await send({"type": "http.response.body", "body": GREETING})
+
+
 async def stream(scope: Message, receive: Receive, send: Send) -> None:
     """Send a long body in large pieces, without a Content-Length."""
     if scope["type"] == "lifespan":

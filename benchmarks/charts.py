@@ -161,6 +161,7 @@ def main(directory: Path) -> None:
         "stream-4m",
         "events-100",
         "fastapi",
+        "h2",
         "ws-64",
     ]
     few = ("hello", "fastapi", "ws-64", "crowd", "latency-50", "latency-80")

@@ -40,6 +40,8 @@ class Workload:
     """Request headers besides those of the client."""
     pipeline: int = 1
     """Number of pipelined requests."""
+    streams: int = 1
+    """Number of HTTP/2 streams per connection."""
     connections: int = 64
     unit: str = "requests/s"
     more_is_better: bool = True

@@ -25,6 +25,7 @@ class Setup:
     tls: bool = False
     workers: int = 1
     websocket: bool = False
+    http2: bool = False
     wsgi: bool = False
     """True for a WSGI app, False for an ASGI app."""
     loop: str = "uvloop"
@@ -47,8 +48,10 @@ class Server:
     log: str | None = "--access-log"
     quiet: str = "--no-access-log"
     workers: str | None = "--workers {workers}"
-    http: str = ""
-    """Options for a workload without WebSocket."""
+    http: str | None = ""
+    """Options for a workload over HTTP/1.1, without WebSocket."""
+    http2: str | None = None
+    """Options for a workload over HTTP/2. The server must accept HTTP/1.1, too."""
     websocket: str | None = ""
     """Options for a workload with WebSocket."""
     is_peer: bool = True
@@ -61,19 +64,24 @@ class Server:
         Raises Failure if the server does not support the setup.
         """
         interface, command = ("WSGI", self.wsgi) if setup.wsgi else ("ASGI", self.command)
+        protocol, options = "HTTP/1.1", self.http
+        if setup.websocket:
+            protocol, options = "WebSocket", self.websocket
+        elif setup.http2:
+            protocol, options = "HTTP/2", self.http2
         parts = {
             interface: command,
             "TLS": self.tls if setup.tls else self.address,
             "an access log": self.log if setup.log else self.quiet,
             "workers": self.workers if setup.workers > 1 else "",
-            "WebSocket": self.websocket if setup.websocket else self.http,
+            protocol: options,
         }
         for name, part in parts.items():
             if part is None:
                 raise Failure(f"does not support {name}")
-        options = " ".join(part for part in parts.values() if part)
+        line = " ".join(part for part in parts.values() if part)
         values |= {"app": f"benchmarks.{setup.app}", "workers": setup.workers, "loop": setup.loop}
-        return options.format(**values).split()
+        return line.format(**values).split()
 
 
 _ADDRESS = "--host {host} --port {port}"
@@ -92,6 +100,7 @@ SERVERS = {
             "-m tinyasgi {app} --loop {loop} --http httptools --interface wsgi"
             f" --wsgi-threads {THREADS}",
             tls=f"{_ADDRESS} --ssl-certfile {{certfile}} --ssl-keyfile {{keyfile}}",
+            http2="",
             is_peer=False,
         ),
         Server(
@@ -101,27 +110,31 @@ SERVERS = {
             "-m uvicorn {app} --loop {loop} --http httptools --no-proxy-headers"
             " --timeout-keep-alive 75 --interface wsgi",  # a2wsgi, with 10 threads
             tls=f"{_ADDRESS} --ssl-certfile {{certfile}} --ssl-keyfile {{keyfile}}",
+            http2="--http zttp --http2",
             websocket="--ws websockets-sansio",
         ),
         Server(
             "granian",
-            "-m granian {app} --interface asgi --loop {loop} --http 1 --http1-pipeline-flush"
+            "-m granian {app} --interface asgi --loop {loop}"
             f" --runtime-mode st --task-impl rust --backlog {MAX_OPEN} --backpressure {MAX_OPEN}",
-            "-m granian {app} --interface wsgi --http 1 --http1-pipeline-flush"
-            f" --backlog {MAX_OPEN} --backpressure {THREADS} --blocking-threads {THREADS}",
+            f"-m granian {{app}} --interface wsgi --backlog {MAX_OPEN}"
+            f" --backpressure {THREADS} --blocking-threads {THREADS}",
             tls=f"{_ADDRESS} --ssl-certificate {{certfile}} --ssl-keyfile {{keyfile}}",
-            http="--no-ws",
-            websocket="--ws",
+            http="--http 1 --http1-pipeline-flush --no-ws",
+            http2="--http auto --no-ws",
+            websocket="--http 1 --http1-pipeline-flush --ws",
         ),
         Server(
             "h2corn",
             f"-m h2corn {{app}} --loop {{loop}} --runtime-threads 1 --backlog {MAX_OPEN}"
             " --timeout-keep-alive 75 --timeout-request-header 75",  # applies to idle ones, too
             tls=f"{_ADDRESS} --certfile {{certfile}} --keyfile {{keyfile}}",
+            http2="",
         ),
         Server(
             "hypercorn",
             "-m hypercorn {app} --worker-class {loop} --keep-alive 75",
+            http2="",
             address="--bind {host}:{port}",
             tls="--bind {host}:{port} --certfile {certfile} --keyfile {keyfile}",
             log="--access-logfile -",
@@ -133,6 +146,7 @@ SERVERS = {
             f" --keep-alive 75 {_GUNICORN}",
             f"-m gunicorn {{app}} --worker-class gthread --threads {THREADS}"
             f" --keep-alive 75 {_GUNICORN}",
+            http2="--http-protocols h2,h1 --http2-cleartext both",
             address="--bind {host}:{port}",
             tls="--bind {host}:{port} --certfile {certfile} --keyfile {keyfile}",
             log="--access-logfile -",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from . import apps, websocket
+from . import apps, http2_load, websocket
 from .load import load
 from .resting import crowd, memory_connection, memory_idle, start, wakeups
 from .samples import Workload
@@ -37,6 +37,7 @@ BROWSER = (
     ("Sec-Fetch-Site", "same-origin"),
     ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0 Safari/537.36"),
 )
+HTTP2, HTTP2_TLS = Setup("apps:hello", http2=True), Setup("apps:hello", http2=True, tls=True)
 HELLO, ECHO = Setup("apps:hello"), Setup("apps:echo")
 hello = partial(Workload, setup=HELLO, answer=apps.GREETING)
 few = partial(hello, more_is_better=False)
@@ -48,6 +49,7 @@ latency = partial(
     more_is_better=False,
 )
 wsgi = partial(Workload, measure=load, answer=apps.GREETING)
+http2 = partial(Workload, measure=http2_load.load, answer=apps.GREETING)
 ws = partial(
     Workload,
     setup=Setup("apps:ws_echo", websocket=True),
@@ -94,6 +96,31 @@ WORKLOADS = {
             "django",
             "Short response, Django (WSGI)",
             setup=Setup("wsgi_frameworks:django_app", wsgi=True),
+        ),
+        http2("h2", "HTTP/2: short response", setup=HTTP2, connections=16, streams=32),
+        http2("h2-single", "HTTP/2: short response, one stream per connection", setup=HTTP2),
+        http2(
+            "h2-tls",
+            "HTTP/2: short response over TLS",
+            setup=HTTP2_TLS,
+            connections=16,
+            streams=32,
+        ),
+        http2(
+            "h2-stream-4m",
+            "HTTP/2: response of 4 MiB in pieces of 64 KiB",
+            setup=Setup("apps:stream", http2=True),
+            answer=STREAM,
+            connections=4,
+            streams=2,
+        ),
+        http2(
+            "h2-upload-1m",
+            "HTTP/2: upload of 1 MiB",
+            setup=Setup("apps:upload", http2=True),
+            body=BODY * 1024,
+            connections=4,
+            streams=2,
         ),
         ws("ws-64", "WebSocket echo of 64 bytes", websocket.echo, body=TEXT, answer=TEXT),
         ws("ws-16k", "WebSocket echo of 16 KiB", websocket.echo, body=LONG, answer=LONG),

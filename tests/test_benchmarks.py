@@ -51,8 +51,12 @@ MEASURED = {
 
 
 @pytest.mark.parametrize("name", SERVERS)
-@pytest.mark.parametrize("setup", [HELLO, Setup("apps:ws_echo", websocket=True)])
+@pytest.mark.parametrize(
+    "setup", [HELLO, Setup("apps:ws_echo", websocket=True), Setup("apps:hello", http2=True)]
+)
 def test_words(name: str, setup: Setup) -> None:
+    if setup.http2 and SERVERS[name].http2 is None:
+        setup = HELLO
     if SERVERS[name].command is None:
         setup = Setup("wsgi_frameworks:flask_app", wsgi=True)
     words = SERVERS[name].words(setup, host="127.0.0.1", port=8123)
@@ -67,6 +71,8 @@ def test_a_server_without_what_is_wanted() -> None:
         SERVERS["waitress"].words(Setup("apps:hello"), host="127.0.0.1", port=1)
     with pytest.raises(Failure, match="does not support WSGI"):
         SERVERS["daphne"].words(Setup("wsgi_frameworks:flask_app", wsgi=True), port=1)
+    with pytest.raises(Failure, match="does not support HTTP/2"):
+        SERVERS["daphne"].words(Setup("apps:hello", http2=True), host="127.0.0.1", port=1)
 
 
 @pytest.mark.parametrize("size", [0, 1, 64, 125, 126, 65535, 65536])
