@@ -163,6 +163,7 @@ MESSAGES = [
     stream("8.5", "CONNECT with a scheme", request((":method", "CONNECT"), *GET[1:3])),
     fine("8.5", "CONNECT", request((":method", "CONNECT"), (":authority", "here:443")), 501),
     # HPACK.
+    stream("8.1.1", "one byte announced, no body", request(*GET, ("content-length", "1"))),
     fatal("7541 2.3.3", "index 0", get(1, b"\x80"), COMPRESSION),
     fatal("7541 2.3.3", "index 0 before others", get(1, b"\x80\1a\1b" + BLOCK), COMPRESSION),
     fatal("7541 2.3.3", "an index beyond the table", get(1, b"\xff\x00"), COMPRESSION),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hyperframe.frame import RstStreamFrame, WindowUpdateFrame
+from hyperframe.frame import GoAwayFrame, PingFrame, RstStreamFrame, WindowUpdateFrame
 
 from tests.support.simulation import simulated
 from tinyasgi.protocols.http2.frames import INITIAL_WINDOW, PREFACE, ErrorCode
@@ -291,6 +291,44 @@ def test_stop_before_the_first_settings() -> None:
         assert client.closed
         client.send(b"x" * 100)
         assert not client.peer.is_reset
+
+
+@pytest.mark.parametrize("running", [True, False])
+@pytest.mark.parametrize("by", ["server", "client"])
+def test_frames_after_the_end(by: str, running: bool) -> None:
+    """The server drops them: a reset of the connection could cost the client a response."""
+    app = App()
+    with simulated(app) as server:
+        client = Client(server)
+        if running:
+            client.get(1, path="/wait")
+        if by == "server":
+            server.server.stop()
+            client.settle()
+            [ping] = client.of(PingFrame)
+            answer = PingFrame(0, ping.opaque_data)
+            answer.flags.add("ACK")
+            client.send(answer)
+        else:
+            client.send(GoAwayFrame(0))
+            server.loop.advance(3)
+        app.go.set()
+        assert client.closed
+        client.send(raw(6, 0, 0, b"12345678"))
+        assert not client.peer.is_reset
+        assert not running or client.ended(1)
+
+
+def test_late_trailers_change_the_table() -> None:
+    """The server has reset the stream, and the client did not know it yet."""
+    app = App()
+    with simulated(app) as server:
+        client = Client(server).post(1, ("content-length", "1"), path="/wait").data(1, b"ab")
+        assert client.reset(1) is ErrorCode.PROTOCOL_ERROR
+        client.send(client.headers(1, [("x-late", "value")], "END_STREAM"))
+        client.get(3, ("x-late", "value"))
+        assert (b"x-late", b"value") in app.scopes[-1]["headers"]
+        app.go.set()
 
 
 # Windows of request bodies.

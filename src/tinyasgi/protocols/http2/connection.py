@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Final
 
 from ...http.parsers import BadRequest
 from ..context import Context
-from ..delivery import has_ended
 from ..exchange import Exchange
 from ..refusal import Refusal
 from ..states import APP, CLOSING, COMPLETE, LOST, NEW, ConnectionState
@@ -285,10 +284,6 @@ class HTTP2Connection(Multiplexer):
                     " --min-rate-write)"
                 )
         super().check_timeouts(ticks)
-
-    def _check_unread_end(self) -> None:
-        if has_ended(self._transport):
-            self.close()
 
     def _expire(self) -> None:
         if self._state is CLOSING:
