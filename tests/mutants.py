@@ -33,7 +33,7 @@ TESTS = {
     "protocols/extensions/": ("tests/protocols/extensions",),
     "protocols/http2/": ("tests/protocols/http2",),
     "protocols/websocket/": ("tests/protocols/websocket",),
-    "protocols/": (*HTTP1[:-1], TABLE, HTTP1[-1], "tests/protocols"),
+    "protocols/": (*HTTP1[:-1], TABLE, "tests/server", HTTP1[-1], "tests/protocols"),
     "proxy/": ("tests/proxy",),
     "workers/policy.py": ("tests/workers/test_policy.py",),
     "workers/queues.py": ("tests/workers/test_policy.py",),

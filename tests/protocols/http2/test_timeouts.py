@@ -10,7 +10,7 @@ import pytest
 from hyperframe.frame import SettingsFrame
 
 from tests.support.simulation import Simulation, simulated
-from tinyasgi.protocols.http2.frames import PREFACE, ErrorCode
+from tinyasgi.protocols.http2.frames import INITIAL_WINDOW, PREFACE, ErrorCode
 from tinyasgi.protocols.timeouts import LINGER, MAX_LINGER
 
 from .client import Client, raw
@@ -110,6 +110,25 @@ def test_frame_does_not_end(app: App) -> None:
         begin(server)
         client = Client(server).send(raw(6, 0, 0, b"x" * 8)[:-1])
         assert ends_in_time(client, server)
+
+
+def test_incomplete_data_has_the_time_of_a_body(app: App) -> None:
+    with simulated(app, **{**TIMEOUTS, "timeout_body": 30}) as server:
+        begin(server)
+        client = Client(server).post(1, path="/echo").send(raw(0, 0, 1, b"x" * 10)[:-5])
+        server.loop.advance(15)
+        assert not has_ended(client)
+        client.send(b"x" * 5).data(1, b"", "END_STREAM")
+        assert client.body(1) == b"x" * 10
+
+
+def test_connection_waits_although_a_stream_may_send_a_byte(app: App) -> None:
+    with simulated(app, **TIMEOUTS) as server:
+        begin(server)
+        client = Client(server, INITIAL_WINDOW_SIZE=INITIAL_WINDOW + 1).get(1, path="/large")
+        assert len(client.body(1)) == INITIAL_WINDOW
+        assert ends_in_time(client, server)
+        assert client.reset(1) is None and client.closed
 
 
 def test_body_does_not_arrive(app: App) -> None:

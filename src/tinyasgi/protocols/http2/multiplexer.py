@@ -144,7 +144,6 @@ class Multiplexer(Connection):
 
     def _close_with(self, code: ErrorCode, reason: str = "") -> None:
         """Send the last GOAWAY, give up all streams, and close."""
-        self._refuses = True
         self.send(frames.goaway(self.ids.last, code, reason))
         self._end(linger=True)
         self._lose_streams()
