@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -143,3 +144,47 @@ def test_position_of_a_descriptor(path: str) -> None:
     finally:
         os.close(descriptor)
     assert positions == [15, len(CONTENT)]
+
+
+@pytest.mark.parametrize("kind", ["tcp", "tls"])
+@pytest.mark.parametrize("size", [1, 100])
+def test_small_parts_are_sent_once(path: str, kind: str, size: int, tls: Certificates) -> None:
+    """The first part is written with the head, in the same write."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        with open(path, "rb") as file:
+            zero = {"type": "http.response.zerocopysend", "file": file, "count": size}
+            await send({**zero, "offset": 5, "more_body": True})
+            await send({**zero, "offset": 7, "more_body": True})
+        await send({"type": "http.response.body", "body": b"end"})
+
+    options = {"ssl_certfile": tls.certfile} if kind == "tls" else {}
+    context = tls.context() if kind == "tls" else None
+    with serve(app, lifespan="off", **options) as server, Client(server, context) as client:
+        for _ in range(2):
+            expected = CONTENT[5 : 5 + size] + CONTENT[7 : 7 + size] + b"end"
+            assert client.response(GET).body == expected
+
+
+def test_response_after_a_file_is_sent_at_once(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TCP_NODELAY is off only while a file is sent."""
+    values: list[int] = []
+
+    class Recorder(socket.socket):
+        def setsockopt(self, level: int, name: int, value: Any) -> None:  # type: ignore[override]
+            if name == socket.TCP_NODELAY:
+                values.append(int(value))
+            super().setsockopt(level, name, value)
+
+    monkeypatch.setattr("tinyasgi.protocols.extensions.sendfile.socket.socket", Recorder)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await send({"type": "http.response.pathsend", "path": path})
+
+    with serve(app, lifespan="off") as server, Client(server) as client:
+        assert client.response(GET).body == CONTENT
+        assert client.response(GET).body == CONTENT
+    assert [each for each in values if each == 0] == [0, 0]
+    assert values[-1] == 1
