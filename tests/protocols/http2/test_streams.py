@@ -213,6 +213,23 @@ def test_many_different_requests() -> None:
             assert client.status(stream_id) == 200
 
 
+@pytest.mark.parametrize("path", [b"\x84", b"\x04\6/hello"])
+def test_block_that_changes_the_table_is_decoded_each_time(path: bytes) -> None:
+    app = App()
+    with simulated(app) as server:
+        client = Client(server)
+        block = BLOCK.replace(b"\x84", path)
+        for stream_id in (1, 3):
+            client.send(get(stream_id, block + b"\x40\1a\1b"))
+        client.send(get(5, block + b"\xbe\xbf"))
+        assert client.status(5) == 200
+        assert [scope["headers"][1:] for scope in app.scopes] == [
+            [(b"a", b"b")],
+            [(b"a", b"b")],
+            [(b"a", b"b")] * 2,
+        ]
+
+
 def test_host_of_a_trusted_proxy() -> None:
     app = App()
     with simulated(app) as server:
