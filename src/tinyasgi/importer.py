@@ -53,7 +53,9 @@ def _without_call(module_name: str, path: str) -> str:
 
 
 def _default(module: Any) -> str:
-    return "application" if hasattr(module, "application") and not hasattr(module, "app") else "app"
+    """Return the name of the app in a module; `app` may also be a submodule."""
+    other = not callable(getattr(module, "app", None)) and hasattr(module, "application")
+    return "application" if other else "app"
 
 
 def _example(name: str, path: str) -> str:

@@ -28,6 +28,10 @@ def folder(tmp_path: Path) -> Iterator[str]:
     """Create a directory with a few modules; remove them from `sys.modules` at the end."""
     (tmp_path / "plain_module.py").write_text(MODULE)
     (tmp_path / "django_module.py").write_text(MODULE.replace("def app(", "def main("))
+    (tmp_path / "parent_of_app").mkdir()
+    init = MODULE.replace("def app(", "def main(") + "from . import app"
+    (tmp_path / "parent_of_app" / "__init__.py").write_text(init)
+    (tmp_path / "parent_of_app" / "app.py").touch()
     (tmp_path / "raising_module.py").write_text("raise ValueError('at import')")
     (tmp_path / "wanting_module.py").write_text("import nonexistent_dependency")
     (tmp_path / "wrong_module.py").write_text("def app(:")
@@ -52,6 +56,7 @@ def folder(tmp_path: Path) -> Iterator[str]:
         ("plain_module", "app"),
         ("plain_module:application", "application"),
         ("django_module", "application"),
+        ("parent_of_app", "application"),
         ("plain_module:Holder.inner", "application"),
         ("package_of_apps.inner:app", "app"),
     ],
