@@ -25,7 +25,7 @@ OPTIONS: list[tuple[str, str | None, Any]] = [
     ("root_path", "/api", "/api"),
     ("health_path", "/healthz", "/healthz"),
     ("cancel_on_disconnect", None, True),
-    ("pathsend", None, False),
+    ("pathsend", None, True),
     ("host", "::", "::"),
     ("port", "80", 80),
     ("uds", "server.sock", "server.sock"),

@@ -78,9 +78,9 @@ class Config(Options):
         False, "cancel the task of a request when its client disconnects"
     )
     pathsend: bool = option(
-        True,
-        "offer the ASGI extension http.response.pathsend, with which frameworks send files; many"
-        " middlewares do not compress such files",
+        False,
+        "offer the ASGI extension http.response.pathsend, with which frameworks send files without"
+        " a copy; not with middleware that compresses files",
     )
 
     host: str = option(

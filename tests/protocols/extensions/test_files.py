@@ -440,7 +440,7 @@ async def test_without_a_socket(path: str) -> None:
 
 
 def test_starlette(ask: Any, path: str) -> None:
-    """Its file responses use pathsend, without any change."""
+    """With the option, its file responses use pathsend, without any change."""
 
     async def file(request: Any) -> FileResponse:
         return FileResponse(path)
@@ -456,7 +456,7 @@ def test_starlette(ask: Any, path: str) -> None:
 
         await framework(scope, receive, recorded)
 
-    client = ask(app)
+    client = ask(app, pathsend=True)
     for target in (b"/file ", b"/big "):
         request = GET.replace(b"/ ", target)
         assert client.response(request).body == CONTENT
@@ -469,7 +469,7 @@ def test_starlette(ask: Any, path: str) -> None:
 
 
 @pytest.mark.parametrize("pathsend", [True, False])
-def test_without_pathsend_middleware_compresses_files(pathsend: bool, path: str) -> None:
+def test_middleware_compresses_files_without_pathsend(pathsend: bool, path: str) -> None:
     static = Starlette(routes=[Mount("/", StaticFiles(directory=os.path.dirname(path)))])
     request = GET.replace(b"/ ", b"/big ")[:-2] + b"Accept-Encoding: gzip\r\n\r\n"
     with serve(GZipMiddleware(static), pathsend=pathsend) as server, Client(server) as client:

@@ -50,10 +50,12 @@ async def answer(app: Any, request: bytes = GET, **options: Any) -> bytes:
 @in_loop
 async def test_scope() -> None:
     app = App(START, BODY)
-    every = {"early_hint", "trailers", "pathsend", "zerocopysend"}
+    every = {"early_hint", "trailers", "zerocopysend"}
     await answer(app)
     assert app.extensions == {f"http.response.{name}" for name in every}
     await answer(app, OLD)
+    assert app.extensions == {"http.response.zerocopysend"}
+    await answer(app, OLD, pathsend=True)
     assert app.extensions == {"http.response.pathsend", "http.response.zerocopysend"}
     await answer(app, HANDSHAKE)
     assert app.extensions == {"websocket.http.response"}
