@@ -154,7 +154,7 @@ def test_start() -> None:
     assert world.states == [S.READY] * 3
 
 
-@pytest.mark.parametrize(("code", "expected"), [(2, 2), (9, 9), (-9, 3), (0, 3), (None, 3)])
+@pytest.mark.parametrize(("code", "expected"), [(1, 1), (9, 9), (-9, 3), (0, 3), (None, 3)])
 def test_first_start_that_fails(code: int | None, expected: int) -> None:
     """One worker gives the reason; the others are terminated, and killed if they do not end."""
     world = World(workers=3)
@@ -529,8 +529,8 @@ def test_zygote_that_does_not_fork() -> None:
 
 def test_change() -> None:
     world = started(workers=2, reload=True)
-    world.do("changed", ["app.py"])
-    assert world.log[1:] == ["app.py changed; restarting the app"]
+    world.do("changed", ["app.py", "b.py"])
+    assert world.log[1:] == ["app.py and 1 more file changed; restarting the app"]
     assert world.states == [S.STOPPING] * 2
     first, second = world.alive
     world.exit(first)
@@ -554,6 +554,12 @@ def test_change_with_a_zygote() -> None:
     world.ready(*world.starting())
     world.ready(*world.starting())
     assert world.states == [S.READY]
+
+
+def test_change_of_one_file() -> None:
+    world = started(workers=1, reload=True)
+    world.do("changed", ["app.py"])
+    assert world.log[1:] == ["app.py changed; restarting the app"]
 
 
 def test_change_forgets_earlier_failures() -> None:

@@ -234,6 +234,7 @@ ATTACKS = [
     ),
     fatal("10.5", "PING flood", raw(PING, 0, 0, b"x" * 8) * 2000, CALM),
     fatal("10.5", "SETTINGS flood", raw(SETTINGS, 0, 0) * 2000, CALM),
+    fine("10.5", "the most settings", raw(SETTINGS, 0, 0, b"\0\4\0\0\1\0" * 32) + get(), 200),
     fatal("10.5", "many settings", raw(SETTINGS, 0, 0, b"\0\4\0\0\1\0" * 33), CALM),
     fatal("10.5", "trailers after RST_STREAM", ABORTED + get(1, b"\0\1a\1b") * 2000, CALM),
     fatal("10.5", "END_STREAM after RST_STREAM", ABORTED + END * 2000, CALM),

@@ -12,6 +12,7 @@ from hyperframe.frame import GoAwayFrame, PingFrame, RstStreamFrame, WindowUpdat
 
 from tests.support.simulation import simulated
 from tinyasgi.protocols.http2.frames import INITIAL_WINDOW, PREFACE, ErrorCode
+from tinyasgi.protocols.http2.hpack import encode_integer
 from tinyasgi.protocols.http2.multiplexer import SPARE_WINDOW
 from tinyasgi.protocols.http2.request import BLOCKS
 from tinyasgi.protocols.http2.upload import GROWTH, READ_WINDOW
@@ -228,6 +229,44 @@ def test_block_that_changes_the_table_is_decoded_each_time(path: bytes) -> None:
             [(b"a", b"b")],
             [(b"a", b"b")] * 2,
         ]
+
+
+def test_few_blocks_are_remembered() -> None:
+    with simulated(App()) as server:
+        client = Client(server)
+        for number in range(3 * BLOCKS):
+            value = str(number).encode()
+            field = b"\0\1n" + bytes((len(value),)) + value
+            client.send(get(4 * number + 1, BLOCK + field))
+            client.send(get(4 * number + 3, BLOCK.replace(b"\x84", b"\x04\1/") + field))
+        requests = server.connections[0]._requests
+        assert 0 < len(requests._blocks) <= BLOCKS
+        assert 0 < len(requests._templates) <= BLOCKS
+
+
+@pytest.mark.parametrize(("size", "status"), [(900, 200), (1290, 431)])
+def test_long_path_with_remembered_headers(size: int, status: int) -> None:
+    """Headers that are remembered count for the limit."""
+    with simulated(App(), limit_head_size=1000, limit_head_fields=10) as server:
+        client = Client(server)
+        for stream_id, path in ((1, b"/"), (3, b"/?" + b"x" * (size - 2))):
+            literal = b"\x04" + encode_integer(len(path), 7, 0) + path
+            client.send(get(stream_id, BLOCK.replace(b"\x84", literal)))
+        assert client.status(1) == 200
+        assert client.status(3) == status
+
+
+def test_headers_in_two_frames_with_and_without_a_body() -> None:
+    with simulated(App()) as server:
+        client = Client(server)
+        path = BLOCK.replace(b"\x84", b"\x04\5/echo")
+        for stream_id, end in ((1, 1), (3, 0), (5, 1)):
+            client.send(raw(1, end, stream_id, path[:3]), raw(9, 4, stream_id, path[3:]))
+            if not end:
+                assert not client.ended(stream_id)
+                client.data(stream_id, b"body", "END_STREAM")
+            assert client.body(stream_id) == (b"" if end else b"body")
+            assert client.ended(stream_id)
 
 
 def test_host_of_a_trusted_proxy() -> None:
