@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hyperframe.frame import GoAwayFrame, PingFrame, RstStreamFrame, WindowUpdateFrame
+from hyperframe.frame import GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, WindowUpdateFrame
 
 from tests.support.simulation import simulated
 from tinyasgi.protocols.http2.frames import INITIAL_WINDOW, PREFACE, ErrorCode
@@ -447,6 +447,24 @@ def test_no_100_continue_after_a_part_of_the_body() -> None:
 
 
 # Default headers.
+
+
+def test_the_request_id_of_the_app_wins() -> None:
+    own: list[tuple[bytes, bytes]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({**START, "headers": own})
+        await send(piece(b"", more_body=False))
+
+    with simulated(app, request_id_header="x-id") as server:
+        client = Client(server).get(1, ("x-id", "client"))
+        own.append((b"X-Id", b"app"))
+        client.get(3, ("x-id", "client"))
+        found = [
+            [value for name, value in frame.fields if name == "x-id"]
+            for frame in client.of(HeadersFrame)
+        ]
+        assert found == [["client"], ["app"]]
 
 
 def test_default_headers_change(monkeypatch: pytest.MonkeyPatch) -> None:
