@@ -666,3 +666,27 @@ async def test_heads_that_differ_are_told_apart() -> None:
         ("HEAD", "1.1", here, b""),
         ("GET", "1.0", here, b""),
     ]
+
+
+@pytest.mark.parametrize("last", [GET, upload(200_000) + bytes(200_000)])
+def test_client_leaves_during_its_last_pipelined_request(last: bytes) -> None:
+    """The server reads again then, so it notices at once, not when its clock looks."""
+    received: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (message := await receive()).get("more_body"):
+            pass
+        if scope["query_string"] == b"last":
+            message = await receive()
+            received.append(message["type"])
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b""})
+
+    with simulated(app) as server:
+        peer = server.connect()
+        peer.send(GET + last.replace(b"/ ", b"/?last ", 1))
+        server.loop.settle()
+        assert received == []
+        peer.close()
+        server.loop.settle()
+        assert received == ["http.disconnect"]
