@@ -690,3 +690,29 @@ def test_client_leaves_during_its_last_pipelined_request(last: bytes) -> None:
         peer.close()
         server.loop.settle()
         assert received == ["http.disconnect"]
+
+
+def test_body_of_several_reads_is_bytes() -> None:
+    """The ASGI specification allows no bytearray."""
+    go = asyncio.Event()
+    types: list[type] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await go.wait()
+        more = True
+        while more:
+            message = await receive()
+            types.append(type(message["body"]))
+            more = message["more_body"]
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b""})
+
+    with simulated(app) as server:
+        peer = server.connect()
+        for data in (upload(9), b"abc", b"def", b"ghi"):
+            peer.send(data)
+            server.loop.settle()
+        go.set()
+        server.loop.settle()
+        assert types == [bytes]
+        assert peer.received.startswith(b"HTTP/1.1 200 ")
