@@ -74,7 +74,7 @@ class World:
             case actions.Kill(worker):
                 self.told[worker].append("KILL")
             case actions.Share(worker, queue):
-                assert worker.slot.is_serving
+                assert worker.slot.serving is worker
                 assert queue not in self.shares[worker]
                 self.shares[worker].add(queue)
             case actions.Unshare(worker, queue):
@@ -119,7 +119,7 @@ class World:
         return [worker for worker in self.alive if worker.state is WorkerState.STARTING]
 
     def serving(self) -> list[Worker]:
-        return [slot.worker for slot in self.policy.slots if slot.is_serving and slot.worker]
+        return [slot.serving for slot in self.policy.slots if slot.serving is not None]
 
     @property
     def states(self) -> list[SlotState]:
@@ -732,7 +732,7 @@ class Anything(RuleBasedStateMachine):
     def shrink(self) -> None:
         if len(self.world.policy.slots) > 1:
             slot = self.world.policy.slots[-1]
-            self.capacity -= slot.is_serving
+            self.capacity -= slot.serving is not None
         self.world.do("shrink")
 
     @rule()
@@ -778,7 +778,7 @@ class Anything(RuleBasedStateMachine):
             }.get(slot.state, (False, False))
             assert has == expected, slot
             if slot.worker is not None:
-                assert (slot.worker.ready_at is not None) == slot.is_serving
+                assert (slot.worker.ready_at is not None) == (slot.serving is not None)
         placed = [worker for slot in found._all_slots for worker in slot.workers]
         assert not found.ending & set(placed)
         assert sorted(map(id, found.workers)) == sorted(map(id, self.world.alive))
@@ -822,7 +822,7 @@ class Anything(RuleBasedStateMachine):
                 assert found.deadline() <= slot.start_at
             elif slot.state is S.EMPTY:
                 assert found.zygote is not None
-                assert not found.zygote.is_serving
+                assert found.zygote.serving is None
             elif slot.state is S.STOPPING:
                 assert any(worker.slot is slot for worker in found.ending)
             elif slot.state is S.WAITING:

@@ -192,12 +192,9 @@ class Policy:
         """Stop all workers. A second call shortens the time limit, a third one kills them."""
         self.stops += 1
         if self.stops == 1:
-            workers, limit = (
-                plural(len(self.slots), "worker"),
-                self.config.timeout_graceful_shutdown,
-            )
-            text = f"stopping {workers} within {limit:g} s; a second signal exits at once"
-            self._log(logging.INFO, text)
+            workers = plural(len(self.slots), "worker")
+            text = f"stopping {workers} within {self.config.timeout_graceful_shutdown:g} s"
+            self._log(logging.INFO, f"{text}; a second signal exits at once")
             self._actions.append(actions.Notify("stopping"))
             self._stop_all(now, STOP, time_to_stop(self.config))
         elif self.stops == 2:
@@ -311,13 +308,13 @@ class Policy:
         return new
 
     def _can_start(self, slot: Slot) -> bool:
-        return slot is self.zygote or self.zygote is None or self.zygote.is_serving
+        return slot is self.zygote or self.zygote is None or self.zygote.serving is not None
 
     def _target(self, slot: Slot) -> int:
         """Return the generation of a worker that would start now, or 0 if none can."""
-        if slot is self.zygote or self.zygote is None or self.zygote.worker is None:
-            return self.generation if self._can_start(slot) else 0
-        return self.zygote.worker.generation if self.zygote.is_serving else 0
+        if slot is self.zygote or self.zygote is None:
+            return self.generation
+        return self.zygote.serving.generation if self.zygote.serving is not None else 0
 
     def _new_worker(self, now: float, slot: Slot) -> Worker:
         worker = Worker(slot, self._target(slot), now)
@@ -371,7 +368,7 @@ class Policy:
 
     def _finish(self, now: float) -> None:
         """Report when the first start, or a reload, is complete."""
-        if not all(slot.is_serving for slot in self.slots):
+        if not all(slot.serving for slot in self.slots):
             return
         if not self.is_started:
             self.is_started = True

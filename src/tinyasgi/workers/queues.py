@@ -19,8 +19,8 @@ class AcceptQueues:
 
     def assign(self, slots: Sequence[Slot]) -> Iterator[Share | Unshare]:
         """Let another worker accept from the queue of each slot without a worker."""
-        serving = [slot.worker for slot in slots if slot.is_serving and slot.worker]
-        kept = [slot.index for slot in slots if slot.is_serving or slot.state in _WAITS]
+        serving = [slot.serving for slot in slots if slot.serving is not None]
+        kept = [slot.index for slot in slots if slot.serving or slot.state in _WAITS]
         for queue in self.numbers:
             helper = self.helpers.get(queue)
             if queue in kept:

@@ -88,8 +88,9 @@ class Slot:
     """Consecutive workers that lived for less than MIN_LIFE."""
 
     @property
-    def is_serving(self) -> bool:
-        return self.state in (SlotState.READY, SlotState.REPLACING)
+    def serving(self) -> Worker | None:
+        """The worker, if it is ready."""
+        return self.worker if self.state in (SlotState.READY, SlotState.REPLACING) else None
 
     @property
     def workers(self) -> list[Worker]:

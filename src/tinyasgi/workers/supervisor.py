@@ -307,20 +307,13 @@ class Supervisor:
 
     def _start(self, worker: Worker) -> None:
         self._listeners.stop_awaiting(worker.slot)
-        handle = None
         try:
-            handle = self._start_process(worker)
-            self._selector.register(
-                handle.channel, READ, functools.partial(self._on_channel, handle)
-            )
+            self._handles[worker] = self._start_process(worker)
         except OSError as error:  # out of processes, memory, descriptors or epoll watches
-            if handle is not None:
-                handle.channel.close()  # its process exits
             reason = error.strerror or str(error)
             self._perform(self._policy.failed_to_start(time.monotonic(), worker, reason))
-            return
-        self._handles[worker] = handle
-        logger.log(logging.DEBUG, "%s starts", worker)
+        else:
+            logger.log(logging.DEBUG, "%s starts", worker)
 
     def _start_process(self, worker: Worker) -> WorkerHandle:
         """Spawn a process, or ask the zygote to fork one. Raises OSError."""
@@ -331,21 +324,24 @@ class Supervisor:
             if self._policy.zygote is not None and self._policy.zygote.worker is not None:
                 zygote = self._handles[self._policy.zygote.worker]
         ours, theirs = Channel.pair()
-        request = next(self._requests)
+        shard = spec.metrics.shard if spec.metrics is not None else 0
+        handle = WorkerHandle(worker, ours, shard, zygote, next(self._requests))
         with theirs:
             descriptors.insert(0, theirs.fileno())
             try:
                 if zygote is not None:
-                    zygote.channel.send(channel.FORK, f"{request} {spec.dump()}", descriptors)
+                    text = f"{handle.request} {spec.dump()}"
+                    zygote.channel.send(channel.FORK, text, descriptors)
                 else:
                     module = ZYGOTE if slot is self._policy.zygote else WORKER
                     worker.pid = spawn.spawn(module, descriptors, self._environment)
                     ours.send(channel.BEGIN, spec.dump())
+                on_channel = functools.partial(self._on_channel, handle)
+                self._selector.register(ours, READ, on_channel)
             except OSError:
-                ours.close()
+                ours.close()  # a process that has started notices this and exits
                 raise
-        shard = spec.metrics.shard if spec.metrics is not None else 0
-        return WorkerHandle(worker, ours, shard, zygote, request)
+        return handle
 
     def _describe(self, slot: Slot) -> tuple[WorkerSpec, list[int]]:
         """Return the spec and the descriptors for a worker of a slot. Raises OSError."""
