@@ -76,9 +76,10 @@ class Mutant(NamedTuple):
     def _place(self) -> str:
         return f"{self.path} {self.scope}: {self.old}"
 
-    def is_in(self, known: set[str]) -> bool:
-        """Return whether the mutant, or all of its line, is in a set of texts."""
-        return not known.isdisjoint((str(self), f"{self._place} --> *"))
+    @property
+    def texts(self) -> set[str]:
+        """The texts that stand for the mutant in tests/survivors.txt."""
+        return {str(self), f"{self._place} --> *"}
 
 
 class Mutator(ast.NodeVisitor):
@@ -239,7 +240,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     known = justified()
-    found = [mutant for mutant in all_mutants(options.path) if not mutant.is_in(known)]
+    found = [mutant for mutant in all_mutants(options.path) if not mutant.texts & known]
     chosen = random.Random(options.seed).sample(found, min(options.count, len(found)))
     chosen.sort(key=lambda mutant: (mutant.path, mutant.line))
     killed = 0
