@@ -21,14 +21,17 @@ pytestmark = [
 
 __all__ = ["nothing_left", "start"]
 
+#: Requests of a run without a failure. A run whose connections are refused starts none.
+RUN = re.compile(rb"[1-9]\d* started, \d+ done, (\d+) succeeded, 0 failed, 0 errored, 0 timeout")
+
 
 class H2Load:
     """Runs of h2load, one after another, until the end of the block."""
 
     def __init__(self, url: str) -> None:
         # With a duration, it connects again after GOAWAY.
-        self.command = ["h2load", "--duration", "1", "-c", "4", "-m", "8", url]
-        self.runs = 0
+        self.command = ["h2load", "--duration", "2", "-c", "4", "-m", "8", url]
+        self.succeeded = 0
         self.failures: list[str] = []
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -45,10 +48,12 @@ class H2Load:
     def _run(self) -> None:
         while not self._ends.is_set():
             done = subprocess.run(self.command, capture_output=True, timeout=PATIENCE, check=False)
-            if not re.search(rb"[1-9]\d* succeeded, 0 failed, 0 errored, 0 timeout", done.stdout):
-                found = re.findall(r"requests: .*|status codes: .*", done.stdout.decode())
-                self.failures.append("\n".join(found) + done.stderr.decode())
-            self.runs += 1
+            # On a busy machine, the first response may come after the end of a run.
+            if found := RUN.search(done.stdout):
+                self.succeeded += int(found[1])
+            else:
+                lines = re.findall(r"requests: .*|status codes: .*", done.stdout.decode())
+                self.failures.append("\n".join(lines) + done.stderr.decode())
 
 
 @pytest.fixture(params=["plain", "TLS"])
@@ -66,7 +71,7 @@ def test_nothing_fails_when_workers_are_replaced(start: Start, words: list[str])
             command.send(signal.SIGHUP)
             command.wait_for("all workers are replaced", count)
     assert clients.failures == []
-    assert clients.runs
+    assert clients.succeeded
 
 
 def test_nothing_fails_when_single_workers_are_stopped(start: Start, words: list[str]) -> None:
@@ -75,7 +80,7 @@ def test_nothing_fails_when_single_workers_are_stopped(start: Start, words: list
             os.kill(max(children(command.process.pid)), signal.SIGTERM)
             command.wait_for(r"worker \d .* is ready", count)
     assert clients.failures == []
-    assert clients.runs
+    assert clients.succeeded
 
 
 def test_nothing_fails_when_workers_have_had_their_requests(start: Start, words: list[str]) -> None:
@@ -83,4 +88,4 @@ def test_nothing_fails_when_workers_have_had_their_requests(start: Start, words:
     with start(*options, *words) as command, load(command, words) as clients:
         command.wait_for("is ready and has replaced", 4)
     assert clients.failures == []
-    assert clients.runs
+    assert clients.succeeded
