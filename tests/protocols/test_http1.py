@@ -9,6 +9,7 @@ import logging
 import threading
 from collections import Counter
 from contextlib import ExitStack
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -716,3 +717,16 @@ def test_body_of_several_reads_is_bytes() -> None:
         server.loop.settle()
         assert types == [bytes]
         assert peer.received.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.NOT_FOUND, 404.0])
+def test_status_that_is_not_exactly_an_int(status: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": status})
+        await send({"type": "http.response.body", "body": b""})
+
+    with simulated(app) as server:
+        peer = server.connect()
+        peer.send(GET)
+        server.loop.settle()
+        assert peer.received.startswith(b"HTTP/1.1 404 Not Found\r\n")

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hyperframe.frame import GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, WindowUpdateFrame
+from hyperframe.frame import (
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 
 from tests.support.simulation import simulated
 from tinyasgi.protocols.http2.frames import INITIAL_WINDOW, PREFACE, ErrorCode
@@ -477,3 +484,24 @@ def test_default_headers_change(monkeypatch: pytest.MonkeyPatch) -> None:
             assert (fields["x-more"], fields["date"]) == ("1", formatdate(now[0], usegmt=True))
             now[0] += 1
             server.loop.advance(1)
+
+
+def test_largest_headers_are_announced() -> None:
+    with simulated(App(), limit_head_size=1000, limit_head_fields=10) as server:
+        settings = Client(server).of(SettingsFrame)[0].settings
+        assert settings[SettingsFrame.MAX_HEADER_LIST_SIZE] == 1000 + 32 * 10
+
+
+def test_100_continue_is_sent_once() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for _ in range(2):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(receive(), 1)
+        await send(START)
+        await send(piece(b"", more_body=False))
+
+    with simulated(app) as server:
+        client = Client(server).post(1, ("expect", "100-continue"))
+        server.loop.advance(3)
+        found = [fields[":status"] for fields in client.settle().fields(1)]
+        assert found == ["100", "200"]
