@@ -208,6 +208,21 @@ def test_wait_begins_with_the_data() -> None:
         app.turns.put_nowait(None)
 
 
+def test_wait_of_a_new_connection_begins_with_the_data() -> None:
+    """Its window closes before the timeouts are checked for the first time."""
+    app = Pieces()
+    with simulated(app, **TIMEOUTS) as server:
+        begin(server)
+        client = Client(server, INITIAL_WINDOW_SIZE=1 << 20).get(1)
+        for _ in range(5):  # each is sent at once
+            app.turns.put_nowait(bytes(13_107))
+        app.turns.put_nowait(b"waits")
+        server.loop.advance(4)
+        assert app.sent == 5
+        assert not client.settle().closed
+        app.turns.put_nowait(None)
+
+
 @pytest.mark.parametrize("window", ["stream", "connection"])
 def test_each_wait_has_its_own_rate(window: str) -> None:
     """A client that is slow now and then, for less than the timeout, does not fall behind."""

@@ -125,6 +125,9 @@ class Sender:
     def resume(self, stream: "OutgoingData") -> None:
         """Send data of a stream whose window may have grown."""
         if stream.unsent and not stream.takes_turns and stream.window > 0:
+            if not self._turns:  # the wait for the window of the connection may begin
+                self._progress = self._connection.context.ticks
+                self._behind = 0
             stream.takes_turns = True
             self._turns.append(stream)
         self.pump()
