@@ -177,6 +177,20 @@ def headers(stream_id: int, block: bytes, end_stream: bool) -> bytes:
     )
 
 
+def data(stream_id: int, payload: memoryview, end_stream: bool) -> list[bytes | memoryview]:
+    """Encode data as DATA frames: headers and payloads in turn."""
+    start = 0
+    parts: list[bytes | memoryview] = []
+    if len(payload) > MAX_PAYLOAD:
+        full = header(MAX_PAYLOAD, DATA, 0, stream_id)
+        while len(payload) - start > MAX_PAYLOAD:
+            parts += full, payload[start : start + MAX_PAYLOAD]
+            start += MAX_PAYLOAD
+    rest = payload[start:]
+    parts += header(len(rest), DATA, END_STREAM if end_stream else 0, stream_id), rest
+    return parts
+
+
 def settings(values: dict[int, int]) -> bytes:
     """Encode SETTINGS."""
     payload = b"".join([_SETTING.pack(name, value) for name, value in values.items()])

@@ -85,13 +85,8 @@ class Sender:
         )
 
     def _take(self, stream: "OutgoingData", size: int) -> bool:
-        """Subtract a frame from the windows; return False if it has to wait."""
-        if size and (
-            size > MAX_PAYLOAD
-            or size > stream.window
-            or size > self.window
-            or self._connection.paused
-        ):
+        """Subtract data from the windows; return False if it has to wait."""
+        if size and (size > stream.window or size > self.window or self._connection.paused):
             return False
         stream.window -= size
         self.window -= size
@@ -103,24 +98,26 @@ class Sender:
         """Write a header block, and the first piece of the body."""
         connection = self._connection
         size = len(body)
-        more = not end_stream or len(connection.streams) > 1
-        if size and self._take(stream, size):
+        data = b""
+        if 0 < size <= MAX_PAYLOAD and self._take(stream, size):
             data = header(size, DATA, END_STREAM if end_stream else 0, stream.id) + body
-            connection.send_headers(stream.id, block, False, data, more)
-            return
-        connection.send_headers(stream.id, block, end_stream and not size, b"", more)
-        if size:
+        more = not end_stream or len(connection.streams) > 1
+        connection.send_headers(stream.id, block, end_stream and not size, data, more)
+        if size and not data:
             self.write(stream, body, end_stream)
 
     def write(self, stream: "OutgoingData", data: bytes, end_stream: bool) -> None:
         """Send data of a stream now, as far as the windows allow, and the rest later."""
         size = len(data)
-        if not stream.unsent and self._take(stream, size):
+        longest = MAX_PAYLOAD if self._turns else BATCH
+        if stream.unsent or size > longest or not self._take(stream, size):
+            stream.queue(data, end_stream)
+            self.resume(stream)
+        elif size > MAX_PAYLOAD:
+            self._connection.send_frames(frames.data(stream.id, memoryview(data), end_stream))
+        else:
             flags = END_STREAM if end_stream else 0
             self._connection.send(header(size, DATA, flags, stream.id) + data)
-            return
-        stream.queue(data, end_stream)
-        self.resume(stream)
 
     def resume(self, stream: "OutgoingData") -> None:
         """Send data of a stream whose window may have grown."""
@@ -157,11 +154,12 @@ class Sender:
             if not stream.unsent or stream.window <= 0:  # reset meanwhile, or blocked
                 stream.takes_turns = False
                 continue
-            piece = stream.take(min(self.window, stream.window, MAX_PAYLOAD))
+            longest = MAX_PAYLOAD if self._turns else BATCH - size
+            piece = stream.take(min(self.window, stream.window, longest))
             self.window -= len(piece)
             size += len(piece)
             last = stream.end_stream and not stream.unsent
-            parts += header(len(piece), DATA, END_STREAM if last else 0, stream.id), piece
+            parts += frames.data(stream.id, piece, last)
             if stream.unsent:
                 self._turns.append(stream)
             else:
