@@ -13,8 +13,7 @@ def ids() -> StreamIds:
 
 def use(ids: StreamIds, *stream_ids: int) -> None:
     for stream_id in stream_ids:
-        assert ids.is_new(stream_id)
-        ids.use(stream_id, is_refused=False)
+        assert ids.begin(stream_id, is_refused=False)
 
 
 def test_ids_that_are_used(ids: StreamIds) -> None:
@@ -22,7 +21,7 @@ def test_ids_that_are_used(ids: StreamIds) -> None:
     use(ids, 1, 3, 5)
     assert ids.last == 5
     for stream_id in (1, 3, 5):
-        assert not ids.is_new(stream_id)  # it has ended
+        assert not ids.begin(stream_id, is_refused=False)  # it has ended
         ids.check_used(stream_id)
     with pytest.raises(ConnectionFault):
         ids.check_used(7)
@@ -32,27 +31,27 @@ def test_ids_that_are_used(ids: StreamIds) -> None:
 
 def test_refused_streams_are_not_the_last(ids: StreamIds) -> None:
     use(ids, 1)
-    ids.use(3, is_refused=True)
+    assert ids.begin(3, is_refused=True)
     assert ids.last == 1
-    assert not ids.is_new(3)
+    assert not ids.begin(3, is_refused=True)
 
 
 def test_skipped_ids_are_invalid(ids: StreamIds) -> None:
     use(ids, 3, 9)
     for skipped in (1, 5, 7):
         with pytest.raises(ConnectionFault):
-            ids.is_new(skipped)
+            ids.begin(skipped, is_refused=False)
     for used in (3, 9):
-        assert not ids.is_new(used)
-    assert ids.is_new(11)
+        assert not ids.begin(used, is_refused=False)
+    use(ids, 11)
 
 
 def test_skipped_ids_are_forgotten(ids: StreamIds) -> None:
     use(ids, *range(3, 3 + 4 * (MAX_GAPS + 1), 4))
-    assert not ids.is_new(1)
+    assert not ids.begin(1, is_refused=False)
     for gap in range(MAX_GAPS):
         with pytest.raises(ConnectionFault):
-            ids.is_new(5 + 4 * gap)
+            ids.begin(5 + 4 * gap, is_refused=False)
 
 
 @pytest.mark.parametrize("by_server", [True, False])
@@ -74,7 +73,7 @@ def test_late_frames(ids: StreamIds, by_server: bool) -> None:
 
 def test_late_frames_of_refused_streams(ids: StreamIds) -> None:
     use(ids, 1)
-    ids.use(3, is_refused=True)
+    ids.begin(3, is_refused=True)
     ids.check_late(3)
     with pytest.raises(ConnectionFault):
         ids.check_late(5)
@@ -82,7 +81,7 @@ def test_late_frames_of_refused_streams(ids: StreamIds) -> None:
 
 def test_resets_are_forgotten(ids: StreamIds) -> None:
     for number in range(MAX_RESETS + 1):
-        ids.use(2 * number + 1, is_refused=False)
+        ids.begin(2 * number + 1, is_refused=False)
         ids.on_reset(2 * number + 1, by_server=True)
     assert not ids.was_reset(1)
     assert all(ids.was_reset(2 * number + 1) for number in range(1, MAX_RESETS + 1))

@@ -64,7 +64,8 @@ class HTTP2Connection(Multiplexer):
             self._fail(fault)
         finally:
             self._is_processing = False
-        self._flush()
+        if self.write_buffer:
+            self._flush()
         if self.paused and self._transport.get_write_buffer_size() > MAX_UNSENT:
             self._pause_reading()
 
@@ -117,10 +118,10 @@ class HTTP2Connection(Multiplexer):
             if not end_stream:
                 raise StreamFault(ErrorCode.PROTOCOL_ERROR, "trailer section without END_STREAM")
             stream.receive(b"", 0, True)
-        elif self.ids.is_new(stream_id):
-            self.ids.use(stream_id, self._refuses)
+        elif self.ids.begin(stream_id, self._refuses):
             request = self._requests.read(block)
-            if self._refuses or self._is_full():
+            in_use = len(self.streams) + len(self._left)
+            if self._refuses or (in_use >= MAX_STREAMS and self._is_full()):
                 raise StreamFault(ErrorCode.REFUSED_STREAM, "no further streams are allowed")
             self.budget.on_request()
             self._begin(stream_id, request, end_stream)
@@ -171,8 +172,6 @@ class HTTP2Connection(Multiplexer):
 
     def _is_full(self) -> bool:
         """Return whether MAX_STREAMS are in use. A reset stream counts until its app has ended."""
-        if len(self.streams) + len(self._left) < MAX_STREAMS:
-            return False
         self._left &= self._context.running
         return len(self.streams) + len(self._left) >= MAX_STREAMS
 
@@ -184,15 +183,15 @@ class HTTP2Connection(Multiplexer):
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length without a body")
         stream = self.streams[stream_id] = HTTP2Stream(self, context, stream_id, client)
         self._state = APP
-        limit = 0 if framing.wants_websocket else context.config.limit_body_size
         full = context.concurrency and context.unanswered >= context.concurrency
         if full and (framing.wants_websocket or line.route != context.health_path):
             refused = BadRequest(503, f"--limit-concurrency ({context.concurrency}) reached")
-        elif limit and framing.length > limit and refused is None:
-            reason = f"request body of {framing.length} bytes exceeds --limit-body-size ({limit})"
-            refused = BadRequest(413, reason)
         if not end_stream:
+            limit = 0 if framing.wants_websocket else context.config.limit_body_size
             stream.expect_body(framing, limit)
+            if limit and framing.length > limit and refused is None:
+                text = f"request body of {framing.length} bytes exceeds --limit-body-size ({limit})"
+                refused = BadRequest(413, text)
         if refused is not None:
             self._refuse(stream, request, refused)
             return

@@ -18,28 +18,30 @@ class StreamIds:
     def __init__(self) -> None:
         self.last = 0
         """The highest id that was accepted."""
-        self._highest = 0  # also of those that were refused after the last GOAWAY
+        self._highest = -1  # also of those that were refused after the last GOAWAY
         #: Skipped ids, which are invalid.
         self._gaps: list[range] = []
         #: Streams that were reset recently; True: by the server.
         self._resets: dict[int, bool] = {}
 
-    def is_new(self, stream_id: int) -> bool:
-        """Return whether HEADERS begin a stream; False after its end. Raises ConnectionFault."""
-        if not stream_id & 1:
-            raise protocol_error(f"HEADERS on stream {stream_id}")
-        if stream_id <= self._highest and any(stream_id in gap for gap in self._gaps):
-            raise protocol_error(f"stream {stream_id} after stream {self._highest}")
-        return stream_id > self._highest
+    def begin(self, stream_id: int, is_refused: bool) -> bool:
+        """Use the id of a stream that HEADERS begin; return False if the stream has ended.
 
-    def use(self, stream_id: int, is_refused: bool) -> None:
-        """Use a new id. is_refused: the stream has begun after the last GOAWAY."""
-        if stream_id > self._highest + 2:
+        is_refused: it begins after the last GOAWAY. Raises ConnectionFault.
+        """
+        if stream_id != self._highest + 2:
+            if not stream_id & 1:
+                raise protocol_error(f"HEADERS on stream {stream_id}")
+            if stream_id <= self._highest:
+                if any(stream_id in gap for gap in self._gaps):
+                    raise protocol_error(f"stream {stream_id} after stream {self._highest}")
+                return False
             skipped = range(self._highest + 1, stream_id)
             self._gaps = [*self._gaps[1 - MAX_GAPS :], skipped]
         self._highest = stream_id
         if not is_refused:
             self.last = stream_id
+        return True
 
     def check_used(self, stream_id: int, fault: StreamFault | None = None) -> None:
         """Raise ConnectionFault if the stream is idle. fault: error of the frame itself."""

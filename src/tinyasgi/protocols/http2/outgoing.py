@@ -12,20 +12,22 @@ class OutgoingData:
     __slots__ = ("_behind", "_context", "_progress", "end_stream", "id", "pieces", "takes_turns",
                  "unsent", "window")  # fmt: skip
 
+    # Set when data has to wait.
+    pieces: deque[memoryview]
+    _progress: int  # the tick at which data was sent last
+    _behind: int  # bytes by which the client is behind the minimum rate of reading
+
     def __init__(self, context: Context, stream_id: int, window: int) -> None:
         self._context = context
         self.id = stream_id
         self.window = window
         """Bytes that the client allows on the stream."""
-        self.pieces: deque[memoryview] | None = None  # until data has to wait
         self.unsent = 0
         """Size of the pieces in bytes."""
         self.end_stream = False
         """Nothing follows the pieces."""
         self.takes_turns = False
         """The sender has it in its queue."""
-        self._progress = 0  # the tick at which data was sent last
-        self._behind = 0  # bytes by which the client is behind the minimum rate of reading
 
     @abstractmethod
     def on_drained(self) -> None:
@@ -34,18 +36,16 @@ class OutgoingData:
     def queue(self, data: bytes, end_stream: bool) -> None:
         """Queue data until the windows allow sending it. end_stream: nothing follows."""
         if not self.unsent:
+            self.pieces = deque()
             self._progress = self._context.ticks
             self._behind = 0
         self.end_stream = end_stream
         if data:
-            if self.pieces is None:
-                self.pieces = deque()
             self.pieces.append(memoryview(data))
             self.unsent += len(data)
 
     def take(self, size: int) -> memoryview:
         """Remove and return at most `size` bytes of what is unsent."""
-        assert self.pieces is not None
         piece = self.pieces[0]
         if len(piece) > size:
             self.pieces[0] = piece[size:]
@@ -60,8 +60,9 @@ class OutgoingData:
 
     def discard(self) -> None:
         """Drop what is unsent."""
-        self.pieces = None
-        self.unsent = 0
+        if self.unsent:
+            self.pieces.clear()
+            self.unsent = 0
 
     def is_stalled(self, ticks: int) -> bool:
         """Return whether the client has kept the window closed for too long.
