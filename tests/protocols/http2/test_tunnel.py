@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from hyperframe.frame import DataFrame, RstStreamFrame
 from wsproto.events import BytesMessage, CloseConnection
 
 from tests.support.simulation import simulated
@@ -111,4 +112,44 @@ def test_data_after_the_end(late: bytes) -> None:
         client.data(1, late, "END_STREAM")
         ends = [frame for frame in client.frames if "END_STREAM" in getattr(frame, "flags", ())]
         assert len(ends) == 1
+        assert client.ping()
+
+
+def transport_of(server: Any) -> Any:
+    [connection] = [each for each in server.connections if hasattr(each, "streams")]
+    return connection.streams[1]._tunnel
+
+
+def test_transport_ends_once() -> None:
+    with simulated(App(), ws_per_message_deflate=False) as server:
+        client = Client(server)
+        WebSocket(client)
+        transport = transport_of(server)
+        assert not transport.is_closing()
+        transport.write(b"\x81\x01a")
+        transport.write_eof()
+        transport.write(b"late")
+        transport.write_eof()
+        transport.close()
+        assert transport.is_closing()
+        transport.close()
+        transport.write(b"later")
+        assert client.settle().body(1) == b"\x81\x01a"
+        ends = [frame for frame in client.of(DataFrame, 1) if "END_STREAM" in frame.flags]
+        assert len(ends) == 1
+        assert transport.get_extra_info("socket", "none") == "none"
+        assert client.ping()
+
+
+def test_transport_of_a_stream_that_was_reset() -> None:
+    with simulated(App(), ws_per_message_deflate=False) as server:
+        client = Client(server)
+        WebSocket(client)
+        transport = transport_of(server)
+        client.send(RstStreamFrame(1, ErrorCode.CANCEL))
+        assert transport.is_closing()
+        before = len(client.frames)
+        transport.write(b"late")
+        transport.abort()
+        assert len(client.settle().frames) == before
         assert client.ping()
