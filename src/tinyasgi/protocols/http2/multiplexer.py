@@ -88,14 +88,12 @@ class Multiplexer(Connection):
 
     def forget(self, stream: HTTP2Stream) -> None:
         """Remove a closed stream."""
-        if self.streams.pop(stream.id, None) is None:
-            return
-        if self.streams or self._state is CLOSING:
+        if self.streams.pop(stream.id, None) is None or self.streams or self._state is CLOSING:
             return
         if self._refuses or self.eof:
             self._end(linger=True)
-            return
-        self._enter(IDLE)
+        else:
+            self._enter(IDLE)
 
     def _lose_streams(self) -> None:
         streams, self.streams = self.streams, {}

@@ -12,22 +12,21 @@ class OutgoingData:
     __slots__ = ("_behind", "_context", "_progress", "end_stream", "id", "pieces", "takes_turns",
                  "unsent", "window")  # fmt: skip
 
+    _context: Context
+    id: int
+    window: int
+    """Bytes that the client allows on the stream."""
+    unsent: int
+    """Size of the pieces in bytes."""
+    end_stream: bool
+    """Nothing follows the pieces."""
+    takes_turns: bool
+    """The sender has it in its queue."""
+
     # Set when data has to wait.
     pieces: deque[memoryview]
     _progress: int  # the tick at which data was sent last
     _behind: int  # bytes by which the client is behind the minimum rate of reading
-
-    def __init__(self, context: Context, stream_id: int, window: int) -> None:
-        self._context = context
-        self.id = stream_id
-        self.window = window
-        """Bytes that the client allows on the stream."""
-        self.unsent = 0
-        """Size of the pieces in bytes."""
-        self.end_stream = False
-        """Nothing follows the pieces."""
-        self.takes_turns = False
-        """The sender has it in its queue."""
 
     @abstractmethod
     def on_drained(self) -> None:

@@ -33,8 +33,12 @@ class HTTP2Stream(OutgoingData):
     def __init__(
         self, connection: "HTTP2Connection", context: Context, stream_id: int, client: ClientInfo
     ) -> None:
-        super().__init__(context, stream_id, connection.sender.initial_window)
         self._connection = connection
+        self._context = context
+        self.id = stream_id
+        self.window = connection.sender.initial_window
+        self.unsent = 0
+        self.end_stream = self.takes_turns = False
         self.client = client
         self.exchange: Exchange | None = None  # until it has ended
         self._upload: Upload | None = None  # until the request body is complete
