@@ -15,7 +15,7 @@ from tinyasgi.protocols.http2.budget import (
 )
 from tinyasgi.protocols.http2.frames import ConnectionFault, ErrorCode
 
-from .cases import BLOCK, CALM, PING, RST, get, number, upload
+from .cases import BLOCK, CALM, PING, RST, WAIT, get, number
 from .client import Client, raw
 from .test_connection import App
 
@@ -90,7 +90,7 @@ def test_which_streams_count(kind: str, excess: int) -> None:
         client = Client(server).get(1, path="/wait")
         for stream_id in range(3, 3 + 2 * (MAX_FAULTS + excess), 2):
             if kind == "reset":
-                client.send(upload(stream_id), raw(RST, 0, stream_id, number(8)))
+                client.send(get(stream_id, WAIT), raw(RST, 0, stream_id, number(8)))
             elif kind == "malformed":
                 client.send(get(stream_id, b"\x82"))
             else:
