@@ -684,8 +684,8 @@ def test_one_message_of_each_stream_waits(window: int, pieces: int) -> None:
     with simulated(app, timeout_write=5, min_rate_write=0) as server:
         client = Client(server, INITIAL_WINDOW_SIZE=window).enlarge(0, 1 << 30)
         client.peer.set_reading(False)
-        for number in range(MAX_STREAMS + 20):
-            client.get(2 * number + 1)
+        ids = range(1, 2 * (MAX_STREAMS + 20), 2)
+        client.send(*[client.headers(stream_id, GET, "END_STREAM") for stream_id in ids])
         unsent = [stream.unsent for stream in server.connections[0].streams.values()]
         assert sum(sizes) >= sum(unsent) > 90 << 20
         assert max(unsent) <= 1 << 20
