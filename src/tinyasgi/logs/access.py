@@ -1,5 +1,6 @@
 """Access lines: their values, their formats, and their conversion to log records."""
 
+import functools
 import logging
 import os
 import re
@@ -51,9 +52,12 @@ def _path(exchange: Exchange) -> str | None:
 
 def _user(exchange: Exchange) -> str | None:
     """User of Basic authentication (RFC 7617). Spaces are escaped, so the name is one column."""
-    import binascii
+    header = _authorization(exchange)
+    if header is None:
+        return None
+    import binascii  # rarely needed
 
-    kind, _, code = str(_authorization(exchange)).partition(" ")
+    kind, _, code = str(header).partition(" ")
     try:
         user = binascii.a2b_base64(code).partition(b":")[0].decode("latin-1")
     except ValueError:
@@ -67,6 +71,12 @@ def _request_id(exchange: Exchange) -> str | None:
         return str(found) if found is not None else None
     except Exception:  # the app may have put anything into its scope
         return None
+
+
+@functools.lru_cache(4)
+def _common_time(seconds: int) -> str:
+    """Format a Unix time as local time in the Common Log Format."""
+    return time.strftime("[%d/%b/%Y:%H:%M:%S %z]", time.localtime(seconds))
 
 
 def _connection_status(exchange: Exchange) -> str:
@@ -102,7 +112,7 @@ FIELDS: dict[str, Getter] = {
     "h": _client,
     "l": lambda _: None,
     "u": _user,
-    "t": lambda _: time.strftime("[%d/%b/%Y:%H:%M:%S %z]"),
+    "t": lambda _: _common_time(int(time.time())),
     "r": lambda exchange: exchange.line.text,
     "m": lambda exchange: exchange.line.method or None,
     "U": _path,
@@ -196,7 +206,7 @@ def _compile(text: str) -> LineFormatter:
         from json.encoder import encode_basestring_ascii as encode  # lazy: needed only for JSON
 
         return _filled(template, getters, lambda value: encode(_or_dash(value))[1:-1])
-    return _filled(template, getters, _quoted)
+    return _filled_quoted(template, getters)
 
 
 def getter(field: str) -> Getter:
@@ -218,6 +228,16 @@ def _filled(template: str, getters: Sequence[Getter], show: Callable[[Any], str]
 
 
 _UNQUOTABLE = re.compile(r"[^ !#-\[\]-~]")
+
+
+def _filled_quoted(template: str, getters: Sequence[Getter]) -> LineFormatter:
+    def format_line(exchange: Exchange) -> str:
+        values = [_or_dash(get(exchange)) for get in getters]
+        if _UNQUOTABLE.search("".join(values)):  # one search for all, because most need no escape
+            values = [_quoted(value) for value in values]
+        return template % tuple(values)
+
+    return format_line
 
 
 def _quoted(value: Any) -> str:
