@@ -268,6 +268,28 @@ async def test_startup_can_be_cancelled() -> None:
 
 
 @in_loop
+async def test_cancelled_while_startup_completes() -> None:
+    """The app has sent the message, and the server has not noticed it yet."""
+    events = []
+
+    async def lifespan(scope, receive, send):
+        await receive()
+        await send(COMPLETE)
+        task.cancel()
+        events.append((await receive())["type"])
+        await send(STOPPED)
+
+    async def start() -> None:
+        async with Server(lifespan_app(lifespan), port=0):
+            pytest.fail("the app is served")
+
+    task = asyncio.create_task(start())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert events == ["lifespan.shutdown"]
+
+
+@in_loop
 async def test_cancelled_start_shuts_down_what_it_has_started() -> None:
     events = []
     started = asyncio.Event()

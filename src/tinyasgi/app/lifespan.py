@@ -46,7 +46,6 @@ class Lifespan:
             done = self._send_event("startup")
             self._task = asyncio.create_task(self._run())
             await done
-        self._ready = True
 
     async def shutdown(self) -> None:
         """Run the shutdown of the app, if its startup was complete. Raises LifespanFailed."""
@@ -129,6 +128,7 @@ class Lifespan:
         if self._done.done() or not kind.startswith(f"lifespan.{self._event}."):
             raise RuntimeError(f"{kind!r} can't be sent after lifespan.{self._event}")
         if kind.endswith(".complete"):
+            self._ready = True
             self.variables = contextvars.copy_context()
             self._done.set_result(None)
         elif kind.endswith(".failed"):
