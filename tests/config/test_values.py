@@ -43,7 +43,7 @@ OUTCOMES: dict[str, tuple[Any, Any, Any, Any, Any]] = {
     "root_path": (D, X, "", "", ""),
     "health_path": (None, X, X, NONE, X),
     "cancel_on_disconnect": (D, X, X, NONE, NONE),
-    "pathsend": (D, X, X, NONE, NONE),
+    "pathsend": (None, X, X, NONE, NONE),
     "host": (D, X, "", "127.0.0.1", ""),  # all addresses, as for uvicorn
     "port": (D, 0, X, 8000, X),
     "uds": (None, X, X, None, X),

@@ -77,10 +77,11 @@ class Config(Options):
     cancel_on_disconnect: bool = option(
         False, "cancel the task of a request when its client disconnects"
     )
-    pathsend: bool = option(
-        False,
+    pathsend: bool | None = option(
+        None,
         "offer the ASGI extension http.response.pathsend, with which frameworks send files without"
-        " a copy; not with middleware that compresses files",
+        " a copy; default: unless the app imports middleware that compresses responses",
+        kinds.FLAG,
     )
 
     host: str = option(

@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, Final
 
 from ..http.client import ClientInfo, peer_address, peer_name
 from .context import Context
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
 
 #: Size in bytes at which the write buffer is written at once.
 MAX_BUFFERED = 16 * 1024
+
+#: Middleware that compresses responses. It leaves files that are sent by `http.response.pathsend`
+#: as they are, or drops the message.
+COMPRESSORS: Final = ("starlette.middleware.gzip", "asgi_gzip", "brotli_asgi", "zstd_asgi",
+                      "starlette_compress", "gradio.brotli_middleware")  # fmt: skip
+
+
+def offers_pathsend(wanted: bool | None) -> bool:
+    """Return whether apps may use `http.response.pathsend`. wanted: `--pathsend`."""
+    if wanted is None:
+        return not any(name in sys.modules for name in COMPRESSORS)
+    return wanted
 
 
 def read_client(transport: asyncio.BaseTransport, unix: bool) -> ClientInfo | None:
@@ -112,7 +125,7 @@ class Connection(asyncio.Protocol):
             self._state = CLOSING
             self._transport.abort()
             return
-        if self._context.config.pathsend:
+        if offers_pathsend(self._context.config.pathsend):
             peer.scope["extensions"][PATHSEND] = {}
         if self._header is not None:
             peer = self._header.replace(peer)

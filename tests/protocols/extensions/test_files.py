@@ -440,7 +440,7 @@ async def test_without_a_socket(path: str) -> None:
 
 
 def test_starlette(ask: Any, path: str) -> None:
-    """With the option, its file responses use pathsend, without any change."""
+    """Its file responses use pathsend, without any change."""
 
     async def file(request: Any) -> FileResponse:
         return FileResponse(path)
@@ -468,8 +468,9 @@ def test_starlette(ask: Any, path: str) -> None:
     assert client.head()[0] == 304
 
 
-@pytest.mark.parametrize("pathsend", [True, False])
-def test_middleware_compresses_files_without_pathsend(pathsend: bool, path: str) -> None:
+@pytest.mark.parametrize("pathsend", [True, None, False])
+def test_middleware_compresses_files(pathsend: bool | None, path: str) -> None:
+    """It is imported, so `http.response.pathsend` is not offered by default."""
     static = Starlette(routes=[Mount("/", StaticFiles(directory=os.path.dirname(path)))])
     request = GET.replace(b"/ ", b"/big ")[:-2] + b"Accept-Encoding: gzip\r\n\r\n"
     with serve(GZipMiddleware(static), pathsend=pathsend) as server, Client(server) as client:

@@ -1,12 +1,15 @@
 """Early hints, trailers, and the time at which a head is sent."""
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from tests.support.helpers import GET, HANDSHAKE, in_loop
+from tinyasgi.protocols.connection import COMPRESSORS
+from tinyasgi.protocols.stream import PATHSEND
 from tinyasgi.testing import connect
 
 START = {"type": "http.response.start", "status": 200}
@@ -48,13 +51,27 @@ async def answer(app: Any, request: bytes = GET, **options: Any) -> bytes:
 
 
 @in_loop
+async def test_pathsend_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = App(START, BODY)
+    for name in COMPRESSORS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    await answer(app)
+    assert PATHSEND in app.extensions
+    for name in COMPRESSORS:
+        with monkeypatch.context() as context:
+            context.setitem(sys.modules, name, sys)
+            await answer(app)
+        assert PATHSEND not in app.extensions
+
+
+@in_loop
 async def test_scope() -> None:
     app = App(START, BODY)
-    every = {"early_hint", "trailers", "zerocopysend"}
-    await answer(app)
+    every = {"early_hint", "trailers", "pathsend", "zerocopysend"}
+    await answer(app, pathsend=True)
     assert app.extensions == {f"http.response.{name}" for name in every}
-    await answer(app, OLD)
-    assert app.extensions == {"http.response.zerocopysend"}
+    await answer(app, pathsend=False)
+    assert app.extensions == {f"http.response.{name}" for name in every - {"pathsend"}}
     await answer(app, OLD, pathsend=True)
     assert app.extensions == {"http.response.pathsend", "http.response.zerocopysend"}
     await answer(app, HANDSHAKE)
