@@ -1,5 +1,6 @@
 """Chromium: pages, uploads, events and WebSockets on one HTTP/2 connection."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -28,6 +29,8 @@ const done = arguments[0], results = [];
     return results;
 })().then(done, error => done("failed: " + error));
 """
+
+PAGE = b"<title>page</title><link rel=stylesheet href=/style.css><p>text"
 
 #: HTTP versions and types of all requests.
 seen: list[tuple[str, str]] = []
@@ -61,3 +64,31 @@ def test_chromium(tls: Certificates) -> None:
         assert page.execute_async_script(SCRIPT) == ["hello", 4000, 1_000_000, 50, "h2"]
     assert ("websocket", "2") in seen
     assert {version for _, version in seen} == {"2"}
+
+
+@pytest.mark.browser
+def test_preload_by_early_hints(tls: Certificates) -> None:
+    """Chromium requests the hinted style sheet before the page has a response."""
+    paths = []
+    requested = asyncio.Event()
+
+    async def hinting(scope: Any, receive: Any, send: Any) -> None:
+        paths.append(scope["path"])
+        style = scope["path"] == "/style.css"
+        kind = b"text/css" if style else b"text/html"
+        body = b"body {color: rgb(1, 2, 3)}" if style else PAGE
+        if style:
+            requested.set()
+        else:
+            links = [b"</style.css>; rel=preload; as=style"]
+            await send({"type": "http.response.early_hint", "links": links})
+            await requested.wait()  # for ever, without the hint
+        headers = [(b"content-type", kind), (b"cache-control", b"max-age=60")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    with serve(hinting, ssl_certfile=tls.certfile) as server, chromium() as page:
+        page.set_page_load_timeout(PATIENCE)
+        page.get(f"https://localhost:{server.port}/")
+        assert page.execute_script("return getComputedStyle(document.body).color") == "rgb(1, 2, 3)"
+    assert paths[:2] == ["/", "/style.css"]
