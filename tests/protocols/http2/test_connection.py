@@ -843,6 +843,25 @@ def test_without_keep_alive(app: App) -> None:
         assert client.closed
 
 
+def test_goaway_comes_before_the_response(app: App) -> None:
+    """After a response, the client may send another request, and would then lose it."""
+    with simulated(app, timeout_keep_alive=0) as server:
+        client = Client(server).get(1).settle()
+        kinds = [type(frame) for frame in client.frames]
+        assert kinds.index(GoAwayFrame) < kinds.index(HeadersFrame)
+
+
+def test_goaway_of_a_replaced_server_waits_for_a_quiet_second(app: App) -> None:
+    """A client that has just sent a request may be sending another one."""
+    with simulated(app) as server:
+        client = Client(server).get(1).settle()
+        server.server.leave()
+        server.loop.advance(1)
+        assert not client.settle().of(GoAwayFrame)
+        server.loop.advance(2)
+        assert client.settle().of(GoAwayFrame)
+
+
 def test_client_leaves(client: Client, server: Simulation, app: App) -> None:
     client.get(1, path="/wait")
     client.send(GoAwayFrame(0, last_stream_id=0, error_code=0))

@@ -182,7 +182,7 @@ class HTTP2Connection(Multiplexer):
         if end_stream and framing.length > 0:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length without a body")
         stream = self.streams[stream_id] = HTTP2Stream(self, context, stream_id, client)
-        self._state = APP
+        self._enter(APP)
         full = context.concurrency and context.unanswered >= context.concurrency
         if full and (framing.wants_websocket or line.route != context.health_path):
             refused = BadRequest(503, f"--limit-concurrency ({context.concurrency}) reached")
@@ -214,9 +214,9 @@ class HTTP2Connection(Multiplexer):
             context.request_ids.assign(exchange, self.trusted)
         if not end_stream and not framing.wants_websocket:
             exchange.expect_body()
-        context.start(exchange)
         if not context.keep_alive:
-            self._leave()
+            self._leave()  # before the response, after which the client would send more
+        context.start(exchange)
 
     def _refuse(self, stream: HTTP2Stream, request: Request, refused: BadRequest) -> None:
         """Answer a request without the app. Raises ConnectionFault."""
@@ -269,8 +269,8 @@ class HTTP2Connection(Multiplexer):
         if self._state is not CLOSING and self._state is not NEW:
             if self._goaway_tick is not None and ticks > self._goaway_tick:
                 self._leave_finally()
-            elif not self._context.keep_alive:
-                self._leave()
+            elif not self._context.keep_alive and ticks > self._since + 1:
+                self._leave()  # an active client gets GOAWAY with its next request
             for stream in [*self.streams.values()]:
                 stream.check_timeouts(ticks)
             since = self._reader.waiting_since
