@@ -1,10 +1,12 @@
 """The `websockets` client and a server of `tinyasgi.testing`."""
 
+import asyncio
 import ssl
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect as connect_asyncio
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -32,10 +34,14 @@ def test_recipe(pytester: pytest.Pytester) -> None:
 def test_echo(tls: bool) -> None:
     with serve(echo, lifespan="off", tls=tls) as server:
         trust = ssl.create_default_context(cafile=server.ca_certs) if tls else None
-        with connect(server.ws_url, ssl=trust, proxy=None) as client:
-            for text in ("one", "two"):
-                client.send(text)
-                assert client.recv() == text
+
+        async def talk() -> None:
+            async with connect_asyncio(server.ws_url, ssl=trust, proxy=None) as client:
+                for text in ("one", "two"):
+                    await client.send(text)
+                    assert await client.recv() == text
+
+        asyncio.run(talk())
 
 
 def test_error_is_raised_at_the_end() -> None:

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect
 
 from tests.support.helpers import GET, LOOPS, Certificates, Client, hello, in_loop, reply
 from tinyasgi import Server
@@ -172,8 +172,12 @@ def test_websocket(tls: Certificates, client: Any, mutual: dict[str, Any]) -> No
     context = ssl.create_default_context(cafile=tls.ca_certs)
     client[1].configure_cert(context)
     with serve(app, **mutual) as server:
-        with connect(local(server.ws_url), ssl=context, proxy=None) as socket:
-            assert not list(socket)
+
+        async def visit() -> None:
+            async with connect(local(server.ws_url), ssl=context, proxy=None) as socket:
+                assert not [message async for message in socket]
+
+        asyncio.run(visit())
         httpx.get(local(server.url), verify=context)
     websocket, http = app.seen
     assert websocket == http
