@@ -64,6 +64,10 @@ HEAD: Final = ConnectionState.HEAD
 APP: Final = ConnectionState.APP
 BODY: Final = ConnectionState.BODY
 CLOSING: Final = ConnectionState.CLOSING
+OPEN: Final = ConnectionState.OPEN
+PONG: Final = ConnectionState.PONG
+GOING_AWAY: Final = ConnectionState.GOING_AWAY
+CLOSE_SENT: Final = ConnectionState.CLOSE_SENT
 
 WAITING: Final = Phase.WAITING
 STARTED: Final = Phase.STARTED

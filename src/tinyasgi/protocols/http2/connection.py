@@ -7,10 +7,10 @@ from ...http.parsers import BadRequest
 from ..context import Context
 from ..exchange import Exchange
 from ..refusal import Refusal
-from ..states import APP, CLOSING, COMPLETE, LOST, NEW, ConnectionState
+from ..states import APP, CLOSING, COMPLETE, HEAD, IDLE, LOST, NEW
 from . import frames
 from .frames import ConnectionFault, ErrorCode, StreamFault
-from .multiplexer import GOAWAY_PING, IDLE, Multiplexer
+from .multiplexer import GOAWAY_PING, Multiplexer
 from .reader import FrameReader
 from .request import Request, RequestReader
 from .shared import CONNECTION_WINDOW, MAX_STREAMS
@@ -19,7 +19,6 @@ from .stream import HTTP2Stream
 if TYPE_CHECKING:
     from ...proxy.proxy_protocol import ProxyHeader
 
-HEAD: Final = ConnectionState.HEAD
 #: Unsent bytes above which reading pauses, because frames of the client cause responses.
 MAX_UNSENT: Final = 256 * 1024
 

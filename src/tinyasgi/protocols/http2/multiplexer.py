@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..connection import Connection
 from ..context import Context
-from ..states import CLOSING, ConnectionState
+from ..states import CLOSING, IDLE
 from . import frames
 from .budget import Budget
 from .frames import ErrorCode, StreamFault
@@ -17,7 +17,6 @@ from .stream import HTTP2Stream
 if TYPE_CHECKING:
     from ...proxy.proxy_protocol import ProxyHeader
 
-IDLE: Final = ConnectionState.IDLE
 #: Bytes by which the windows of all streams together may be larger than the initial ones.
 SPARE_WINDOW: Final = 1 << 20
 #: Payload of the PING whose acknowledgement shows that the client has received GOAWAY.

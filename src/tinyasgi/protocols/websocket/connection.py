@@ -2,22 +2,17 @@
 
 from collections.abc import Sized
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from ...errors import ClientDisconnected
 from ..connection import Connection
 from ..context import Context
 from ..exchange import Exchange
-from ..states import CLOSING, COMPLETE, LOST, ConnectionState, Phase
+from ..states import CLOSE_SENT, CLOSING, COMPLETE, GOING_AWAY, LOST, OPEN, PONG, Phase
 from . import frames
 from .deflate import MIN_COMPRESSED_SIZE
 from .exchange import WebSocketExchange
 from .frames import BINARY, COMPRESSED, ProtocolError, read_frames
-
-OPEN: Final = ConnectionState.OPEN
-PONG: Final = ConnectionState.PONG
-GOING_AWAY: Final = ConnectionState.GOING_AWAY
-CLOSE_SENT: Final = ConnectionState.CLOSE_SENT
 
 
 class Closure(NamedTuple):
