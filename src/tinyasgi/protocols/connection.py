@@ -9,7 +9,7 @@ from ..http.client import ClientInfo, peer_address, peer_name
 from .context import Context
 from .delivery import delivery
 from .states import APP, BODY, CLOSING, NEW, ConnectionState
-from .stream import EARLY_HINT, PATHSEND, TRAILERS_MESSAGE, ZEROCOPYSEND
+from .stream import EXTENSIONS, PATHSEND
 from .timeouts import MAX_LINGER
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def read_client(transport: asyncio.BaseTransport, unix: bool) -> ClientInfo | No
         "client": None if unix else tuple(peer[:2]),
         "server": (host, None) if unix else tuple(host[:2]),
         "scheme": "https" if tls is not None else "http",
-        "extensions": {EARLY_HINT: {}, TRAILERS_MESSAGE: {}, ZEROCOPYSEND: {}},
+        "extensions": {name: {} for name in EXTENSIONS},
     }
     if tls is not None:
         from ..tls.extension import TLSExtension  # an optional package
@@ -125,10 +125,10 @@ class Connection(asyncio.Protocol):
             self._state = CLOSING
             self._transport.abort()
             return
-        if offers_pathsend(self._context.config.pathsend):
-            peer.scope["extensions"][PATHSEND] = {}
         if self._header is not None:
             peer = self._header.replace(peer)
+        if not offers_pathsend(self._context.config.pathsend):
+            peer = peer.without_extensions((PATHSEND,))
         self.peer = self.client = peer
         self._context.opened(self)
 
