@@ -1,5 +1,6 @@
 """The writing half of HTTP/1.1 (RFC 9112): responses of exchanges, and their end."""
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from ..http import response
@@ -30,9 +31,9 @@ class ResponseWriter(Connection):
         self._dropped = 0  # bytes of a body that the app has not read
         self._unread = b""
 
+    @abstractmethod
     def _proceed(self) -> None:
         """Begin the next request, which may have been read already, or wait for it."""
-        raise NotImplementedError
 
     # Called by the exchange.
 
