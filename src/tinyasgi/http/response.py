@@ -1,10 +1,10 @@
 """Encoder of HTTP/1.1 responses (RFC 9110, RFC 9112)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from ..typing import HeaderPairs, Headers
 from .memo import Memo
@@ -41,6 +41,31 @@ _ERROR_HEADERS = {
 }
 
 
+#: Headers of an app: the key of a cache.
+HeaderTuple: TypeAlias = tuple[tuple[bytes, bytes], ...]
+Section = TypeVar("Section")
+Arguments = TypeVar("Arguments", bound=tuple[Any, ...])
+Head = TypeVar("Head")
+
+
+def head_cache(
+    encode_headers: Callable[[HeaderTuple], Section],
+    encode_head: Callable[[Mapping[HeaderTuple, Section], Arguments], Head],
+) -> Memo[Arguments, Head]:
+    """Return a cache of response heads. Apps repeat their headers, and often the whole head.
+
+    encode_headers: its results are cached, too. encode_head: called with them, and with the
+    arguments of a head, of which the headers are the first.
+    """
+    sections = Memo(encode_headers, 512, 4096, measure=headers_size)
+    return Memo(
+        partial(encode_head, sections),
+        512,
+        longest=4096,
+        measure=lambda arguments: headers_size(arguments[0]),
+    )
+
+
 class DefaultHeaders:
     """Response headers that are added unless the app sends headers of the same name.
 
@@ -51,10 +76,8 @@ class DefaultHeaders:
         self.headers = list(headers)
         #: Name and encoded line of each header.
         self.lines = [(name, b"\r\n%b: %b" % (name, value)) for name, value in self.headers]
-        # Apps repeat their headers, and often the whole head.
-        sections = Memo(partial(_encode_headers, self.lines), 512, 4096, measure=headers_size)
         #: Encoded heads, by the arguments of `encode_head`.
-        self.heads = Memo(partial(_encode_head, sections), 512, 4096, measure=_arguments_size)
+        self.heads = head_cache(partial(_encode_headers, self.lines), _encode_head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +93,7 @@ class _HeaderSection:
     """The headers contain `connection: close`."""
 
 
-def _encode_headers(
-    defaults: list[tuple[bytes, bytes]], headers: tuple[tuple[bytes, bytes], ...]
-) -> _HeaderSection:
+def _encode_headers(defaults: list[tuple[bytes, bytes]], headers: HeaderTuple) -> _HeaderSection:
     """Validate and encode the headers of an app. Raises TypeError or ValueError.
 
     defaults: names and lines of the headers to add unless the app sends the name. A
@@ -122,13 +143,13 @@ def check_length(value: bytes, previous: int | None) -> int:
     return int(value)
 
 
-def headers_size(headers: tuple[tuple[bytes, bytes], ...]) -> int:
+def headers_size(headers: HeaderTuple) -> int:
     """Estimate the memory of headers in bytes: their text, and 64 bytes for each pair."""
     return sum([len(name) + len(value) + 64 for name, value in headers])
 
 
 #: Headers of the app, status, method, HTTP version, persistent, length: as for `encode_head`.
-_Arguments: TypeAlias = tuple[tuple[tuple[bytes, bytes], ...], int, str, str, bool, int | None]
+_Arguments: TypeAlias = tuple[HeaderTuple, int, str, str, bool, int | None]
 
 
 def encode_head(
@@ -161,7 +182,7 @@ def encode_head(
 
 
 def _encode_head(
-    sections: Mapping[tuple[tuple[bytes, bytes], ...], _HeaderSection], arguments: _Arguments
+    sections: Mapping[HeaderTuple, _HeaderSection], arguments: _Arguments
 ) -> tuple[bytes, Framing, bool, set[bytes]]:
     """Encode a head without a request id, for `encode_head`.
 
@@ -211,10 +232,6 @@ def frame_response(
             f"the response body has {length} bytes, but its content-length is {announced}"
         )
     return length, length
-
-
-def _arguments_size(arguments: _Arguments) -> int:
-    return headers_size(arguments[0])
 
 
 def encode_switch(

@@ -10,10 +10,11 @@ from ...http.memo import Memo
 from ...http.response import (
     DefaultHeaders,
     Framing,
+    HeaderTuple,
     check_header,
     check_length,
     frame_response,
-    headers_size,
+    head_cache,
 )
 from ...typing import HeaderPairs
 from .hpack import encode_field
@@ -29,12 +30,11 @@ _STATUSES = {
 CONTINUE = encode_field(b":status", b"100")
 
 
-_Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 #: Headers of the app, status, method, length: as for `encode_head`.
-_Arguments: TypeAlias = tuple[_Headers, int, str, int | None]
+_Arguments: TypeAlias = tuple[HeaderTuple, int, str, int | None]
 #: Header block, framing of the body, and the names of the app's headers.
 _Head: TypeAlias = tuple[bytes, Framing, set[bytes]]
-#: Cache of response heads. Apps repeat their headers.
+#: Cache of response heads.
 Heads: TypeAlias = Memo[_Arguments, _Head]
 
 
@@ -52,13 +52,7 @@ class _Section:
 def response_heads(defaults: DefaultHeaders) -> Heads:
     """Return a cache of response heads with these default headers."""
     fields = [(name, encode_field(name, value)) for name, value in defaults.headers]
-    sections = Memo(partial(_encode_headers, fields), 512, 4096, measure=headers_size)
-    return Memo(
-        partial(_encode_head, sections),
-        512,
-        longest=4096,
-        measure=lambda arguments: headers_size(arguments[0]),
-    )
+    return head_cache(partial(_encode_headers, fields), _encode_head)
 
 
 def encode_head(
@@ -87,7 +81,7 @@ def encode_head(
     return block, framing
 
 
-def _encode_head(sections: Mapping[_Headers, _Section], arguments: _Arguments) -> _Head:
+def _encode_head(sections: Mapping[HeaderTuple, _Section], arguments: _Arguments) -> _Head:
     """Encode a head without a request id, for `encode_head`."""
     headers, status, method, length = arguments
     start = _STATUSES.get(status) or _encode_status(status)
@@ -97,7 +91,7 @@ def _encode_head(sections: Mapping[_Headers, _Section], arguments: _Arguments) -
     return b"".join((start, section.block, ending)), framing, section.names
 
 
-def _encode_headers(defaults: list[tuple[bytes, bytes]], headers: _Headers) -> _Section:
+def _encode_headers(defaults: list[tuple[bytes, bytes]], headers: HeaderTuple) -> _Section:
     """Validate and encode the headers of an app. Raises TypeError or ValueError.
 
     defaults: names and fields of the headers to add unless the app sends the name.
