@@ -267,37 +267,20 @@ async def test_startup_can_be_cancelled() -> None:
     assert outcome == ["cleaned up"]
 
 
+@pytest.mark.parametrize("noticed", [True, False])
 @in_loop
-async def test_cancelled_while_startup_completes() -> None:
-    """The app has sent the message, and the server has not noticed it yet."""
-    events = []
-
-    async def lifespan(scope, receive, send):
-        await receive()
-        await send(COMPLETE)
-        task.cancel()
-        events.append((await receive())["type"])
-        await send(STOPPED)
-
-    async def start() -> None:
-        async with Server(lifespan_app(lifespan), port=0):
-            pytest.fail("the app is served")
-
-    task = asyncio.create_task(start())
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert events == ["lifespan.shutdown"]
-
-
-@in_loop
-async def test_cancelled_start_shuts_down_what_it_has_started() -> None:
+async def test_cancelled_start_shuts_down_what_it_has_started(noticed: bool) -> None:
+    """noticed: the server has noticed that the startup is complete."""
     events = []
     started = asyncio.Event()
 
     async def lifespan(scope, receive, send):
         await receive()
         await send(COMPLETE)
-        started.set()
+        if noticed:
+            started.set()
+        else:
+            task.cancel()
         events.append((await receive())["type"])
         await send(STOPPED)
 
@@ -306,8 +289,9 @@ async def test_cancelled_start_shuts_down_what_it_has_started() -> None:
             pytest.fail("the app is served")
 
     task = asyncio.create_task(start())
-    await started.wait()
-    task.cancel()
+    if noticed:
+        await started.wait()
+        task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert events == ["lifespan.shutdown"]
