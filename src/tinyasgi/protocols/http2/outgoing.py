@@ -6,11 +6,41 @@ from collections import deque
 from ..context import Context
 
 
+class Progress:
+    """How fast a client lets the server send data that waits for a window, since the wait began."""
+
+    __slots__ = ("_behind", "_context", "_since")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a wait."""
+        self._since = self._context.ticks  # when the wait began, or data was sent last
+        self._behind = 0  # bytes by which the client is behind the minimum rate of reading
+
+    def sent(self, size: int) -> None:
+        """Count bytes that were sent."""
+        self._since = self._context.ticks
+        self._behind -= size
+
+    def is_too_slow(self, ticks: int) -> bool:
+        """Return whether the client exceeds `--timeout-write` or misses `--min-rate-write`.
+
+        Called once a second during the wait.
+        """
+        context = self._context
+        self._behind = max(self._behind, 0) + context.write_pace.rate
+        late = ticks - self._since > context.write_timeout
+        return late or self._behind > context.write_pace.slack
+
+
 class OutgoingData:
     """Base class of a stream: data that waits for the windows of the client."""
 
-    __slots__ = ("_behind", "_context", "_progress", "end_stream", "id", "pieces", "takes_turns",
-                 "unsent", "window")  # fmt: skip
+    __slots__ = ("_context", "_progress", "end_stream", "id", "pieces", "takes_turns", "unsent",
+                 "window")  # fmt: skip
 
     _context: Context
     id: int
@@ -25,8 +55,7 @@ class OutgoingData:
 
     # Set when data has to wait.
     pieces: deque[memoryview]
-    _progress: int  # the tick at which data was sent last
-    _behind: int  # bytes by which the client is behind the minimum rate of reading
+    _progress: Progress
 
     @abstractmethod
     def on_drained(self) -> None:
@@ -36,8 +65,7 @@ class OutgoingData:
         """Queue data until the windows allow sending it. end_stream: nothing follows."""
         if not self.unsent:
             self.pieces = deque()
-            self._progress = self._context.ticks
-            self._behind = 0
+            self._progress = Progress(self._context)
         self.end_stream = end_stream
         if data:
             self.pieces.append(memoryview(data))
@@ -53,8 +81,7 @@ class OutgoingData:
             self.pieces.popleft()
         self.window -= len(piece)
         self.unsent -= len(piece)
-        self._progress = self._context.ticks
-        self._behind -= len(piece)
+        self._progress.sent(len(piece))
         return piece
 
     def discard(self) -> None:
@@ -70,7 +97,4 @@ class OutgoingData:
         """
         if not self.unsent or self.window > 0:  # if it is open, the whole connection waits
             return False
-        context = self._context
-        self._behind = max(self._behind, 0) + context.write_pace.rate
-        late = ticks - self._progress > context.write_timeout
-        return late or self._behind > context.write_pace.slack
+        return self._progress.is_too_slow(ticks)

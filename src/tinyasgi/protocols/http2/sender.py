@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Final
 
 from . import frames
 from .frames import DATA, END_STREAM, INITIAL_WINDOW, MAX_PAYLOAD, MAX_WINDOW, header
+from .outgoing import OutgoingData, Progress
 
 if TYPE_CHECKING:
     from .multiplexer import Multiplexer
-    from .outgoing import OutgoingData
 
 #: Bytes to pass to the transport in one write.
 BATCH: Final = 64 * 1024
@@ -20,7 +20,7 @@ TOO_LARGE: Final = "window too large"
 class Sender:
     """Sends DATA frames of the streams that have unsent data: one of each stream in turn."""
 
-    __slots__ = ("_behind", "_connection", "_progress", "_scheduled", "_turns", "initial_window",
+    __slots__ = ("_connection", "_progress", "_scheduled", "_turns", "initial_window",
                  "window")  # fmt: skip
 
     def __init__(self, connection: "Multiplexer") -> None:
@@ -31,8 +31,7 @@ class Sender:
         """Window of new streams, in bytes."""
         self.window = INITIAL_WINDOW
         """Bytes that the client allows on the connection (RFC 9113 §6.9)."""
-        self._progress = 0  # the tick at which data was sent last
-        self._behind = 0  # bytes by which the client is behind the minimum rate of reading
+        self._progress = Progress(connection.context)
 
     def resize(self, size: int) -> None:
         """Change the initial window, and the windows of all streams (RFC 9113 §6.9.2).
@@ -72,19 +71,13 @@ class Sender:
 
         Called once a second.
         """
-        context = self._connection.context
         self._turns = deque([stream for stream in self._turns if stream.unsent])  # not reset ones
         if self.window > 0 or not self._turns:
-            self._progress = ticks
-            self._behind = 0
+            self._progress.begin()
             return False
-        self._behind = max(self._behind, 0) + context.write_pace.rate
-        return (
-            ticks - self._progress > context.write_timeout
-            or self._behind > context.write_pace.slack
-        )
+        return self._progress.is_too_slow(ticks)
 
-    def _take(self, stream: "OutgoingData", size: int) -> bool:
+    def _take(self, stream: OutgoingData, size: int) -> bool:
         """Subtract data from the windows; return False if it has to wait."""
         if size and (size > stream.window or size > self.window or self._connection.paused):
             return False
@@ -92,9 +85,7 @@ class Sender:
         self.window -= size
         return True
 
-    def write_head(
-        self, stream: "OutgoingData", block: bytes, body: bytes, end_stream: bool
-    ) -> None:
+    def write_head(self, stream: OutgoingData, block: bytes, body: bytes, end_stream: bool) -> None:
         """Write a header block, and the first piece of the body."""
         connection = self._connection
         size = len(body)
@@ -106,7 +97,7 @@ class Sender:
         if size and not data:
             self.write(stream, body, end_stream)
 
-    def write(self, stream: "OutgoingData", data: bytes, end_stream: bool) -> None:
+    def write(self, stream: OutgoingData, data: bytes, end_stream: bool) -> None:
         """Send data of a stream now, as far as the windows allow, and the rest later."""
         size = len(data)
         longest = MAX_PAYLOAD if self._turns else BATCH
@@ -119,12 +110,11 @@ class Sender:
             flags = END_STREAM if end_stream else 0
             self._connection.send(header(size, DATA, flags, stream.id) + data)
 
-    def resume(self, stream: "OutgoingData") -> None:
+    def resume(self, stream: OutgoingData) -> None:
         """Send data of a stream whose window may have grown."""
         if stream.unsent and not stream.takes_turns and stream.window > 0:
             if not self._turns:  # the wait for the window of the connection may begin
-                self._progress = self._connection.context.ticks
-                self._behind = 0
+                self._progress.begin()
             stream.takes_turns = True
             self._turns.append(stream)
         self.pump()
@@ -165,8 +155,7 @@ class Sender:
             else:
                 stream.takes_turns = False
                 drained.append(stream)
-        self._progress = self._connection.context.ticks
-        self._behind -= size
+        self._progress.sent(size)
         if parts:
             self._connection.send_frames(parts)
         for stream in drained:
