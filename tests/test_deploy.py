@@ -72,7 +72,7 @@ def test_socket_activation(tmp_path: Path) -> None:
     words += [sys.executable, "-m", "tinyasgi"]
     (tmp_path / "activate.py").write_text(f"import os\nos.execv({words[0]!r}, {words!r})\n")
     with Command(script="activate.py", cwd=tmp_path) as command:
-        wait_until(lambda: os.path.exists(path))
+        command.wait_for(f"Listening on {path} as ")  # the file exists earlier
         with Client(path) as client:  # starts the server
             answer = client.response(GET)
         assert int(answer.body.split()[0]) in (0, 1)
